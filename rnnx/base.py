@@ -1,0 +1,270 @@
+"""The types everything else is made of, and the laws they keep.
+
+A recurrent network is written once, as a `Cell` (or an `AssociativeCell`): a few pure functions over ONE
+time step of ONE sequence. *Evaluators* (`rnnx.scan`, ...) lift a cell to a `Layer`, which runs over a batch
+of whole sequences; *combinators* (`rnnx.stack`, `rnnx.bidirectional`, ...) take and return Layers. Batch,
+time, padding, resets, direction and memory belong to them, so every cell gets all of it for free.
+
+**The laws.** Every Layer keeps them, and `tests/test_laws.py` holds every public one to them:
+
+1.  *chunk*: for a causal layer and `key=None`, running over `xs` equals running over `xs[:, :k]` and then
+    over `xs[:, k:]` with the carry passed on. Streaming is the case of one step. A reversed layer takes its
+    chunks from right to left; a layer that looks both ways cannot be chunked, and a carry passed to it raises.
+2.  *padding*: what lies beyond `lengths` (NaN and infinities included) changes no output, no final carry
+    and no gradient. Outputs there are zero; the final carry is the one after the last valid step, and a
+    sequence of length 0 returns the carry it was given.
+3.  *reset*: `resets[b, t]` puts the initial carry in place before step `t`, so it equals running the pieces
+    as separate sequences, gradients included. (A recurrence that diverged to inf or NaN *before* a reset does
+    not disturb what comes after it, but its own gradients are NaN all the same.)
+4.  *reverse*: `reverse(layer)` equals flipping within the length, `layer`, flipping back. A reset at `t` is
+    the border between `t - 1` and `t`, whichever way one crosses it.
+5.  *batch*: a batch equals its rows one by one. *ensemble*: `jax.vmap` over stacked params equals a loop.
+6.  *evaluator*: every evaluator of a cell agrees with `scan`: outputs, final carry, gradients.
+7.  It compiles once; carries keep the dtype of the params and outputs the dtype of the inputs; every
+    parameter gets a gradient, and second derivatives exist; `jax.export` lowers it for cpu, cuda and tpu.
+
+**Conventions.** The order is `lax.scan`'s: `(params, carry, xs) -> (carry, ys)`, always both. Arrays are
+`[batch, time, ...]` outside and time-major inside. `key=None` means deterministic: there is no training flag.
+Every leaf of `params` is real, floating and trainable.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+import jax
+
+PyTree = Any
+"""A nest of arrays (or, where only shapes are wanted, of `jax.ShapeDtypeStruct`)."""
+
+Key = jax.Array
+Params = PyTree
+Weights = PyTree
+Carry = PyTree
+
+FORWARD = frozenset({"forward"})
+
+
+class Spec(NamedTuple):
+    """What a Cell or Layer is, for people and tools: its repr, `rnnx.summary`, error messages.
+
+    Attributes:
+        name: the factory that made it; also its name among the params of a `stack`.
+        options: the factory's arguments that differ from its defaults.
+        children: the layers inside, by the name of their params.
+        chained: whether each child reads the output of the one before it (else all read the layer's input).
+        directions: the ways in which it walks through time: a subset of `{"forward", "backward"}`, empty for
+            a layer that treats each step alone.
+    """
+
+    name: str
+    options: Mapping[str, Any] = {}
+    children: tuple[tuple[str, Layer], ...] = ()
+    chained: bool = False
+    directions: frozenset[str] = FORWARD
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output looks into the future: what `rnnx.generate` and streaming need."""
+        return self.directions <= FORWARD
+
+    @property
+    def chunkable(self) -> bool:
+        """Whether a carry can be passed on from chunk to chunk (of a reversed layer: from right to left)."""
+        return len(self.directions) < 2
+
+    def __str__(self) -> str:
+        options = [f"{key}={_show(value)}" for key, value in self.options.items()]
+        if not self.children:
+            return f"{self.name}({', '.join(options)})"
+        lines = options + [f"{name}: {child.spec}" for name, child in self.children]
+        return f"{self.name}(\n" + "\n".join(lines).replace("\n", "\n  ").join(("  ", "\n)"))
+
+
+def _show(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+class Cell(NamedTuple):
+    """One step of one sequence: what a researcher writes. `rnnx.cell` fills in what is not given.
+
+    Attributes:
+        init: `(key, x) -> params`; `x` is one step's pytree of `jax.ShapeDtypeStruct`, without batch or time.
+        prepare: `(params, key) -> weights`, run once per application, not once per step: a map made
+            orthogonal, dropped weights, a discretisation. Default: the params themselves.
+        initial_carry: `(weights, x, key) -> carry`, the state before the first step: `weights` because it
+            may be learned, `x` (as in `init`) for spatial sizes, `key` for a mask that lasts a sequence.
+        project: `(weights, x, key) -> z`, the part of the step that ignores the carry; the evaluator decides
+            when to run it. Default: `x` itself.
+        step: `(weights, carry, z) -> (carry, y)`, the recurrence.
+        spec: what it is called and with which options it was made.
+
+    Noise has a home by its lifetime: `prepare` (an application), `initial_carry` (a sequence, carried along),
+    `project` (a step). With `key=None` there is none.
+    """
+
+    init: Callable[[Key, PyTree], Params]
+    prepare: Callable[[Params, Key | None], Weights]
+    initial_carry: Callable[[Weights, PyTree, Key | None], Carry]
+    project: Callable[[Weights, PyTree, Key | None], PyTree]
+    step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]]
+    spec: Spec
+
+    def __repr__(self) -> str:
+        return f"cells.{self.spec}"
+
+
+class AssociativeCell(NamedTuple):
+    r"""A recurrence whose steps can be combined in any grouping: `carry_t = act(carry_{t-1}, lift(x_t))`.
+
+    Such a recurrence (linear state-space models, minGRU, linear attention, ...) can be evaluated in parallel
+    over time. `rnnx.as_cell` gives the step-by-step form.
+
+    Attributes:
+        init, prepare, initial_carry, spec: as in `Cell`. The carry is the state alone, not a product of elements.
+        lift: `(weights, x, key) -> element`, the map of the state that step `x` makes.
+        combine: `(left, right) -> element`, first `left`, then `right`. It must be associative, and
+            `act(act(carry, left), right)` must equal `act(carry, combine(left, right))`.
+        act: `(carry, element) -> carry`.
+        readout: `(weights, carry, x) -> y`, from the carry after step `x`.
+    """
+
+    init: Callable[[Key, PyTree], Params]
+    prepare: Callable[[Params, Key | None], Weights]
+    initial_carry: Callable[[Weights, PyTree, Key | None], Carry]
+    lift: Callable[[Weights, PyTree, Key | None], PyTree]
+    combine: Callable[[PyTree, PyTree], PyTree]
+    act: Callable[[Carry, PyTree], Carry]
+    readout: Callable[[Weights, Carry, PyTree], PyTree]
+    spec: Spec
+
+    def __repr__(self) -> str:
+        return f"cells.{self.spec}"
+
+
+class Apply(Protocol):
+    """The type of `Layer.apply`."""
+
+    def __call__(
+        self,
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]: ...
+
+
+class Layer(NamedTuple):
+    """A batch of sequences: what a researcher composes. `rnnx.unroll` runs it, and checks its arguments first.
+
+    Attributes:
+        init: `(key, xs) -> params`; `xs` is a pytree of arrays or shapes `[batch, time, ...]`.
+        initial_carry: `(params, xs, key) -> carry`, every leaf `[batch, ...]`.
+        apply: `(params, carry, xs, *, lengths, resets, key) -> (carry, ys)`, with `lengths` `[batch]` integers
+            and `resets` `[batch, time]` booleans, or None.
+        spec: what it is made of.
+    """
+
+    init: Callable[[Key, PyTree], Params]
+    initial_carry: Callable[[Params, PyTree, Key | None], Carry]
+    apply: Apply
+    spec: Spec
+
+    def __repr__(self) -> str:
+        return str(self.spec)
+
+
+def _itself(weights: Weights, x: PyTree, key: Key | None) -> PyTree:
+    return x
+
+
+def _as_they_are(params: Params, key: Key | None) -> Weights:
+    return params
+
+
+def cell(
+    init: Callable[[Key, PyTree], Params],
+    initial_carry: Callable[[Weights, PyTree, Key | None], Carry],
+    step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]],
+    *,
+    prepare: Callable[[Params, Key | None], Weights] = _as_they_are,
+    project: Callable[[Weights, PyTree, Key | None], PyTree] = _itself,
+) -> Cell:
+    """A Cell from three functions, or up to five: see `Cell` for what each takes and returns.
+
+    It is named after the function in which `step` was written.
+
+    Example:
+        A leaky integrator with a learned rate::
+
+            >>> import jax, jax.numpy as jnp, rnnx
+            >>> def leaky():
+            ...     def init(key, x):
+            ...         return {"rate": jnp.zeros(x.shape)}
+            ...     def initial_carry(params, x, key):
+            ...         return jnp.zeros(x.shape)
+            ...     def step(params, h, x):
+            ...         a = jax.nn.sigmoid(params["rate"])
+            ...         h = a * h + (1 - a) * x
+            ...         return h, h
+            ...     return rnnx.cell(init, initial_carry, step)
+            >>> layer = rnnx.scan(leaky())
+            >>> layer
+            leaky()
+            >>> xs = jnp.ones((2, 5, 3))
+            >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+            >>> ys.shape
+            (2, 5, 3)
+    """
+    name = step.__qualname__.split(".<locals>")[0]
+    return Cell(init, prepare, initial_carry, project, step, Spec(name.rpartition(".")[2]))
+
+
+P = ParamSpec("P")
+R = TypeVar("R", Cell, AssociativeCell, Layer)
+
+
+def factory(make: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a function that makes a Cell or a Layer: the result's spec tells its name and options.
+
+    Example::
+
+        >>> import rnnx
+        >>> @rnnx.factory
+        ... def narrow_lstm(width=8, depth=1):
+        ...     return rnnx.lstm(width)
+        >>> narrow_lstm(4)
+        narrow_lstm(width=4)
+    """
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+        result = make(*args, **kwargs)
+        given = signature.bind(*args, **kwargs).arguments
+        defaults = {name: p.default for name, p in signature.parameters.items()}
+        options = {name: v for name, v in given.items() if v is not defaults[name] and v != defaults[name]}
+        return result._replace(spec=result.spec._replace(name=make.__name__, options=options))
+
+    return made
+
+
+def as_cell(associative: AssociativeCell) -> Cell:
+    """The step-by-step form of an associative cell: for `scan`, streaming, and whatever takes a Cell."""
+
+    def project(weights: Weights, x: PyTree, key: Key | None) -> PyTree:
+        return associative.lift(weights, x, key), x
+
+    def step(weights: Weights, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
+        element, x = z
+        carry = associative.act(carry, element)
+        return carry, associative.readout(weights, carry, x)
+
+    a = associative
+    return Cell(a.init, a.prepare, a.initial_carry, project, step, a.spec)

@@ -1,0 +1,87 @@
+"""The simple recurrent network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._kernels import (
+    Initializer,
+    check_width,
+    default_kernel_init,
+    default_recurrent_init,
+    dot,
+    features_of,
+)
+
+
+@factory
+def elman(
+    width: int,
+    *,
+    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    kernel_init: Initializer = default_kernel_init,
+    recurrent_kernel_init: Initializer = default_recurrent_init,
+    bias_init: Initializer = zeros,
+    param_dtype: jnp.dtype = jnp.float32,
+) -> Cell:
+    r"""The simple recurrent network of Elman.
+
+    .. math::
+        h_t = \tanh(W x_t + R h_{t-1} + b), \qquad y_t = h_t
+
+    Args:
+        width: H, the number of hidden units.
+        activation: tanh, or `jax.nn.relu`, or any function of an array.
+        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
+        recurrent_kernel_init: of `recurrent_kernel`. Orthogonal: neither grows nor shrinks the state, so that
+            gradients survive more steps (Saxe et al. 2014).
+        bias_init: of `bias`.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H, H), `bias` (H,). One step takes
+        x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+
+    Raises:
+        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Other libraries: the same equation in torch (`nn.RNN`, whose two biases add up), Keras and Flax.
+
+    Reference: J. L. Elman, *Finding structure in time*, Cognitive Science 14 (1990).
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.elman(4, activation=jax.nn.relu)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "elman")
+
+    def init(key: Key, x: PyTree) -> Params:
+        features = features_of(x, "elman")
+        k_input, k_recurrent, k_bias = jax.random.split(key, 3)
+        return {
+            "input_kernel": kernel_init(k_input, (features, width), param_dtype),
+            "recurrent_kernel": recurrent_kernel_init(k_recurrent, (width, width), param_dtype),
+            "bias": bias_init(k_bias, (width,), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros_like(w["bias"])
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
+        return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
+
+    def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = activation(z + dot(h, w["recurrent_kernel"], z.dtype))
+        return h, h
+
+    return cell(init, initial_carry, step, project=project)

@@ -1,0 +1,112 @@
+"""The gated recurrent unit, in both published forms."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+from jax.nn.initializers import zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._kernels import (
+    Initializer,
+    check_width,
+    default_kernel_init,
+    default_recurrent_init,
+    dot,
+    features_of,
+    per_gate,
+)
+
+
+@factory
+def gru(
+    width: int,
+    *,
+    reset_after: bool = True,
+    kernel_init: Initializer = default_kernel_init,
+    recurrent_kernel_init: Initializer = default_recurrent_init,
+    bias_init: Initializer = zeros,
+    param_dtype: jnp.dtype = jnp.float32,
+) -> Cell:
+    r"""The gated recurrent unit; the reset gate acts after the recurrent product, or before it.
+
+    .. math::
+        r &= \sigma(W_r x_t + R_r h_{t-1} + b_r) \\
+        z &= \sigma(W_z x_t + R_z h_{t-1} + b_z) \\
+        n &= \tanh(W_n x_t + b_n + r \odot (R_n h_{t-1} + b'_n)) \qquad\text{(reset after)} \\
+        n &= \tanh(W_n x_t + b_n + R_n (r \odot h_{t-1})) \qquad\text{(reset before)} \\
+        h_t &= (1 - z) \odot n + z \odot h_{t-1}, \qquad y_t = h_t
+
+    Args:
+        width: H, the number of units.
+        reset_after: True as in torch, Flax, cuDNN and Keras's default: one product with h per step. False as
+            in the first version of the paper, Haiku and Keras with `reset_after=False`. Neither can
+            be converted into the other.
+        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
+        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
+            shrinks the state that it reads (Saxe et al. 2014).
+        bias_init: of `bias`, and of `recurrent_bias`.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params, with the gates in the order r, z, n: `input_kernel` (D, 3H), `recurrent_kernel`
+        (H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) when `reset_after`. One step takes x `(D,)`
+        and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+
+    Raises:
+        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Other libraries: torch has two biases for r and z as well (their sums are ours); Keras orders z, r, h;
+    Haiku and the paper's first version exchange the roles of z and 1 - z.
+
+    Reference: K. Cho et al., *Learning phrase representations using RNN encoder-decoder for statistical
+    machine translation*, EMNLP 2014 (arXiv 1406.1078; version 1 resets before, version 3 as in Haiku).
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.gru(4)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "gru")
+
+    def init(key: Key, x: PyTree) -> Params:
+        features = features_of(x, "gru")
+        k_input, k_recurrent, k_bias, k_candidate = jax.random.split(key, 4)
+        recurrent_init = per_gate(recurrent_kernel_init, 3)
+        params = {
+            "input_kernel": per_gate(kernel_init, 3)(k_input, (features, 3 * width), param_dtype),
+            "recurrent_kernel": recurrent_init(k_recurrent, (width, 3 * width), param_dtype),
+            "bias": bias_init(k_bias, (3 * width,), param_dtype),
+        }
+        if reset_after:
+            params["recurrent_bias"] = bias_init(k_candidate, (width,), param_dtype)
+        return params
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["bias"].dtype)
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
+        return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
+
+    def step_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
+        h_r, h_z, h_n = jnp.split(dot(h, w["recurrent_kernel"], x.dtype), 3, axis=-1)
+        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+        n = jnp.tanh(x_n + r * (h_n + w["recurrent_bias"].astype(x.dtype)))
+        h = (1 - z) * n + z * h
+        return h, h
+
+    def step_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x_rz, x_n = jnp.split(x, [2 * width], axis=-1)
+        kernel_rz, kernel_n = jnp.split(w["recurrent_kernel"], [2 * width], axis=-1)
+        r, z = jnp.split(sigmoid(x_rz + dot(h, kernel_rz, x.dtype)), 2, axis=-1)
+        n = jnp.tanh(x_n + dot(r * h, kernel_n, x.dtype))
+        h = (1 - z) * n + z * h
+        return h, h
+
+    return cell(init, initial_carry, step_after if reset_after else step_before, project=project)

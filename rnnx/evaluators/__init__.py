@@ -1,0 +1,1 @@
+"""Evaluators: each lifts a cell to a Layer over a batch of sequences."""

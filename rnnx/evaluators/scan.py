@@ -1,0 +1,144 @@
+"""The plain evaluator: one `lax.scan` over time. Every other evaluator is held against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, Weights
+from rnnx.sequences import (
+    batch_and_time,
+    cast_floats,
+    first_steps,
+    float_dtype,
+    select,
+    split_key,
+    step_struct,
+    valid_steps,
+)
+
+
+def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) -> Layer:
+    """Evaluates a cell step after step, over a batch.
+
+    Args:
+        cell: the cell, e.g. `rnnx.cells.lstm(512)`.
+        unroll: how many steps to put in one iteration of the compiled loop (as in `lax.scan`): larger bodies
+            save loop overhead and cost compile time. Values do not depend on it.
+        checkpoint_every: keep the carry only every so many steps for the backward pass and recompute what
+            lies between: memory for the gradient falls from O(T) to O(T/k + k) steps, for one more
+            forward pass. Values do not depend on it.
+
+    Returns:
+        The Layer. Its params are the cell's, its `ys` are `[batch, time, ...]`.
+
+    Raises:
+        ValueError: when `unroll` or `checkpoint_every` is below 1.
+        TypeError: when the cell's step returns a carry of another structure or shape than it was given.
+
+    Noise: a mask drawn in `initial_carry` is drawn once per sequence and call; after a reset within the call
+    it stays the same.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.scan(rnnx.cells.gru(4), checkpoint_every=16)
+        >>> xs = jnp.ones((2, 50, 3))
+        >>> params = layer.init(jax.random.key(0), xs)
+        >>> carry, ys = rnnx.unroll(layer, params, xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 50, 4))
+    """
+    for name, value in (("unroll", unroll), ("checkpoint_every", checkpoint_every)):
+        if value is not None and value < 1:
+            raise ValueError(f"scan: {name} is {value}, but it must be 1 or more")
+
+    def init(key: Key, xs: PyTree) -> Params:
+        return cell.init(key, step_struct(xs))
+
+    def fresh_carry(weights: Weights, xs: PyTree, key: Key | None) -> Carry:
+        batch, _ = batch_and_time(xs)
+        x = step_struct(xs)
+        if key is None:  # every row is the same: compute it once
+            carry = cell.initial_carry(weights, x, None)
+            return jax.tree.map(lambda a: jnp.broadcast_to(a, (batch, *jnp.shape(a))), carry)
+        return jax.vmap(lambda k: cell.initial_carry(weights, x, k))(jax.random.split(key, batch))
+
+    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
+        return fresh_carry(cell.prepare(params, None), xs, key)
+
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        batch, time = batch_and_time(xs)
+        prepare_key, fresh_key, project_key = split_key(key, 3)
+        weights = cell.prepare(params, prepare_key)
+        dtype = float_dtype(xs)
+        empty = isinstance(time, int) and time == 0
+        valid = None if lengths is None else valid_steps(lengths, time)
+        first = None if lengths is None or empty else first_steps(xs, lengths)
+        if resets is not None:
+            fresh = fresh_carry(weights, xs, fresh_key)
+            resets = resets if valid is None else resets & valid
+
+        def body(carry: Carry, inputs: tuple[Any, ...]) -> tuple[Carry, PyTree]:
+            x, reset, is_valid, step_key = inputs
+            if reset is not None:
+                carry = select(reset, fresh, carry)
+            if is_valid is not None:
+                x = select(is_valid, x, first)
+            keys = None if step_key is None else jax.random.split(step_key, batch)
+            z = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))(weights, x, keys)
+            after, y = jax.vmap(cell.step, in_axes=(None, 0, 0))(weights, carry, z)
+            after, y = _like(carry, after, cell), cast_floats(y, dtype)
+            if is_valid is not None:
+                after = select(is_valid, after, carry)
+                y = select(is_valid, y, jax.tree.map(jnp.zeros_like, y))
+            return after, y
+
+        time_major = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, resets, valid))
+        keys = None if project_key is None else jax.random.split(project_key, time)
+        carry, ys = _scan(body, carry, (*time_major, keys), time, unroll, checkpoint_every)
+        return carry, jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys)
+
+    options = {"unroll": unroll} if unroll != 1 else {}
+    options |= {"checkpoint_every": checkpoint_every} if checkpoint_every else {}
+    spec = cell.spec._replace(options={**cell.spec.options, **options})
+    return Layer(init, initial_carry, apply, spec)
+
+
+def _scan(body: Any, carry: Carry, inputs: PyTree, time: Any, unroll: int, every: int | None) -> tuple[Carry, PyTree]:
+    """`lax.scan`, with the steps in checkpointed chunks of `every` and what is left over after them."""
+    if every is None:
+        return jax.lax.scan(body, carry, inputs, length=time, unroll=unroll)
+
+    @jax.checkpoint
+    def chunk(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
+        return jax.lax.scan(body, carry, inputs, length=every, unroll=unroll)
+
+    chunks = time // every
+    whole = jax.tree.map(lambda a: a[: chunks * every].reshape(chunks, every, *a.shape[1:]), inputs)
+    rest = jax.tree.map(lambda a: a[chunks * every :], inputs)
+    carry, ys = jax.lax.scan(chunk, carry, whole, length=chunks)
+    carry, last = jax.lax.scan(body, carry, rest, length=time - chunks * every, unroll=unroll)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a.reshape(-1, *b.shape[1:]), b]), ys, last)
+
+
+def _like(before: Carry, after: Carry, cell: Cell) -> Carry:
+    """The new carry in the old one's dtypes; an error that names the cell when they do not match at all."""
+    structures: list[Any] = [jax.tree.structure(before), jax.tree.structure(after)]
+    shapes = [a.shape[1:] for a in jax.tree.leaves(before)], [a.shape[1:] for a in jax.tree.leaves(after)]
+    if structures[0] != structures[1] or shapes[0] != shapes[1]:
+        raise TypeError(
+            f"{cell.spec.name}: step was given a carry of shapes {shapes[0]} in {structures[0]}, but returned "
+            f"shapes {shapes[1]} in {structures[1]}; initial_carry and step must agree"
+        )
+    return jax.tree.map(lambda b, a: a.astype(b.dtype), before, after)

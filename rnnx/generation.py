@@ -1,0 +1,114 @@
+"""Closed-loop generation: what a layer says becomes what it hears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import Carry, Key, Layer, Params, PyTree
+
+
+def generate(
+    layer: Layer,
+    params: Params,
+    carry: Carry,
+    last: PyTree,
+    *,
+    steps: int,
+    sample: Callable[[Key, PyTree], PyTree],
+    key: Key,
+) -> tuple[Carry, PyTree]:
+    """Feeds each output back as the next input.
+
+    Args:
+        layer: a causal layer.
+        params: its params.
+        carry: the state *before* `last` is read, e.g. from `unroll` over all of the prime but its last step.
+        last: the input to begin with, leaves `[batch, ...]`.
+        steps: how many new steps to make.
+        sample: `(key, y) -> x`, from one step's outputs `[batch, ...]` to the next inputs: `rnnx.sampler()` for
+            logits over tokens, `lambda key, y: y` for a forecast.
+        key: for the sampling.
+
+    Returns:
+        `(carry, xs)`: the carry before the last of the new steps is read (so that `generate` can go on from
+        there, with `xs[:, -1]` as `last`), and the new steps `[batch, steps, ...]`.
+
+    Raises:
+        ValueError: when the layer looks into the future.
+
+    Example::
+
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, rnnx
+        >>> lm = rnnx.stack(nn.Embed(5, 8), rnnx.gru(8), nn.Dense(5))
+        >>> prime = jnp.array([[0, 3, 1]])
+        >>> params = lm.init(jax.random.key(0), prime)
+        >>> carry, _ = rnnx.unroll(lm, params, prime[:, :-1])
+        >>> carry, text = rnnx.generate(
+        ...     lm, params, carry, prime[:, -1], steps=4, sample=rnnx.sampler(), key=jax.random.key(1)
+        ... )
+        >>> text.shape
+        (1, 4)
+    """
+    if not layer.spec.causal:
+        raise ValueError(f"generate needs a layer that looks only backwards in time, but this one does not:\n{layer}")
+
+    def step(state: tuple[Carry, PyTree], key: Key) -> tuple[tuple[Carry, PyTree], PyTree]:
+        carry, x = state
+        carry, ys = layer.apply(params, carry, jax.tree.map(lambda a: a[:, None], x))
+        following = sample(key, jax.tree.map(lambda a: a[:, 0], ys))
+        following = jax.tree.map(lambda a, b: a.astype(b.dtype), following, x)
+        return (carry, following), following
+
+    (carry, _), xs = jax.lax.scan(step, (carry, jax.tree.map(jnp.asarray, last)), jax.random.split(key, steps))
+    return carry, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), xs)
+
+
+def sampler(
+    temperature: float = 1.0, *, top_k: int | None = None, top_p: float | None = None
+) -> Callable[[Key, jax.Array], jax.Array]:
+    """Draws tokens from logits.
+
+    Args:
+        temperature: divides the logits: below 1 surer, above 1 bolder; 0 takes the likeliest token.
+        top_k: draw only among the k likeliest tokens (Fan et al. 2018).
+        top_p: draw only among the fewest tokens whose probabilities reach p together (Holtzman et al. 2020).
+
+    Returns:
+        `(key, logits [..., V]) -> tokens [...]`, for `generate`.
+
+    Raises:
+        ValueError: for a negative temperature, a `top_k` below 1, or a `top_p` outside (0, 1].
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> int(rnnx.sampler(0.5, top_k=1)(jax.random.key(0), jnp.array([0.0, 2.0, 1.0])))
+        1
+    """
+    if not temperature >= 0:
+        raise ValueError(f"temperature is {temperature}, but it must be 0 or more")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k is {top_k}, but it must be 1 or more (None for all tokens)")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}, but it must lie in (0, 1] (None for all tokens)")
+
+    def sample(key: Key, logits: jax.Array) -> jax.Array:
+        if temperature == 0:
+            return jnp.argmax(logits, axis=-1)
+        logits = logits / temperature
+        if top_k is not None:
+            k = min(top_k, logits.shape[-1])
+            least = jax.lax.top_k(logits, k)[0][..., -1:]
+            logits = jnp.where(logits < least, -jnp.inf, logits)
+        if top_p is not None:
+            descending = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
+            probabilities = jax.nn.softmax(descending, axis=-1)
+            before = jnp.cumsum(probabilities, axis=-1) - probabilities
+            least = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
+            logits = jnp.where(logits < least, -jnp.inf, logits)
+        return jax.random.categorical(key, logits, axis=-1)
+
+    return sample

@@ -1,0 +1,104 @@
+"""A Flax linen module as a Layer: one time step at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
+from rnnx.sequences import batch_and_time, cast_floats, fill_pads, float_dtype, step_struct, zero_pads
+
+
+def pointwise(module: nn.Module) -> Layer:
+    """Applies a Flax linen module to each step of each sequence by itself, so that nothing mixes time unseen.
+
+    Combinators call it on every module they are given: `rnnx.stack(nn.Embed(65, 16), ..., nn.Dense(65))`.
+
+    Args:
+        module: any linen module with no variables but params. It sees one step `[...]`, without batch or time.
+
+    Returns:
+        The Layer. Its params are the module's, its carry is empty. Outputs are cast to the dtype of the
+        inputs, where those are floating. `key` becomes the module's `dropout` rng, one per step; with
+        `key=None` it has none (an `nn.Dropout` is better replaced by `rnnx.dropout`, which knows what that
+        means).
+
+    Raises:
+        TypeError: for anything but a linen module.
+        ValueError: in `init`, when the module keeps other collections than params (`batch_stats`, ...).
+        ValueError: when tokens given to an `nn.Embed` lie outside its vocabulary. This can only be seen on
+            concrete arrays: under `jax.jit` they are clamped to the nearest token.
+
+    Example::
+
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.pointwise(nn.Dense(7))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> _, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> ys.shape
+        (2, 5, 7)
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"pointwise takes a flax.linen module, but got {module!r}")
+    spec = _spec(module)
+
+    def init(key: Key, xs: PyTree) -> Params:
+        params_key, dropout_key = jax.random.split(key)
+        x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), step_struct(xs))
+        variables = module.init({"params": params_key, "dropout": dropout_key}, x)
+        others = sorted(set(variables) - {"params"})
+        if others:
+            raise ValueError(
+                f"{spec.name} keeps the collections {others} beside its params, which a Layer has no place for; "
+                "use a module without them (e.g. nn.LayerNorm instead of nn.BatchNorm)"
+            )
+        return variables.get("params", {})
+
+    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
+        return ()
+
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        xs = fill_pads(xs, lengths)
+        if isinstance(module, nn.Embed):
+            xs = _known_tokens(module, xs)
+
+        def one(x: PyTree, key: Key | None) -> PyTree:
+            return module.apply({"params": params}, x, rngs=None if key is None else {"dropout": key})
+
+        keys = None if key is None else jax.random.split(key, batch_and_time(xs))
+        in_axes = (0, None if key is None else 0)
+        ys = jax.vmap(jax.vmap(one, in_axes), in_axes)(xs, keys)
+        return carry, zero_pads(cast_floats(ys, float_dtype(xs)), lengths)
+
+    return Layer(init, initial_carry, apply, spec)
+
+
+def _spec(module: nn.Module) -> Spec:
+    hidden = {"name", "parent"}
+    fields = [f for f in dataclasses.fields(module) if f.name not in hidden]
+    options = {f.name: getattr(module, f.name) for f in fields if getattr(module, f.name) is not f.default}
+    return Spec(type(module).__name__, options, directions=frozenset())
+
+
+def _known_tokens(embed: nn.Embed, tokens: Any) -> jax.Array:
+    top = embed.num_embeddings - 1
+    if not isinstance(tokens, jax.core.Tracer) and tokens.size:
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high > top:
+            raise ValueError(
+                f"tokens lie between {low} and {high}, but the vocabulary of {embed.num_embeddings} knows only 0 to "
+                f"{top}; check the encoding, or give lengths if these are pads"
+            )
+    return jnp.clip(tokens, 0, top)
