@@ -1,0 +1,10 @@
+"""The King James Bible: the run to begin with; it ends in readable verses.
+
+Command:  python -m experiments.char_lm configs/char_lm/kjv.py
+Time:     TODO-FIGURE on two cores
+Score:    TODO-FIGURE nats per character on the last 10 % of the text (seed 0)
+"""
+
+from experiments.char_lm import CharLM
+
+config = CharLM(corpus="kjv")

@@ -1,0 +1,68 @@
+"""Pictures of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # a file is wanted, whatever screen there is
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def learning_curve(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    train: str,
+    validation: str,
+    label: str,
+    title: str,
+    higher_is_better: bool = False,
+) -> None:
+    """Draws two metrics of metrics.jsonl over the steps and marks the best validation.
+
+    The noisy training curve is drawn thin, with its running mean on top.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    steps, values = _series(rows, train)
+    axes.plot(steps, values, color="tab:blue", alpha=0.25, linewidth=1)
+    axes.plot(steps, _running_mean(values), color="tab:blue", label="training")
+    steps, values = _series(rows, validation)
+    axes.plot(steps, values, color="tab:orange", marker="o", markersize=3, label="validation")
+    best = int(np.argmax(values) if higher_is_better else np.argmin(values))
+    axes.plot(steps[best], values[best], "k*", markersize=12)
+    axes.annotate(
+        f"best {values[best]:.4f} at step {steps[best]:,.0f}",
+        (steps[best], values[best]),
+        xytext=(0, 14),
+        textcoords="offset points",
+        ha="right" if steps[best] > steps.mean() else "left",
+    )
+    # The first steps are far off: shown in full they would press the rest into a line.
+    seen = np.concatenate([values, _series(rows, train)[1]])
+    low, high = np.quantile(seen, [0.0, 1.0])
+    start = values[0] if len(values) > 1 else high
+    if higher_is_better:
+        axes.set_ylim(bottom=min(start, high) - 0.1 * (high - min(start, high)))
+    else:
+        axes.set_ylim(top=max(start, low) + 0.1 * (max(start, low) - low))
+    axes.set(xlabel="step", ylabel=label, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    pairs = [(row["step"], row[name]) for row in rows if name in row]
+    steps, values = np.array(pairs, float).reshape(-1, 2).T
+    return steps, values
+
+
+def _running_mean(values: np.ndarray, share: float = 0.05) -> np.ndarray:
+    width = max(1, int(len(values) * share)) | 1
+    padded = np.pad(values, width // 2, mode="edge")
+    return np.convolve(padded, np.ones(width) / width, mode="valid")
