@@ -24,6 +24,7 @@ from experiments import config as configs
 from experiments.checkpoints import Checkpoints
 from experiments.environment import environment
 from experiments.errors import UserError
+from experiments.logs import read_metrics
 from experiments.loop import Fitted, Plan, fit
 from experiments.text import digest, encode, read_corpus, vocabulary
 
@@ -153,7 +154,8 @@ def load_corpus(config: CharLM) -> Corpus:
 
 
 def make_model(config: CharLM, vocab_size: int) -> rnnx.Layer:
-    make = {"lstm": rnnx.lstm, "gru": rnnx.gru, "elman": rnnx.elman}[config.cell]
+    cells: dict[str, Callable[[int], rnnx.Layer]] = {"lstm": rnnx.lstm, "gru": rnnx.gru, "elman": rnnx.elman}
+    make = cells[config.cell]
     recurrent = [(make(config.width), rnnx.dropout(config.dropout)) for _ in range(config.layers)]
     return rnnx.stack(
         nn.Embed(vocab_size, config.embed),
@@ -281,8 +283,7 @@ class Scorer:
         `chunk` places at a time, with the state kept: logits for all at once would fill the
         memory. The sum is taken in the host's double precision.
         """
-        rows, length = places.shape
-        padded = ((0, 0), (0, -length % chunk))
+        padded = ((0, 0), (0, -places.shape[1] % chunk))
         places = np.pad(places, padded)
         valid = np.pad(scored, padded)
         inputs, targets = self._text[places], self._text[places + 1]
@@ -290,16 +291,12 @@ class Scorer:
         sums = []
         for start in range(0, places.shape[1], chunk):
             now = slice(start, start + chunk)
-            carry, total = self._chunk(
-                params, carry, inputs[:, now], targets[:, now], valid[:, now]
-            )
+            carry, total = self._chunk(params, carry, inputs[:, now], targets[:, now], valid[:, now])
             sums.append(total)
         return sum(map(float, sums)) / int(scored.sum())
 
 
-def make_evaluate(
-    config: CharLM, corpus: Corpus, scorer: Scorer
-) -> Callable[[TrainState], dict[str, float]]:
+def make_evaluate(config: CharLM, corpus: Corpus, scorer: Scorer) -> Callable[[TrainState], dict[str, float]]:
     """A fast estimate of the validation loss, for early stopping and the choice of the best.
 
     The final score reads one stream, which leaves most of a processor idle; here stretches of
@@ -307,9 +304,7 @@ def make_evaluate(
     """
     held_out = len(corpus.text) - corpus.split
     length = max(1, min(held_out - 1, config.eval_chars) // config.eval_rows)
-    starts = [
-        corpus.split + r * (held_out - 1) // config.eval_rows for r in range(config.eval_rows)
-    ]
+    starts = [corpus.split + r * (held_out - 1) // config.eval_rows for r in range(config.eval_rows)]
     offsets = np.arange(-config.eval_warmup, length)
     places = np.array(starts)[:, None] + offsets
     scored = np.broadcast_to(offsets >= 0, places.shape)
@@ -410,7 +405,6 @@ def report(
     scorer: Scorer,
 ) -> None:
     """Scores and samples the best checkpoint. Writes results.json last: it marks the end."""
-    from experiments.logs import read_metrics
     from experiments.plots import learning_curve  # not at the top: a second of start-up
 
     print("Scoring the best checkpoint on the whole validation text.", flush=True)
@@ -514,9 +508,7 @@ def sample_command(args: Sequence[str]) -> None:
     like = jax.eval_shape(functools.partial(initial_state, config, model))
     params = Checkpoints(options.run / "checkpoints", monitor=MONITOR).best(like).state.average
     sys.stdout.write(prime.lstrip("\n"))
-    for character in stream(
-        model, params, vocab, prime, length=options.length, sample=draw, seed=options.seed
-    ):
+    for character in stream(model, params, vocab, prime, length=options.length, sample=draw, seed=options.seed):
         sys.stdout.write(character)
         sys.stdout.flush()
     sys.stdout.write("\n")
@@ -535,26 +527,23 @@ def settings(config: CharLM) -> dict[str, Any]:
 
 def check(config: CharLM) -> None:
     """Refuses numbers that cannot be meant."""
-    at_least_one = "layers width embed batch time steps eval_every eval_rows eval_chars log_every sample_length"
-    rules = [(name, "1 or more", lambda x: x >= 1) for name in at_least_one.split()]
-    rules += [
-        (name, "0 or more", lambda x: x >= 0)
-        for name in "warmup patience eval_warmup weight_decay sample_temperature".split()
-    ]
-    rules += [
-        (name, "at least 0 and below 1", lambda x: 0 <= x < 1)
-        for name in "embed_dropout dropout ema beta2".split()
-    ]
-    rules += [(name, "above 0", lambda x: x > 0) for name in "learning_rate clip".split()]
-    rules += [
-        ("reset_probability", "between 0 and 1", lambda x: 0 <= x <= 1),
+    rules: list[tuple[str, str, Callable[[float], bool]]] = [
+        (
+            "layers width embed batch time steps eval_every eval_rows eval_chars log_every sample_length",
+            "1 or more",
+            lambda x: x >= 1,
+        ),
+        ("warmup patience eval_warmup weight_decay sample_temperature seed", "0 or more", lambda x: x >= 0),
+        ("embed_dropout dropout ema beta2", "at least 0 and below 1", lambda x: 0 <= x < 1),
+        ("learning_rate clip", "above 0", lambda x: x > 0),
+        ("reset_probability final_lr_fraction", "between 0 and 1", lambda x: 0 <= x <= 1),
         ("train_fraction", "above 0 and below 1", lambda x: 0 < x < 1),
     ]
-    for name, wanted, accepted in rules:
-        value = getattr(config, name)
-        if not accepted(value):
-            option = "--" + name.replace("_", "-")
-            raise UserError(f"{option} is {value}, but must be {wanted}.")
+    for names, wanted, accepted in rules:
+        for name in names.split():
+            value = getattr(config, name)
+            if not accepted(value):
+                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be {wanted}.")
 
 
 def main() -> None:

@@ -48,15 +48,18 @@ class Checkpoints:
     ) -> None:
         """Copies the state and returns; the writing goes on while the caller trains.
 
-        The copy is what allows the caller to donate the state to its next step.
+        The copy is what allows the caller to donate the state to its next step. Raises
+        HoldsNaN, with nothing saved, for a state that training could not go on from.
         """
         host = jax.tree.map(_to_host, state)
+        for path, leaf in jax.tree.leaves_with_path(host):
+            # Infinities can be meant: a running maximum starts at -inf.
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and np.isnan(leaf).any():
+                raise HoldsNaN(jax.tree_util.keystr(path))
         counters = {**counters, "checksum": _checksum(host)}
         self._open().save(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(host), counters=ocp.args.JsonSave(counters)
-            ),
+            args=ocp.args.Composite(state=ocp.args.StandardSave(host), counters=ocp.args.JsonSave(counters)),
             metrics=None if metrics is None else dict(metrics),
         )
 
@@ -145,9 +148,7 @@ class Checkpoints:
     def _read(self, step: int, like: State) -> Restored[State]:
         path = self.directory / str(step)
         raw = jax.tree.map(_host_like, like)
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(raw), counters=ocp.args.JsonRestore()
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(raw), counters=ocp.args.JsonRestore())
         try:
             metrics = path / "metrics" / "metrics"
             if metrics.exists():
@@ -179,6 +180,10 @@ class Checkpoints:
             f"All checkpoints in {self.directory} are damaged:\n{listed}\n"
             "None of them was changed. Put back a copy, or start anew with another --run-dir."
         )
+
+
+class HoldsNaN(Exception):
+    """Names the part of a state that holds NaN."""
 
 
 class _Damage(Exception):
@@ -222,5 +227,5 @@ def _checksum(host: Any) -> int:
     """CRC-32 over every leaf: the array files have no checksum of their own."""
     total = 0
     for leaf in jax.tree.leaves(host):
-        total = zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8), total)
+        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
     return total

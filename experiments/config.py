@@ -1,4 +1,4 @@
-"""Typed configs: a dataclass instance in a Python file, any field overridden on the command line."""
+"""Typed configs: a dataclass instance in a Python file, fields overridden on the command line."""
 
 import dataclasses
 import json
@@ -15,9 +15,7 @@ from experiments.errors import UserError
 Config = TypeVar("Config")
 
 
-def load(
-    default: Config, args: Sequence[str], *, command: str, directory: Path
-) -> tuple[Config, str]:
+def load(default: Config, args: Sequence[str], *, command: str, directory: Path) -> tuple[Config, str]:
     """Returns the config that the command line describes, and the name of its file.
 
     `args` is a config file followed by overrides. The file defines `config`, an instance of
@@ -44,8 +42,7 @@ def _from_file(path: Path, kind: type[Config], directory: Path) -> Config:
     config = runpy.run_path(str(path)).get("config")
     if not isinstance(config, kind):
         raise UserError(
-            f"{path} must define `config = {kind.__name__}(...)`; "
-            f"there `config` is {type(config).__name__}."
+            f"{path} must define `config = {kind.__name__}(...)`; there `config` is {type(config).__name__}."
         )
     return config
 
@@ -67,8 +64,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(
-            f"{path} is damaged ({error}). Put back a copy of it, "
-            "or start anew with another --run-dir."
+            f"{path} is damaged ({error}). Put back a copy of it, or start anew with another --run-dir."
         ) from None
 
 

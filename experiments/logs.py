@@ -68,7 +68,7 @@ class ProgressLine:
         self._items, self._per_step = items, per_step
         # The rate counts from the first update, which comes after compilation.
         self._first: tuple[float, int] | None = None
-        self._printed = time.monotonic()
+        self._printed = 0.0
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(
@@ -95,7 +95,10 @@ class ProgressLine:
 
     def update(self, step: int, metrics: Metrics) -> None:
         now = time.monotonic()
-        began, start = self._first = self._first or (now, step - 1)
+        if self._first is None:
+            self._first, self._printed = (now, step), now
+            return
+        began, start = self._first
         rate = (step - start) / max(now - began, 1e-3)
         shown = [f"{caption} {write(metrics)}" for caption, write in self._columns.items()]
         shown.append(f"{rate * self._per_step:,.0f} {self._items}/s")

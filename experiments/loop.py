@@ -11,9 +11,8 @@ from types import FrameType
 from typing import Any, Generic, Self, TypeVar
 
 import jax
-import jax.numpy as jnp
 
-from experiments.checkpoints import Checkpoints
+from experiments.checkpoints import Checkpoints, HoldsNaN
 from experiments.errors import UserError
 from experiments.logs import Columns, MetricsLog, ProgressLine
 
@@ -78,9 +77,7 @@ def fit(
     What it needs to know about its step number or its noise stands in the state, so that a
     resumed run goes on exactly. SIGTERM and SIGINT save and exit with status 0.
     """
-    checkpoints = Checkpoints(
-        run_dir / "checkpoints", monitor=plan.monitor, higher_is_better=plan.higher_is_better
-    )
+    checkpoints = Checkpoints(run_dir / "checkpoints", monitor=plan.monitor, higher_is_better=plan.higher_is_better)
     like = jax.eval_shape(initial_state)
     restored = checkpoints.resume(like)
     if restored is None:
@@ -103,7 +100,7 @@ def _over(step: int, counters: Counters, plan: Plan) -> bool:
     return step >= plan.steps or out_of_patience
 
 
-def _compiled_once(train_step: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """Jitted with the state donated; a second trace is an error.
 
     It would mean that a step changes the state's shapes or dtypes, which costs a compilation
@@ -111,16 +108,15 @@ def _compiled_once(train_step: Callable[..., Any]) -> Callable[..., Any]:
     """
     traces = 0
 
-    def traced(state: Any, data: Any) -> Any:
+    def train_step(state: Any, data: Any) -> Any:
         nonlocal traces
         traces += 1
         if traces > 1:
-            raise AssertionError(
-                f"{train_step} was traced again, for {jax.tree.map(jnp.shape, state)}"
-            )
-        return train_step(state, data)
+            shapes = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", state)
+            raise AssertionError(f"train_step returned a state unlike the one it was given: {shapes}")
+        return function(state, data)
 
-    return jax.jit(traced, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0)
 
 
 class _Session:
@@ -186,14 +182,10 @@ class _Session:
     def _log_window(self, step: int) -> None:
         if self.window:
             count = len(self.window)
-            self.log.write(
-                step, {name: sum(m[name] for m in self.window) / count for name in self.window[0]}
-            )
+            self.log.write(step, {name: sum(m[name] for m in self.window) / count for name in self.window[0]})
             self.window.clear()
 
-    def _evaluate_and_save(
-        self, state: Any, evaluate: Callable[[Any], Mapping[str, float]]
-    ) -> None:
+    def _evaluate_and_save(self, state: Any, evaluate: Callable[[Any], Mapping[str, float]]) -> None:
         metrics = {name: float(value) for name, value in evaluate(state).items()}
         self._check(self.step, metrics)
         score, counters = metrics[self.plan.monitor], self.counters
@@ -209,16 +201,15 @@ class _Session:
         note = "best so far" if improved else f"best {counters.best:.4f} at {counters.best_step}"
         self.progress.say(f"step {self.step}: {shown} ({note})")
         if _over(self.step, counters, self.plan) and self.step < self.plan.steps:
-            self.progress.say(
-                f"Stopping early: no new best in {counters.without_best} evaluations."
-            )
+            self.progress.say(f"Stopping early: no new best in {counters.without_best} evaluations.")
 
     def _save(self, state: Any, metrics: Mapping[str, float] | None) -> None:
-        if bool(_has_nan(state)):
-            raise self._diverged(self.step, "the training state holds NaN")
         self.log.flush()
         self.counters.seconds = time.monotonic() - self.started
-        self.checkpoints.save(self.step, state, dataclasses.asdict(self.counters), metrics)
+        try:
+            self.checkpoints.save(self.step, state, dataclasses.asdict(self.counters), metrics)
+        except HoldsNaN as problem:
+            raise self._diverged(self.step, f"{problem} became NaN") from None
         self.saved = self.step
 
     def _leave(self, state: Any, received: signal.Signals) -> None:
@@ -238,21 +229,12 @@ class _Session:
 
     def _diverged(self, step: int, what: str) -> UserError:
         self.checkpoints.wait()
-        kept = (
-            f"The checkpoint of step {self.saved} is kept" if self.saved else "None was saved yet"
-        )
+        kept = f"The checkpoint of step {self.saved} is kept" if self.saved else "None was saved yet"
         return UserError(
             f"Stopped: {what} at step {step}. {kept} in {self.checkpoints.directory}; nothing "
             "was saved after it.\nThe same command would run into the same step again: begin a "
             "new run with another --run-dir and a lower learning rate or stricter clipping."
         )
-
-
-@jax.jit
-def _has_nan(state: Any) -> jax.Array:
-    """NaN anywhere in the state; infinities can be meant (a running maximum starts at -inf)."""
-    floating = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.any(jnp.stack([jnp.isnan(x).any() for x in floating]))
 
 
 class _StopRequest:

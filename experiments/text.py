@@ -18,8 +18,7 @@ def read_corpus(corpus: str) -> str:
     path = Path(corpus)
     if not path.is_file():
         raise UserError(
-            f"The corpus {corpus!r} is neither a text file nor a known name; "
-            f"known names: {', '.join(KNOWN)}."
+            f"The corpus {corpus!r} is neither a text file nor a known name; known names: {', '.join(KNOWN)}."
         )
     return _read_file(path)
 
