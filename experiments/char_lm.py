@@ -208,10 +208,10 @@ def read_chunk(
     """
     starts = np.array([row * split // config.batch for row in range(config.batch)], np.int32)
     first = (step * config.time) % split + starts
-    places = (first[:, None] + jnp.arange(config.time + 1)) % split
+    places = (first[:, None] + jnp.arange(config.time + 1)[None]) % split
     chunk = text[places]
     anew = jax.random.bernoulli(key, config.reset_probability, (config.batch, 1))
-    resets = (places[:, :-1] == 0) | (anew & (jnp.arange(config.time) == 0))
+    resets = (places[:, :-1] == 0) | (anew & (jnp.arange(config.time) == 0)[None])
     return chunk[:, :-1], chunk[:, 1:], resets
 
 
@@ -243,7 +243,7 @@ def make_train_step(
         decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
         metrics = {
             "loss": loss,
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": schedule(state.step),
         }
         return (

