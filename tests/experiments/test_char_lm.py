@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -132,9 +133,21 @@ def test_the_final_score_is_that_of_one_stream(corpus: Path) -> None:
     assert estimate == pytest.approx(float(nats), rel=0.02)
 
 
-def test_the_average_follows_the_weights(corpus: Path) -> None:
+@pytest.mark.parametrize("cell", ["lstm", "gru", "elman"])
+def test_every_cell_in_layers(cell: Literal["lstm", "gru", "elman"]) -> None:
+    config = char_lm.CharLM(width=4, embed=3, batch=2, time=5, cell=cell, layers=2, dropout=0.25)
+    model = char_lm.make_model(config, 7)
+    assert str(model).count(f"{cell}(width=4)") == 2
+    assert str(model).count("dropout(rate=0.25)") == 2
+    state = jax.eval_shape(lambda: char_lm.initial_state(config, model))
+    after, metrics = jax.eval_shape(char_lm.make_train_step(config, model, 90), state, jnp.zeros(100, int))
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    assert set(metrics) == {"loss", "gradient_norm", "learning_rate"}
+
+
+def test_the_average_follows_the_weights() -> None:
     for decay in (0.0, 0.9):
-        config = char_lm.CharLM(width=4, embed=3, batch=2, time=5, ema=decay, cell="gru", layers=2, warmup=0)
+        config = char_lm.CharLM(width=4, embed=3, batch=2, time=5, ema=decay, cell="elman", warmup=0)
         model = char_lm.make_model(config, 7)
         state = char_lm.initial_state(config, model)
         step = jax.jit(char_lm.make_train_step(config, model, 90))

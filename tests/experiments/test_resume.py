@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from processes import EVAL_EVERY, STEPS, assert_identical, copy_unreported, damage, final_state, train, wait_until
 
 from experiments.logs import read_metrics
@@ -70,26 +69,26 @@ def test_killed_again_and_again(corpus: Path, tmp_path: Path, finished: tuple[Pa
     assert_same_run(corpus, run_dir, finished[0])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_exits_cleanly(
-    number: signal.Signals, corpus: Path, tmp_path: Path, finished: tuple[Path, str]
-) -> None:
+def test_signals_save_and_exit_cleanly(corpus: Path, tmp_path: Path, finished: tuple[Path, str]) -> None:
     run_dir = tmp_path / "run"
-    process = train(corpus, run_dir)
-    wait_until(logged(run_dir, 25), process)
-    os.kill(process.pid, number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    assert f"{number.name}: saved step" in output
-    assert "same command resumes" in output
-    step = int(output.split("saved step ")[1].split()[0])
-    assert 25 <= step < STEPS
-    assert (run_dir / "checkpoints" / str(step)).is_dir()
+    saved = []
+    for number, after in ((signal.SIGINT, 25), (signal.SIGTERM, 75)):
+        process = train(corpus, run_dir)
+        wait_until(logged(run_dir, after), process)
+        os.kill(process.pid, number)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert f"{number.name}: saved step" in output
+        assert "same command resumes" in output
+        saved.append(int(output.split("saved step ")[1].split()[0]))
+        assert after <= saved[-1] < STEPS
+        assert (run_dir / "checkpoints" / str(saved[-1])).is_dir()
+    assert f"from step {saved[0]}" in output
 
-    assert f"from step {step}" in finish(corpus, run_dir)
+    assert f"from step {saved[1]}" in finish(corpus, run_dir)
     assert_identical(final_state(corpus, run_dir), final_state(corpus, finished[0]))
     steps = [row["step"] for row in read_metrics(run_dir) if "loss" in row]
-    assert steps == sorted({*range(5, STEPS + 1, 5), step})
+    assert steps == sorted({*range(5, STEPS + 1, 5), *saved})
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(corpus: Path, tmp_path: Path, finished: tuple[Path, str]) -> None:
