@@ -52,7 +52,7 @@ def select(mask: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
 
 def valid_steps(lengths: jax.Array, time: Any) -> jax.Array:
     """`[batch, time]` booleans: which steps lie within the lengths."""
-    return jnp.arange(time) < lengths[:, None]
+    return jnp.arange(time)[None] < lengths[:, None]
 
 
 def first_steps(xs: PyTree, lengths: jax.Array) -> PyTree:
@@ -63,17 +63,18 @@ def first_steps(xs: PyTree, lengths: jax.Array) -> PyTree:
     """
 
     def first(x: jax.Array) -> jax.Array:
-        nothing = jnp.full_like(x[:, 0], 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0)
-        return select(lengths > 0, x[:, 0], nothing)
+        nothing = jnp.full((x.shape[0], *x.shape[2:]), 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0, x.dtype)
+        empty = isinstance(x.shape[1], int) and x.shape[1] == 0  # (a symbolic size is not)
+        return nothing if empty else select(lengths > 0, x[:, 0], nothing)
 
     return jax.tree.map(first, xs)
 
 
 def fill_pads(xs: PyTree, lengths: jax.Array | None) -> PyTree:
     """Puts harmless values in the pads, so that neither a value nor a gradient can come out of them."""
-    batch, time = batch_and_time(xs)
-    if lengths is None or (isinstance(time, int) and time == 0):
+    if lengths is None:
         return xs
+    batch, time = batch_and_time(xs)
     first = jax.tree.map(lambda x: jnp.broadcast_to(x[:, None], (batch, time, *x.shape[1:])), first_steps(xs, lengths))
     return select(valid_steps(lengths, time), xs, first)
 
@@ -90,7 +91,7 @@ def flip(xs: PyTree, lengths: jax.Array | None) -> PyTree:
     """Reverses each sequence within its length; the pads stay where they are."""
     if lengths is None:
         return jax.tree.map(lambda x: jnp.flip(x, axis=1), xs)
-    t = jnp.arange(batch_and_time(xs)[1])
+    t = jnp.arange(batch_and_time(xs)[1])[None]
     source = jnp.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
     return jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, source), xs)
 
@@ -103,7 +104,7 @@ def flip_resets(resets: jax.Array | None, lengths: jax.Array | None) -> jax.Arra
     if resets is None:
         return None
     _, time = resets.shape
-    t = jnp.arange(time)
+    t = jnp.arange(time)[None]
     length = jnp.asarray(time if lengths is None else lengths).reshape(-1, 1)
     source = jnp.where((t >= 1) & (t < length), length - t, 0)
     source = jnp.broadcast_to(source, resets.shape)

@@ -38,6 +38,8 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         ValueError: when `unroll` or `checkpoint_every` is below 1.
         TypeError: when the cell's step returns a carry of another structure or shape than it was given.
 
+    Under `jax.export` with a symbolic time axis, `unroll` and `checkpoint_every` have no effect.
+
     Noise: a mask drawn in `initial_carry` is drawn once per sequence and call; after a reset within the call
     it stays the same.
 
@@ -82,9 +84,8 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         prepare_key, fresh_key, project_key = split_key(key, 3)
         weights = cell.prepare(params, prepare_key)
         dtype = float_dtype(xs)
-        empty = isinstance(time, int) and time == 0
         valid = None if lengths is None else valid_steps(lengths, time)
-        first = None if lengths is None or empty else first_steps(xs, lengths)
+        first = None if lengths is None else first_steps(xs, lengths)
         if resets is not None:
             fresh = fresh_carry(weights, xs, fresh_key)
             resets = resets if valid is None else resets & valid
@@ -117,18 +118,20 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
 
 def _scan(body: Any, carry: Carry, inputs: PyTree, time: Any, unroll: int, every: int | None) -> tuple[Carry, PyTree]:
     """`lax.scan`, with the steps in checkpointed chunks of `every` and what is left over after them."""
+    if not isinstance(time, int):  # symbolic: it cannot be cut into a known number of pieces
+        return jax.lax.scan(body, carry, inputs)
     if every is None:
-        return jax.lax.scan(body, carry, inputs, length=time, unroll=unroll)
+        return jax.lax.scan(body, carry, inputs, unroll=unroll)
 
     @jax.checkpoint
     def chunk(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
-        return jax.lax.scan(body, carry, inputs, length=every, unroll=unroll)
+        return jax.lax.scan(body, carry, inputs, unroll=unroll)
 
     chunks = time // every
     whole = jax.tree.map(lambda a: a[: chunks * every].reshape(chunks, every, *a.shape[1:]), inputs)
     rest = jax.tree.map(lambda a: a[chunks * every :], inputs)
-    carry, ys = jax.lax.scan(chunk, carry, whole, length=chunks)
-    carry, last = jax.lax.scan(body, carry, rest, length=time - chunks * every, unroll=unroll)
+    carry, ys = jax.lax.scan(chunk, carry, whole)
+    carry, last = jax.lax.scan(body, carry, rest, unroll=unroll)
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a.reshape(-1, *b.shape[1:]), b]), ys, last)
 
 

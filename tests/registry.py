@@ -1,0 +1,111 @@
+"""Every public cell, evaluator and combinator, in the sizes in which the laws are tested.
+
+A new public name needs a row here: `test_registry.py` fails until it has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+import rnnx
+
+BATCH, TIME, FEATURES, VOCABULARY = 4, 7, 3, 5
+
+
+class Case(NamedTuple):
+    """A layer to be held to the laws, what it is fed, and which public names it stands for."""
+
+    name: str
+    make: Callable[[], rnnx.Layer]
+    covers: tuple[str, ...]
+    inputs: Callable[[jax.Array, int, int], Any] = lambda key, batch, time: jax.random.normal(
+        key, (batch, time, FEATURES)
+    )
+
+
+def tokens(key: jax.Array, batch: int, time: int) -> jax.Array:
+    return jax.random.randint(key, (batch, time), 0, VOCABULARY)
+
+
+def irregular(key: jax.Array, batch: int, time: int) -> dict[str, jax.Array]:
+    """Inputs that are a pytree: a series with the time since its last point."""
+    k_x, k_dt = jax.random.split(key)
+    return {"x": jax.random.normal(k_x, (batch, time, FEATURES)), "dt": jax.random.uniform(k_dt, (batch, time))}
+
+
+def decay() -> rnnx.Cell:
+    """A user's cell over a pytree of inputs: a learned initial carry, decaying as time goes by."""
+
+    def init(key, x):
+        return {"start": jnp.ones(x["x"].shape), "rate": jnp.full(x["x"].shape, 0.5)}
+
+    def initial_carry(params, x, key):
+        return {"h": params["start"]}
+
+    def step(params, carry, x):
+        h = carry["h"] * jnp.exp(-params["rate"] * x["dt"]) + x["x"] / jnp.linalg.norm(x["x"])
+        return {"h": h}, h
+
+    return rnnx.cell(init, initial_carry, step)
+
+
+def gated_sum(width: int) -> rnnx.AssociativeCell:
+    """A linear recurrence h = a(x) h + b(x): elements (a, b) compose as affine maps do."""
+
+    def init(key, x):
+        k_a, k_b = jax.random.split(key)
+        dense = jax.nn.initializers.lecun_normal()
+        return {"a": dense(k_a, (*x.shape, width)), "b": dense(k_b, (*x.shape, width))}
+
+    def lift(w, x, key):
+        return jax.nn.sigmoid(x @ w["a"].astype(x.dtype)), x @ w["b"].astype(x.dtype)
+
+    def combine(left, right):
+        return left[0] * right[0], left[1] * right[0] + right[1]
+
+    return rnnx.AssociativeCell(
+        init,
+        prepare=lambda params, key: params,
+        initial_carry=lambda w, x, key: jnp.zeros((width,), w["a"].dtype),
+        lift=lift,
+        combine=combine,
+        act=lambda h, element: element[0] * h + element[1],
+        readout=lambda w, h, x: h,
+        spec=rnnx.Spec("gated_sum", {"width": width}),
+    )
+
+
+@rnnx.factory
+def small_model(width: int = 4) -> rnnx.Layer:
+    return rnnx.stack(nn.Embed(VOCABULARY, 3), rnnx.lstm(width), rnnx.dropout(0.5), nn.Dense(VOCABULARY))
+
+
+CASES = [
+    Case("elman", lambda: rnnx.elman(4), ("elman", "cells.elman", "scan")),
+    Case("elman relu", lambda: rnnx.elman(4, activation=jax.nn.relu), ()),
+    Case("lstm", lambda: rnnx.lstm(4), ("lstm", "cells.lstm")),
+    Case("gru", lambda: rnnx.gru(4), ("gru", "cells.gru")),
+    Case("gru reset before", lambda: rnnx.gru(4, reset_after=False), ()),
+    Case("own cell", lambda: rnnx.scan(decay()), ("cell",), irregular),
+    Case("as_cell", lambda: rnnx.scan(rnnx.as_cell(gated_sum(4))), ("as_cell",)),
+    Case("scan unroll", lambda: rnnx.scan(rnnx.cells.lstm(4), unroll=3), ()),
+    Case("scan checkpoint_every", lambda: rnnx.scan(rnnx.cells.gru(4), checkpoint_every=3, unroll=2), ()),
+    Case("pointwise", lambda: rnnx.pointwise(nn.Dense(4)), ("pointwise",)),
+    Case("dropout", lambda: rnnx.dropout(0.3), ("dropout",)),
+    Case("stack", lambda: small_model(), ("stack", "factory"), tokens),
+    Case("stack deep", lambda: rnnx.stack(rnnx.gru(4), nn.LayerNorm(), rnnx.elman(2)), ()),
+    Case("repeat", lambda: rnnx.repeat(rnnx.residual(rnnx.lstm(FEATURES)), 3), ("repeat",)),
+    Case("residual", lambda: rnnx.residual(rnnx.elman(FEATURES)), ("residual",)),
+    Case("parallel", lambda: rnnx.parallel(rnnx.lstm(2), nn.Dense(2), merge=jnp.multiply), ("parallel",)),
+    Case("reverse", lambda: rnnx.reverse(rnnx.gru(4)), ("reverse",)),
+    Case("reverse stack", lambda: rnnx.reverse(rnnx.stack(rnnx.lstm(3), rnnx.elman(2))), ()),
+    Case("bidirectional", lambda: rnnx.bidirectional(rnnx.lstm(3), rnnx.gru(3), merge=jnp.add), ("bidirectional",)),
+    Case(
+        "bidirectional deep", lambda: rnnx.stack(rnnx.bidirectional(rnnx.gru(2)), rnnx.bidirectional(rnnx.gru(2))), ()
+    ),
+]
