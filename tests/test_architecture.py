@@ -1,0 +1,60 @@
+"""Imports run one way: each module of rnnx may import only from those before it; rnnx never imports experiments."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rnnx
+
+ROOT = Path(rnnx.__file__).parent
+# From the ground up. A folder's modules may import each other.
+ORDER = [
+    "base",
+    "sequences",
+    "cells",
+    "evaluators",
+    "layers",
+    "pointwise",
+    "combinators",
+    "unrolling",
+    "generation",
+    "summarizing",
+]
+MODULES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "rnnx":
+            yield from (f"rnnx.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_run_one_way(path):
+    place = ORDER.index(path.relative_to(ROOT).parts[0].removesuffix(".py"))
+    for name in imported(path):
+        package, *rest = name.split(".")
+        assert package in {*sys.stdlib_module_names, "jax", "flax", "rnnx"}, f"{path.name} imports {name}"
+        if package == "rnnx":
+            assert ORDER.index(rest[0]) <= place, f"{path.name} imports {name}, which stands above it"
+
+
+def test_the_order_names_every_module():
+    assert {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in MODULES} == set(ORDER)
+
+
+def test_importing_rnnx_brings_in_no_peer_and_starts_no_backend():
+    code = (
+        "import sys, rnnx, jax\n"
+        "assert not jax._src.xla_bridge.backends_are_initialized()\n"
+        "print({'torch', 'optax', 'orbax', 'tensorflow', 'matplotlib'} & {m.split('.')[0] for m in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=False)
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
