@@ -7,6 +7,7 @@ python -m experiments.char_lm sample RUN --prime "In the beginning" --length 500
 import dataclasses
 import functools
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -508,10 +509,16 @@ def sample_command(args: Sequence[str]) -> None:
     like = jax.eval_shape(functools.partial(initial_state, config, model))
     params = Checkpoints(options.run / "checkpoints", monitor=MONITOR).best(like).state.average
     sys.stdout.write(prime.lstrip("\n"))
-    for character in stream(model, params, vocab, prime, length=options.length, sample=draw, seed=options.seed):
-        sys.stdout.write(character)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+    drawn = stream(model, params, vocab, prime, length=options.length, sample=draw, seed=options.seed)
+    try:
+        for character in drawn:
+            sys.stdout.write(character)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")
+    except BrokenPipeError:  # `head`, say, has read enough; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def default_prime(vocab: str) -> str:

@@ -37,18 +37,17 @@ def learning_curve(
     axes.annotate(
         f"best {values[best]:.4f} at step {steps[best]:,.0f}",
         (steps[best], values[best]),
-        xytext=(0, 14),
+        xytext=(0, 20),
         textcoords="offset points",
         ha="right" if steps[best] > steps.mean() else "left",
     )
-    # The first steps are far off: shown in full they would press the rest into a line.
+    # The view is that of the validation: the first training steps are far off, and shown in full
+    # they would press the rest into a line.
     seen = np.concatenate([values, _series(rows, train)[1]])
-    low, high = np.quantile(seen, [0.0, 1.0])
-    start = values[0] if len(values) > 1 else high
     if higher_is_better:
-        axes.set_ylim(bottom=min(start, high) - 0.1 * (high - min(start, high)))
+        axes.set_ylim(bottom=values.min() - 0.1 * (seen.max() - values.min()))
     else:
-        axes.set_ylim(top=max(start, low) + 0.1 * (max(start, low) - low))
+        axes.set_ylim(top=values.max() + 0.1 * (values.max() - seen.min()))
     axes.set(xlabel="step", ylabel=label, title=title)
     axes.grid(alpha=0.3)
     axes.legend()
