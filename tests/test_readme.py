@@ -1,0 +1,33 @@
+"""README keeps its word: its Python runs, and its test command is the one of CI."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.xdist_group("readme")
+def test_the_python_in_readme_runs(capsys):
+    # README speaks to users, whose JAX promotes ranks.
+    import jax
+
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+    with jax.numpy_rank_promotion("allow"):
+        namespace = {}
+        exec(compile(code, "README.md", "exec"), namespace)
+    assert namespace["text"].shape == (1, 200)
+    assert "1_lstm: lstm(width=64)" in capsys.readouterr().out
+
+
+def test_the_test_command_is_the_one_that_ci_runs():
+    commands = [c for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for c in block.splitlines()]
+    ci = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [c for c in commands if "pytest" in c] == [line for line in ci if "pytest" in line]
+
+
+def test_files_that_readme_names_exist():
+    for name in re.findall(r"(?:configs|rnnx|experiments|tests)/[\w./]*", README):
+        assert (ROOT / name).exists(), name
