@@ -9,7 +9,8 @@ time, padding, resets, direction and memory belong to them, so every cell gets a
 
 1.  *chunk*: for a causal layer and `key=None`, running over `xs` equals running over `xs[:, :k]` and then
     over `xs[:, k:]` with the carry passed on. Streaming is the case of one step. A reversed layer takes its
-    chunks from right to left; a layer that looks both ways cannot be chunked, and a carry passed to it raises.
+    chunks from right to left (where a reset falls on the border of two, whoever passes the carry on puts in
+    the initial one); a layer that looks both ways cannot be chunked, and a carry passed to it raises.
 2.  *padding*: what lies beyond `lengths` (NaN and infinities included) changes no output, no final carry
     and no gradient. Outputs there are zero; the final carry is the one after the last valid step, and a
     sequence of length 0 returns the carry it was given.
@@ -75,6 +76,9 @@ class Spec(NamedTuple):
     def chunkable(self) -> bool:
         """Whether a carry can be passed on from chunk to chunk (of a reversed layer: from right to left)."""
         return len(self.directions) < 2
+
+    def __hash__(self) -> int:  # so that a Layer can be a static argument of jax.jit
+        return hash((self.name, self.children, self.directions))
 
     def __str__(self) -> str:
         options = [f"{key}={_show(value)}" for key, value in self.options.items()]
@@ -164,10 +168,11 @@ class Layer(NamedTuple):
     """A batch of sequences: what a researcher composes. `rnnx.unroll` runs it, and checks its arguments first.
 
     Attributes:
-        init: `(key, xs) -> params`; `xs` is a pytree of arrays or shapes `[batch, time, ...]`.
+        init: `(key, xs) -> params`; `xs` is a pytree of arrays or shapes `[batch, time, ...]`. It must be a
+            function that JAX can trace: `unroll` asks it for the shapes of the params.
         initial_carry: `(params, xs, key) -> carry`, every leaf `[batch, ...]`.
         apply: `(params, carry, xs, *, lengths, resets, key) -> (carry, ys)`, with `lengths` `[batch]` integers
-            and `resets` `[batch, time]` booleans, or None.
+            between 0 and the number of steps and `resets` `[batch, time]` booleans, or None.
         spec: what it is made of.
     """
 
@@ -195,10 +200,12 @@ def cell(
     *,
     prepare: Callable[[Params, Key | None], Weights] = _as_they_are,
     project: Callable[[Weights, PyTree, Key | None], PyTree] = _itself,
+    name: str | None = None,
 ) -> Cell:
     """A Cell from three functions, or up to five: see `Cell` for what each takes and returns.
 
-    It is named after the function in which `step` was written.
+    `name` is what it is called in errors, tables and the params of a `stack`; by default it is that of the
+    function in which `step` was written.
 
     Example:
         A leaky integrator with a learned rate::
@@ -222,8 +229,8 @@ def cell(
             >>> ys.shape
             (2, 5, 3)
     """
-    name = step.__qualname__.split(".<locals>")[0]
-    return Cell(init, prepare, initial_carry, project, step, Spec(name.rpartition(".")[2]))
+    written_in = getattr(step, "__qualname__", "cell").split(".<locals>")[0].rpartition(".")[2]
+    return Cell(init, prepare, initial_carry, project, step, Spec(name or written_in))
 
 
 P = ParamSpec("P")

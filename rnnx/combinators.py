@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.dtypes import canonicalize_dtype
 
-from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, Spec, factory
-from rnnx.pointwise import pointwise
-from rnnx.sequences import flip, flip_resets, split_key, zero_pads
+from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, factory
+from rnnx.pointwise import as_layer
+from rnnx.sequences import flip, flip_resets, float_dtype, result_struct, split_key, zero_pads
 
 Merge = Callable[..., PyTree]
 """`(*ys) -> ys`: makes one output of several."""
 
 
-def as_layer(layer: Layer | nn.Module) -> Layer:
-    """A Layer as it is; a Flax linen module lifted by `pointwise`; a clear error for anything else."""
-    if isinstance(layer, Layer):
-        return layer
-    if isinstance(layer, nn.Module):
-        return pointwise(layer)
-    hint = "; rnnx.scan(cell) makes it one" if isinstance(layer, Cell) else ""
-    raise TypeError(f"a Layer or a flax.linen module is wanted here, but {layer!r} came{hint}")
-
-
 def output_struct(layer: Layer, params: Params, xs: PyTree) -> PyTree:
     """The shapes and dtypes of what `layer` makes of `xs`, without running it."""
-    return jax.eval_shape(lambda p, x: layer.apply(p, layer.initial_carry(p, x, None), x)[1], params, xs)
+    return result_struct(_outputs_of(layer), params, xs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _outputs_of(layer: Layer) -> Callable[[Params, PyTree], PyTree]:
+    """One function for each layer, so that `result_struct` can remember what it gave."""
+    return lambda params, xs: layer.apply(params, layer.initial_carry(params, xs, None), xs)[1]
 
 
 def _named(layers: tuple[Layer | nn.Module, ...]) -> tuple[tuple[str, Layer], ...]:
@@ -50,7 +48,8 @@ def stack(*layers: Layer | nn.Module) -> Layer:
     """Layers one after the other, each reading what the one before it wrote.
 
     Args:
-        *layers: Layers and Flax linen modules; a module is applied to each step by itself (see `pointwise`).
+        *layers: Layers and Flax linen modules; a module is applied to each step by itself, and so is a function
+            in `pointwise` (`rnnx.pointwise(jax.nn.relu)`).
 
     Returns:
         The Layer. Params are a dict by place and name, `{"0_Embed": ..., "1_lstm": ...}`; the carry is the tuple
@@ -177,7 +176,8 @@ def reverse(layer: Layer | nn.Module) -> Layer:
 
     Returns:
         The Layer, with the same params and carry. The final carry is the one after step 0. Chunks are taken
-        from right to left. A reset before step 0 separates nothing here and is ignored.
+        from right to left. A reset before step 0 separates nothing here and is ignored: where it stands on the
+        border to a chunk further left, that one begins with the initial carry.
 
     Example::
 
@@ -299,7 +299,7 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
         raise ValueError(f"repeat: n is {n}, but it must be 1 or more")
 
     def shapes(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda a: (a.shape, a.dtype.name), tree)
+        return jax.tree.map(lambda a: f"{canonicalize_dtype(a.dtype).name}{list(a.shape)}", tree)
 
     def check(params: Params, xs: PyTree) -> None:
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), params)
@@ -318,7 +318,8 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
         keys = None if key is None else jax.random.split(key, n)
         in_axes = (0, None if key is None else 0)
-        return jax.vmap(lambda p, k: inner.initial_carry(p, xs, k), in_axes, out_axes=1)(params, keys)
+        one = jax.vmap(lambda p, k: inner.initial_carry(p, xs, k), in_axes, out_axes=1, axis_size=n)
+        return one(params, keys)
 
     def apply(
         params: Params,
@@ -391,10 +392,11 @@ def dropout(rate: float) -> Layer:
         rate: between 0 and 1, below 1. Every feature of every step is drawn by itself.
 
     Returns:
-        The Layer, without params or carry. With `key=None` it passes its input on.
+        The Layer, without params or carry. With `key=None` it passes its input on. In a pytree of inputs it
+        leaves integers as they are.
 
     Raises:
-        ValueError: for a rate outside [0, 1).
+        ValueError: for a rate outside [0, 1), and for inputs that are nothing but integers.
 
     Reference: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*,
     JMLR 15 (2014); for recurrent nets between the layers only: W. Zaremba et al., arXiv 1409.2329.
@@ -409,6 +411,11 @@ def dropout(rate: float) -> Layer:
     """
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: the rate is {rate}, but it must lie in [0, 1)")
+
+    def drop(x: jax.Array, key: Key) -> jax.Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
 
     def init(key: Key, xs: PyTree) -> Params:
         return {}
@@ -425,12 +432,11 @@ def dropout(rate: float) -> Layer:
         resets: jax.Array | None = None,
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
+        if float_dtype(xs) is None:
+            raise ValueError("dropout was given nothing but integers: put it after the nn.Embed, not before")
         if key is not None and rate > 0:
             leaves, structure = jax.tree.flatten(xs)
-            dropped = [
-                jnp.where(jax.random.bernoulli(k, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
-                for x, k in zip(leaves, split_key(key, len(leaves)))
-            ]
+            dropped = [drop(x, k) for x, k in zip(leaves, split_key(key, len(leaves)))]
             xs = jax.tree.unflatten(structure, dropped)
         return carry, zero_pads(xs, lengths)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree
+from rnnx.sequences import concrete
+from rnnx.unrolling import check_params, checked_carry, checked_xs
 
 
 def generate(
@@ -17,8 +20,8 @@ def generate(
     last: PyTree,
     *,
     steps: int,
-    sample: Callable[[Key, PyTree], PyTree],
-    key: Key,
+    sample: Callable[[Any, PyTree], PyTree],
+    key: Key | None = None,
 ) -> tuple[Carry, PyTree]:
     """Feeds each output back as the next input.
 
@@ -30,14 +33,15 @@ def generate(
         steps: how many new steps to make.
         sample: `(key, y) -> x`, from one step's outputs `[batch, ...]` to the next inputs: `rnnx.sampler()` for
             logits over tokens, `lambda key, y: y` for a forecast.
-        key: for the sampling.
+        key: for the sampling; a `sample` that draws nothing needs none.
 
     Returns:
         `(carry, xs)`: the carry before the last of the new steps is read (so that `generate` can go on from
         there, with `xs[:, -1]` as `last`), and the new steps `[batch, steps, ...]`.
 
     Raises:
-        ValueError: when the layer looks into the future.
+        ValueError: when the layer looks into the future; when params, carry or `last` do not fit it, or the
+            samples do not look like `last`; when tokens in `last` lie outside the vocabulary (on concrete arrays).
 
     Example::
 
@@ -55,14 +59,28 @@ def generate(
     if not layer.spec.causal:
         raise ValueError(f"generate needs a layer that looks only backwards in time, but this one does not:\n{layer}")
 
-    def step(state: tuple[Carry, PyTree], key: Key) -> tuple[tuple[Carry, PyTree], PyTree]:
+    last = jax.tree.map(jnp.asarray, last)
+    xs = checked_xs(jax.tree.map(lambda a: a[:, None], last))
+    check_params(layer, params, xs)
+    carry = checked_carry(layer, params, xs, carry)
+    if all(concrete(leaf) is not None for leaf in jax.tree.leaves(last)):
+        layer.apply(params, carry, xs)  # one step outside of the loop, where the values of tokens can be looked at
+
+    def step(state: tuple[Carry, PyTree], key: Key | None) -> tuple[tuple[Carry, PyTree], PyTree]:
         carry, x = state
         carry, ys = layer.apply(params, carry, jax.tree.map(lambda a: a[:, None], x))
         following = sample(key, jax.tree.map(lambda a: a[:, 0], ys))
+        came, wanted = (jax.tree.map(jnp.shape, tree) for tree in (following, x))
+        if came != wanted:
+            raise ValueError(
+                f"generate: sample gave {came}, but what the layer reads has the shape {wanted}; the layer's outputs "
+                "must be what it takes as inputs, or sample must make it of them (rnnx.sampler() draws tokens)"
+            )
         following = jax.tree.map(lambda a, b: a.astype(b.dtype), following, x)
         return (carry, following), following
 
-    (carry, _), xs = jax.lax.scan(step, (carry, jax.tree.map(jnp.asarray, last)), jax.random.split(key, steps))
+    keys = None if key is None else jax.random.split(key, steps)
+    (carry, _), xs = jax.lax.scan(step, (carry, last), keys, length=steps)
     return carry, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), xs)
 
 
@@ -73,7 +91,7 @@ def sampler(
 
     Args:
         temperature: divides the logits: below 1 surer, above 1 bolder; 0 takes the likeliest token.
-        top_k: draw only among the k likeliest tokens (Fan et al. 2018).
+        top_k: draw only among the k likeliest tokens, and those as likely as the last of them (Fan et al. 2018).
         top_p: draw only among the fewest tokens whose probabilities reach p together (Holtzman et al. 2020).
 
     Returns:

@@ -1,25 +1,49 @@
-"""A Flax linen module as a Layer: one time step at a time."""
+"""A Flax linen module, or a function, as a Layer: one time step at a time."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
-from rnnx.sequences import batch_and_time, cast_floats, fill_pads, float_dtype, step_struct, zero_pads
+from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
+from rnnx.sequences import batch_and_time, cast_floats, concrete, fill_pads, float_dtype, step_struct, zero_pads
 
 
-def pointwise(module: nn.Module) -> Layer:
-    """Applies a Flax linen module to each step of each sequence by itself, so that nothing mixes time unseen.
+def as_layer(layer: Any) -> Layer:
+    """A Layer as it is; a Flax linen module lifted by `pointwise`; for anything else an error that names the way."""
+    if isinstance(layer, Layer):
+        return layer
+    if isinstance(layer, nn.RNNCellBase):
+        hint = "; rnnx.lstm(width), rnnx.gru(width), ... are the recurrent layers here"
+    elif isinstance(layer, nn.Module):
+        return pointwise(layer)
+    elif isinstance(layer, Cell):
+        hint = "; rnnx.scan(cell) makes it one"
+    elif isinstance(layer, AssociativeCell):
+        hint = "; rnnx.scan(rnnx.as_cell(cell)) makes it one"
+    elif isinstance(layer, list | tuple):
+        hint = "; give the layers one by one: stack(*layers)"
+    elif callable(layer):
+        hint = "; rnnx.pointwise(function) applies a function of one step to every step"
+    else:
+        hint = ""
+    raise TypeError(f"a Layer or a flax.linen module is wanted here, but {layer!r} came{hint}")
+
+
+def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
+    """Applies a Flax linen module, or a function, to each step by itself, so that nothing mixes time unseen.
 
     Combinators call it on every module they are given: `rnnx.stack(nn.Embed(65, 16), ..., nn.Dense(65))`.
 
     Args:
-        module: any linen module with no variables but params. It sees one step `[...]`, without batch or time.
+        module: any linen module with no variables but params, or a function without params (`jax.nn.relu`). It
+            sees one step `[...]`, without batch or time.
 
     Returns:
         The Layer. Its params are the module's, its carry is empty. Outputs are cast to the dtype of the
@@ -28,7 +52,7 @@ def pointwise(module: nn.Module) -> Layer:
         means).
 
     Raises:
-        TypeError: for anything but a linen module.
+        TypeError: for what is neither a linen module nor a function.
         ValueError: in `init`, when the module keeps other collections than params (`batch_stats`, ...).
         ValueError: when tokens given to an `nn.Embed` lie outside its vocabulary. This can only be seen on
             concrete arrays: under `jax.jit` they are clamped to the nearest token.
@@ -42,8 +66,10 @@ def pointwise(module: nn.Module) -> Layer:
         >>> ys.shape
         (2, 5, 7)
     """
+    if not callable(module):
+        raise TypeError(f"pointwise takes a flax.linen module or a function, but got {module!r}")
     if not isinstance(module, nn.Module):
-        raise TypeError(f"pointwise takes a flax.linen module, but got {module!r}")
+        module = _Function(module)
     spec = _spec(module)
 
     def init(key: Key, xs: PyTree) -> Params:
@@ -70,9 +96,9 @@ def pointwise(module: nn.Module) -> Layer:
         resets: jax.Array | None = None,
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
-        xs = fill_pads(xs, lengths)
         if isinstance(module, nn.Embed):
-            xs = _known_tokens(module, xs)
+            xs = _known_tokens(module, xs, lengths)
+        xs = fill_pads(xs, lengths)
 
         def one(x: PyTree, key: Key | None) -> PyTree:
             return module.apply({"params": params}, x, rngs=None if key is None else {"dropout": key})
@@ -85,17 +111,29 @@ def pointwise(module: nn.Module) -> Layer:
     return Layer(init, initial_carry, apply, spec)
 
 
+class _Function(nn.Module):
+    function: Callable[[PyTree], PyTree]
+
+    def __call__(self, x: PyTree) -> PyTree:
+        return self.function(x)
+
+
 def _spec(module: nn.Module) -> Spec:
+    if isinstance(module, _Function):
+        return Spec(getattr(module.function, "__name__", "function"), directions=frozenset())
     hidden = {"name", "parent"}
     fields = [f for f in dataclasses.fields(module) if f.name not in hidden]
     options = {f.name: getattr(module, f.name) for f in fields if getattr(module, f.name) is not f.default}
     return Spec(type(module).__name__, options, directions=frozenset())
 
 
-def _known_tokens(embed: nn.Embed, tokens: Any) -> jax.Array:
+def _known_tokens(embed: nn.Embed, tokens: jax.Array, lengths: jax.Array | None) -> jax.Array:
     top = embed.num_embeddings - 1
-    if not isinstance(tokens, jax.core.Tracer) and tokens.size:
-        low, high = int(tokens.min()), int(tokens.max())
+    values, valid = concrete(tokens), None if lengths is None else concrete(lengths)
+    if values is not None and valid is not None:
+        values = values[np.arange(values.shape[1]) < valid[:, None]]
+    if values is not None and values.size and (lengths is None or valid is not None):
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high > top:
             raise ValueError(
                 f"tokens lie between {low} and {high}, but the vocabulary of {embed.num_embeddings} knows only 0 to "

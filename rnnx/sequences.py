@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.dtypes import canonicalize_dtype
 
 from rnnx.base import Key, PyTree
 
@@ -18,7 +22,24 @@ def batch_and_time(xs: PyTree) -> tuple[Any, Any]:
 
 def step_struct(xs: PyTree) -> PyTree:
     """The shape and dtype of one step of one sequence."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), xs)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], canonicalize_dtype(x.dtype)), xs)
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """The values of an array, or None where they are not known: under `jax.jit` and its like."""
+    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def result_struct(function: Callable[..., PyTree], *args: PyTree) -> PyTree:
+    """`jax.eval_shape`, remembered: layers within layers ask for the same shapes again and again."""
+    leaves, structure = jax.tree.flatten(args)
+    shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(x), canonicalize_dtype(jnp.result_type(x))) for x in leaves)
+    return _result_struct(function, structure, shapes, canonicalize_dtype(float))
+
+
+@functools.lru_cache(maxsize=1024)
+def _result_struct(function: Callable[..., PyTree], structure: Any, shapes: Any, precision: Any) -> PyTree:
+    return jax.eval_shape(function, *jax.tree.unflatten(structure, shapes))
 
 
 def float_dtype(xs: PyTree) -> jnp.dtype | None:
@@ -58,16 +79,23 @@ def valid_steps(lengths: jax.Array, time: Any) -> jax.Array:
 def first_steps(xs: PyTree, lengths: jax.Array) -> PyTree:
     """`[batch, ...]`: a harmless input for every row, to be read in place of its pads.
 
-    Zero is not harmless: `x / norm(x)` has no gradient there. A row's own first step is, as far as anything
-    is; a row without any step gets ones (tokens: zeros).
+    Zero is not harmless: `x / norm(x)` has no gradient there. A row's own first step is; a row without any
+    step borrows that of another; where all are empty, it is ones (tokens: zeros).
     """
 
     def first(x: jax.Array) -> jax.Array:
         nothing = jnp.full((x.shape[0], *x.shape[2:]), 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0, x.dtype)
-        empty = isinstance(x.shape[1], int) and x.shape[1] == 0  # (a symbolic size is not)
-        return nothing if empty else select(lengths > 0, x[:, 0], nothing)
+        if isinstance(x.shape[1], int) and x.shape[1] == 0:  # (a symbolic size is not)
+            return nothing
+        return borrow_rows(select(jnp.broadcast_to(lengths.max() > 0, lengths.shape), x[:, 0], nothing), lengths)
 
     return jax.tree.map(first, xs)
+
+
+def borrow_rows(tree: PyTree, lengths: jax.Array) -> PyTree:
+    """Puts the row of the longest sequence in place of the rows of empty ones."""
+    longest = jnp.argmax(lengths)
+    return jax.tree.map(lambda a: select(lengths > 0, a, jnp.broadcast_to(a[longest], a.shape)), tree)
 
 
 def fill_pads(xs: PyTree, lengths: jax.Array | None) -> PyTree:
@@ -91,15 +119,20 @@ def flip(xs: PyTree, lengths: jax.Array | None) -> PyTree:
     """Reverses each sequence within its length; the pads stay where they are."""
     if lengths is None:
         return jax.tree.map(lambda x: jnp.flip(x, axis=1), xs)
-    t = jnp.arange(batch_and_time(xs)[1])[None]
-    source = jnp.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)
-    return jax.tree.map(lambda x: jax.vmap(lambda row, i: row[i])(x, source), xs)
+    _, time = batch_and_time(xs)
+    t, length = jnp.arange(time)[None], jnp.minimum(lengths, time)[:, None]
+    source = jnp.where(t < length, length - 1 - t, t)  # a permutation, so its transpose need not add
+
+    def row(x: jax.Array, i: jax.Array) -> jax.Array:
+        return x.at[i].get(mode="promise_in_bounds", unique_indices=True)
+
+    return jax.tree.map(lambda x: jax.vmap(row)(x, source), xs)
 
 
 def flip_resets(resets: jax.Array | None, lengths: jax.Array | None) -> jax.Array | None:
     """The resets of the flipped sequences: the border between t - 1 and t is crossed before step L - t.
 
-    A border before the first step is behind the last one when walked backwards: it separates nothing.
+    A border before the first step is behind the last one when walked backwards: it separates nothing here.
     """
     if resets is None:
         return None

@@ -9,13 +9,14 @@ import jax
 
 from rnnx.base import Layer, PyTree
 from rnnx.combinators import output_struct
+from rnnx.pointwise import as_layer
 
 
 def summary(layer: Layer, xs: PyTree) -> str:
     """Tabulates a layer's parts: what each puts out and carries along, and how many parameters it has.
 
     Args:
-        layer: any Layer.
+        layer: any Layer, or a Flax linen module.
         xs: an example batch, arrays or `jax.ShapeDtypeStruct`; nothing is computed.
 
     Returns:
@@ -31,6 +32,7 @@ def summary(layer: Layer, xs: PyTree) -> str:
           0_Embed: Embed(num_embeddings=65, features=16)  float32[2,5,16]  -                       1,040
           1_lstm: lstm(width=32)                          float32[2,5,32]  2 × float32[2,32]       6,272
     """
+    layer = as_layer(layer)
     rows = [("layer", "output", "carry", "parameters"), *_rows("", layer, xs, 0)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = []

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree
-from rnnx.sequences import batch_and_time, split_key
+from rnnx.pointwise import as_layer
+from rnnx.sequences import batch_and_time, concrete, result_struct, split_key
 
 
 def unroll(
@@ -43,7 +46,8 @@ def unroll(
         ValueError: when the shapes of any argument do not fit the layer or each other; when `lengths` holds a
             number below 0 or above the number of steps. Numbers can only be looked at outside of `jax.jit`:
             inside, lengths are clamped.
-        TypeError: when `layer` is not a Layer, `lengths` are not integers or `resets` not booleans.
+        TypeError: when `layer` is neither a Layer nor a linen module, `lengths` are not integers, `resets` not
+            booleans.
 
     Example:
         Two chunks of a long stream::
@@ -58,25 +62,21 @@ def unroll(
             >>> bool(jnp.allclose(whole, jnp.concatenate([first, second], axis=1), atol=1e-6))
             True
     """
-    _check_layer(layer)
-    _check_xs(xs)
-    _check_params(layer, params, xs)
+    layer, xs = as_layer(layer), checked_xs(xs)
+    check_params(layer, params, xs)
     lengths = _checked_lengths(lengths, xs)
     resets = _checked_resets(resets, xs)
     carry_key, apply_key = split_key(key, 2)
     if carry is None:
         carry = layer.initial_carry(params, xs, carry_key)
     else:
-        _check_carry(layer, params, xs, carry)
+        carry = checked_carry(layer, params, xs, carry)
     return layer.apply(params, carry, xs, lengths=lengths, resets=resets, key=apply_key)
 
 
-def _check_layer(layer: Any) -> None:
-    if not isinstance(layer, Layer):
-        raise TypeError(f"unroll takes a Layer, but got {layer!r}; a Cell becomes one with rnnx.scan(cell)")
-
-
-def _check_xs(xs: PyTree) -> None:
+def checked_xs(xs: PyTree) -> PyTree:
+    """`xs` as JAX arrays, all of them `[batch, time, ...]`."""
+    xs = jax.tree.map(jnp.asarray, xs)
     leaves = jax.tree.leaves(xs)
     if not leaves:
         raise ValueError(f"xs holds no array: {xs!r}")
@@ -85,10 +85,12 @@ def _check_xs(xs: PyTree) -> None:
             raise ValueError(f"xs must be [batch, time, ...], but a leaf has shape {jnp.shape(x)}; add axes: x[None]")
         if x.shape[:2] != leaves[0].shape[:2]:
             raise ValueError(f"the leaves of xs differ in [batch, time]: {leaves[0].shape[:2]} and {x.shape[:2]}")
+    return xs
 
 
-def _check_params(layer: Layer, params: Params, xs: PyTree) -> None:
-    wanted = jax.eval_shape(layer.init, jax.random.key(0), xs)
+def check_params(layer: Layer, params: Params, xs: PyTree) -> None:
+    """Raises where the params are not those of this layer for inputs like these."""
+    wanted = result_struct(_seeded(layer.init), xs)
     problem = _difference(params, wanted)
     if problem:
         inputs = jax.tree.map(jnp.shape, xs)
@@ -98,19 +100,35 @@ def _check_params(layer: Layer, params: Params, xs: PyTree) -> None:
         )
 
 
-def _check_carry(layer: Layer, params: Params, xs: PyTree, carry: Carry) -> None:
+@functools.lru_cache(maxsize=1024)
+def _seeded(init: Callable[[Key, PyTree], Params]) -> Callable[[PyTree], Params]:
+    """One function for each `init`, so that `result_struct` can remember what it gave."""
+    return lambda xs: init(jax.random.key(0), xs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _without_key(initial_carry: Callable[[Params, PyTree, Key | None], Carry]) -> Callable[[Params, PyTree], Carry]:
+    return lambda params, xs: initial_carry(params, xs, None)
+
+
+def checked_carry(layer: Layer, params: Params, xs: PyTree, carry: Carry) -> Carry:
+    """The carry in the dtypes that the layer keeps it in; raises where it does not fit layer and batch."""
     if not layer.spec.chunkable:
         raise ValueError(
             f"a carry was passed to {layer.spec.name}, which reads time in both directions: it has no state to go on "
             "from; leave carry out and give it whole sequences"
         )
-    wanted = jax.eval_shape(lambda params: layer.initial_carry(params, xs, None), params)
+    wanted = result_struct(_without_key(layer.initial_carry), params, xs)
     problem = _difference(carry, wanted)
+    for given, leaf in zip(jax.tree.leaves(carry), jax.tree.leaves(wanted)) if problem is None else ():
+        if jnp.issubdtype(jnp.result_type(given), jnp.floating) != jnp.issubdtype(leaf.dtype, jnp.floating):
+            problem = f"a leaf is {jnp.result_type(given)}, but {leaf.dtype} is wanted"
     if problem:
         raise ValueError(
             f"the carry does not fit xs of batch size {batch_and_time(xs)[0]}: {problem}. Pass the carry that the last "
             "unroll of this layer returned for the same rows, or leave it out to start afresh"
         )
+    return jax.tree.map(lambda given, leaf: jnp.asarray(given, leaf.dtype), carry, wanted)
 
 
 def _difference(given: PyTree, wanted: PyTree) -> str | None:
@@ -135,13 +153,14 @@ def _checked_lengths(lengths: Any, xs: PyTree) -> jax.Array | None:
     if lengths is None:
         return None
     batch, time = batch_and_time(xs)
+    values = concrete(lengths)
     lengths = jnp.asarray(lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"lengths must be integers, but are {lengths.dtype}; convert with lengths.astype(int)")
     if lengths.shape != (batch,):
         raise ValueError(f"lengths has shape {lengths.shape}, but xs has batch size {batch}: ({batch},) is wanted")
-    if not isinstance(lengths, jax.core.Tracer) and lengths.size:
-        low, high = int(lengths.min()), int(lengths.max())
+    if values is not None and values.size:
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high > time:
             raise ValueError(f"lengths lie between {low} and {high}, but xs has {time} steps: 0 to {time} are wanted")
     return jnp.clip(lengths, 0, time)

@@ -1,6 +1,5 @@
-"""For all tests: shapes must match exactly, and what was compiled by an earlier run is not read back."""
+"""For all tests: shapes must match exactly, nothing is broadcast to a higher rank unasked."""
 
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_disable_most_optimizations", True)

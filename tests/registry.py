@@ -54,6 +54,22 @@ def decay() -> rnnx.Cell:
     return rnnx.cell(init, initial_carry, step)
 
 
+def drained(width: int) -> rnnx.Cell:
+    """A user's cell that is undefined where input and state do not belong together: a root of what is left."""
+
+    def init(key, x):
+        return {"rate": jnp.full((width, *x.shape), 0.05)}
+
+    def initial_carry(params, x, key):
+        return jnp.full(width, 3.0, params["rate"].dtype)
+
+    def step(params, h, x):
+        h = h - jax.nn.sigmoid(params["rate"].astype(x.dtype) @ x) * h / 2
+        return h, jnp.sqrt(h - 0.01)
+
+    return rnnx.cell(init, initial_carry, step)
+
+
 def gated_sum(width: int) -> rnnx.AssociativeCell:
     """A linear recurrence h = a(x) h + b(x): elements (a, b) compose as affine maps do."""
 
@@ -91,7 +107,17 @@ CASES = [
     Case("lstm", lambda: rnnx.lstm(4), ("lstm", "cells.lstm")),
     Case("gru", lambda: rnnx.gru(4), ("gru", "cells.gru")),
     Case("gru reset before", lambda: rnnx.gru(4, reset_after=False), ()),
+    Case("cornn", lambda: rnnx.cornn(4), ("cornn", "cells.cornn")),
+    Case("indrnn", lambda: rnnx.indrnn(4), ("indrnn", "cells.indrnn")),
+    Case("janet", lambda: rnnx.janet(4), ("janet", "cells.janet")),
+    Case("lem", lambda: rnnx.lem(4), ("lem", "cells.lem")),
+    Case("mgu", lambda: rnnx.mgu(4), ("mgu", "cells.mgu")),
+    Case("orthogonal", lambda: rnnx.orthogonal(4), ("orthogonal", "cells.orthogonal")),
+    Case("rhn", lambda: rnnx.rhn(4), ("rhn", "cells.rhn")),
+    Case("ugrnn", lambda: rnnx.ugrnn(4), ("ugrnn", "cells.ugrnn")),
+    Case("slstm", lambda: rnnx.slstm(4, heads=2), ("slstm", "cells.slstm")),
     Case("own cell", lambda: rnnx.scan(decay()), ("cell",), irregular),
+    Case("partial cell", lambda: rnnx.scan(drained(4)), ()),
     Case("as_cell", lambda: rnnx.scan(rnnx.as_cell(gated_sum(4))), ("as_cell",)),
     Case("scan unroll", lambda: rnnx.scan(rnnx.cells.lstm(4), unroll=3), ()),
     Case("scan checkpoint_every", lambda: rnnx.scan(rnnx.cells.gru(4), checkpoint_every=3, unroll=2), ()),

@@ -42,6 +42,8 @@ def test_lengths():
     refused(ValueError, "(2, 1)", lengths=jnp.ones((2, 1), int))
     refused(TypeError, "integers", "float32", lengths=jnp.array([1.0, 2.0]))
     refused(ValueError, "between 2 and 6", "5 steps", lengths=jnp.array([2, 6]))
+    with pytest.raises(ValueError, match="between 2 and 6"):  # the values are known, though the inputs are not
+        jax.jit(lambda xs: rnnx.unroll(LAYER, PARAMS, xs, lengths=np.array([2, 6])))(XS)
     refused(ValueError, "between -1 and 3", lengths=jnp.array([-1, 3]))
 
 
@@ -61,6 +63,7 @@ def test_carry():
     carry, _ = rnnx.unroll(LAYER, PARAMS, jnp.ones((4, 5, 3)))
     refused(ValueError, "batch size 2", "(4, 4)", "(2, 4)", carry=carry)
     refused(ValueError, "wanted", carry=carry.h)
+    refused(ValueError, "int32", "float32", carry=jax.tree.map(lambda c: c[:2].astype(int), carry))
     both = rnnx.bidirectional(LAYER)
     params = both.init(jax.random.key(0), XS)
     carry, _ = rnnx.unroll(both, params, XS)
@@ -77,6 +80,13 @@ def test_tokens():
     np.testing.assert_array_equal(run(tokens), run(jnp.array([[0, 4, 4]])))
     np.testing.assert_array_equal(run(-tokens), run(jnp.array([[0, 0, 0]])))
     rnnx.unroll(lm, params, jnp.array([[0, 4, -1]]), lengths=jnp.array([2]))  # a pad may be anything
+    ok, lengths = jnp.array([[0, 4, 2]]), jnp.array([2])  # known values, closed over by a function that is traced
+    jax.jit(lambda params: rnnx.unroll(lm, params, ok, lengths=lengths))(params)
+    carry = lm.initial_carry(params, ok, None)
+    with pytest.raises(ValueError, match="between 99 and 99"):
+        rnnx.generate(lm, params, carry, jnp.array([99]), steps=2, sample=rnnx.sampler(), key=jax.random.key(0))
+    with pytest.raises(ValueError, match="nothing but integers"):
+        rnnx.unroll(rnnx.dropout(0.5), {}, ok, key=jax.random.key(0))
 
 
 def test_layers_and_cells():
@@ -85,8 +95,18 @@ def test_layers_and_cells():
         rnnx.stack(rnnx.cells.lstm(4))
     with pytest.raises(TypeError, match=r"Layer or a flax.linen module"):
         rnnx.bidirectional(3)
-    with pytest.raises(TypeError, match=r"flax.linen module"):
-        rnnx.pointwise(jax.nn.relu)
+    for thing, hint in (
+        (nn.LSTMCell(3), r"rnnx.lstm\(width\)"),
+        ([LAYER], r"stack\(\*layers\)"),
+        (jax.nn.relu, r"rnnx.pointwise\(function\)"),
+    ):
+        with pytest.raises(TypeError, match=hint):
+            rnnx.stack(thing)
+    with pytest.raises(TypeError, match="function"):
+        rnnx.pointwise(3)
+    for thing in (LAYER, nn.LSTMCell(3)):
+        with pytest.raises(TypeError, match="scan takes a Cell"):
+            rnnx.scan(thing)
     for make in (rnnx.stack, rnnx.parallel):
         with pytest.raises(ValueError, match="at least one layer"):
             make()
@@ -114,7 +134,10 @@ def test_modules_with_other_collections():
 
 def test_a_step_that_changes_the_carry():
     cell = rnnx.cell(lambda key, x: {}, lambda w, x, key: jnp.zeros(2), lambda w, h, x: (jnp.zeros(3), x))
-    with pytest.raises(TypeError, match=r"step was given a carry of shapes \[\(2,\)\].*returned shapes \[\(3,\)\]"):
+    with pytest.raises(TypeError, match=r"step was given a carry \['float32\[2\]'\].*returned \['float32\[3\]'\]"):
+        rnnx.unroll(rnnx.scan(cell), {}, XS)
+    cell = rnnx.cell(lambda key, x: {}, lambda w, x, key: jnp.zeros(2, int), lambda w, h, x: (h + 0.5, x))
+    with pytest.raises(TypeError, match=r"int32.*float32"):  # it would be cut down to whole numbers
         rnnx.unroll(rnnx.scan(cell), {}, XS)
 
 
@@ -123,6 +146,13 @@ def test_generate_and_sampler():
     params = layer.init(jax.random.key(0), XS)
     with pytest.raises(ValueError, match="only backwards in time"):
         rnnx.generate(layer, params, None, XS[:, 0], steps=2, sample=lambda k, y: y, key=jax.random.key(0))
+    layer = rnnx.gru(4)
+    params = layer.init(jax.random.key(0), XS)
+    carry = layer.initial_carry(params, XS, None)
+    with pytest.raises(ValueError, match=r"sample gave \(2, 4\).*\(2, 3\)"):
+        rnnx.generate(layer, params, carry, XS[:, 0], steps=2, sample=lambda k, y: y)
+    with pytest.raises(ValueError, match="batch size 1"):
+        rnnx.generate(layer, params, carry, XS[:1, 0], steps=2, sample=lambda k, y: y)
     for options in ({"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}):
         with pytest.raises(ValueError, match=next(iter(options))):
             rnnx.sampler(**options)

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import all_layers, assert_close, run_in_pieces, shaken, spoiled, weighted_sum
-from registry import BATCH, CASES, TIME, Case
 
 import rnnx
+from checks import all_layers, assert_close, run_in_pieces, shaken, spoiled, weighted_sum
+from registry import BATCH, CASES, TIME, Case
 
 LENGTHS = np.array([TIME, 4, 0, 1])
 RESETS = np.zeros((BATCH, TIME), bool)
@@ -70,6 +70,15 @@ every_case = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True)
+def compile_quickly(case: Case):
+    """Most time goes into compiling, so most cases do without optimisations; these have them."""
+    optimised = case.name in {"lstm", "scan checkpoint_every"}
+    jax.config.update("jax_disable_most_optimizations", not optimised)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @every_case
 def test_chunk(case: Case):
     """A causal layer may stop anywhere and go on; a reversed one from right to left."""
@@ -80,16 +89,23 @@ def test_chunk(case: Case):
         return
     backward = s.layer.spec.directions == {"backward"}
 
+    cut = TIME - 1
+    cuts = slice(0, cut), slice(cut, TIME)  # the last of a single step
+    resets = RESETS.copy()
+    assert resets[:, cut].any()
+    if backward:
+        resets[:, cut] = False
+
     def in_chunks(params, carry, xs, lengths, resets):
-        parts = [jax.tree.map(lambda x, p=p: x[:, p], xs) for p in (slice(0, 3), slice(3, TIME))]
+        parts = [jax.tree.map(lambda x, p=p: x[:, p], (xs, resets)) for p in cuts]
         outputs = []
-        for part in reversed(parts) if backward else parts:
-            carry, ys = s.layer.apply(params, carry, part)
+        for part, cut_resets in reversed(parts) if backward else parts:
+            carry, ys = s.layer.apply(params, carry, part, resets=cut_resets)
             outputs.append(ys)
         outputs = outputs[::-1] if backward else outputs
         return carry, jax.tree.map(lambda *ys: jnp.concatenate(ys, axis=1), *outputs)
 
-    arguments = (s.params, s.carry, s.xs, None, None)
+    arguments = (s.params, s.carry, s.xs, None, resets)
     assert_close(jax.jit(in_chunks)(*arguments), s.run(*arguments))
     assert_close(jax.jit(gradient_of(in_chunks))(*arguments), s.gradient(*arguments))
 
@@ -241,8 +257,10 @@ def test_first_and_second_derivatives(case: Case):
     with jax.enable_x64(True):
 
         def double(tree: Any) -> Any:
-            floating = lambda a: np.issubdtype(a.dtype, np.floating)  # noqa: E731
-            return jax.tree.map(lambda a: a.astype(np.float64) if floating(a) else a, jax.tree.map(np.asarray, tree))
+            def cast(a: Any) -> Any:
+                return np.asarray(a, np.float64) if np.issubdtype(a.dtype, np.floating) else np.asarray(a)
+
+            return jax.tree.map(cast, tree)
 
         at, xs = double((s.params, s.carry)), double(s.xs)
         direction = shaken(jax.tree.map(np.zeros_like, at), seed=11)
@@ -255,10 +273,12 @@ def test_first_and_second_derivatives(case: Case):
 
         @jax.jit
         def derivatives(at: Any) -> Any:
-            forward = lambda at: jax.jvp(loss, (at,), (direction,))[1]  # noqa: E731
-            reverse = lambda at: along(jax.grad(loss)(at))  # noqa: E731
+            def reverse(at: Any) -> jax.Array:
+                return along(jax.grad(loss)(at))
+
+            value, forward = jax.jvp(loss, (at,), (direction,))
             second = jax.jvp(reverse, (at,), (direction,))[1], along(jax.grad(reverse)(at))
-            return loss(at), (forward(at), reverse(at)), second
+            return value, (forward, reverse(at)), second
 
         step = 1e-4
         ahead = derivatives(jax.tree.map(lambda a, d: a + step * d, at, direction))
@@ -323,3 +343,21 @@ def test_noise(case: Case):
     chex.assert_trees_all_equal(runs[3], runs[4])
     noisy = any(layer.spec.name == "dropout" for layer in all_layers(s.layer))
     assert np.array_equal(runs[2], runs[3]) != noisy
+
+
+@every_case
+def test_half_precision_params(case: Case):
+    """Params, and so the carry, may be bfloat16, beside inputs of any precision."""
+    s = made(case.name)
+
+    def half(tree: Any) -> Any:
+        floating = jnp.floating
+        return jax.tree.map(lambda a: a.astype(jnp.bfloat16) if jnp.issubdtype(a.dtype, floating) else a, tree)
+
+    params = half(s.params)
+    carry, ys = rnnx.unroll(s.layer, params, s.xs, lengths=LENGTHS, resets=RESETS)
+    assert {leaf.dtype for leaf in jax.tree.leaves(carry)} <= {jnp.dtype("bfloat16")}
+    wanted = {x.dtype for x in floats(s.xs)} or {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(ys)} == wanted
+    full = rnnx.unroll(s.layer, s.params, s.xs, lengths=LENGTHS, resets=RESETS)[1]
+    assert_close(jax.tree.map(lambda y: y.astype(jnp.float32), ys), full, 0.1)

@@ -1,5 +1,6 @@
-"""README keeps its word: its Python runs, and its test command is the one of CI."""
+"""README keeps its word: its Python runs, its test command is that of CI, its results are those of runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -31,3 +32,18 @@ def test_the_test_command_is_the_one_that_ci_runs():
 def test_files_that_readme_names_exist():
     for name in re.findall(r"(?:configs|rnnx|experiments|tests)/[\w./]*", README):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "results").rglob("*.json")), ids=lambda path: path.stem)
+def test_results_in_readme_are_those_of_runs_really_made(path):
+    results = json.loads(path.read_text())
+    config, seed = path.stem.rsplit("-seed", 1)
+    rows = [line for line in README.splitlines() if line.startswith(f"| `{config}`")]
+    assert results["seed"] == int(seed)
+    score, minutes = f"{results['val_nats_per_char']:.3f}", f"{results['seconds'] / 60:.1f} min"
+    assert any(score in row and minutes in row for row in rows), f"no row of README has {config}: {score}, {minutes}"
+
+
+def test_no_figure_is_still_to_come():
+    for path in (ROOT / "README.md", *(ROOT / "configs").rglob("*.py")):
+        assert not re.search(r"TODO|FIGURE|RESULTS-TABLE", path.read_text()), path

@@ -3,9 +3,9 @@
 import typing
 
 import pytest
-from registry import CASES
 
 import rnnx
+from registry import CASES
 
 MADE = (rnnx.Layer, rnnx.Cell, rnnx.AssociativeCell)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
-from rnnx.base import Key, PyTree
+from rnnx.base import Key, Params, PyTree
 
 Initializer = Callable[..., jax.Array]
 """`(key, shape, dtype) -> array`, as in `jax.nn.initializers` and Flax."""
@@ -18,12 +19,16 @@ default_recurrent_init: Initializer = orthogonal()
 
 
 def per_gate(init: Initializer, gates: int) -> Initializer:
-    """Initialises each gate's block by itself, as if the gates had kernels of their own."""
+    """Initialises each gate's block `(D, H)` by itself, as if the gates had kernels of their own.
+
+    Drawn in float32 or wider: the decompositions behind orthogonal matrices do not exist in less.
+    """
 
     def fused(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
         rows, columns = shape
-        blocks = [init(k, (rows, columns // gates), dtype) for k in jax.random.split(key, gates)]
-        return jnp.concatenate(blocks, axis=-1)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        block = jax.vmap(lambda k: init(k, (rows, columns // gates), wide), out_axes=1)
+        return block(jax.random.split(key, gates)).reshape(shape).astype(dtype)
 
     return fused
 
@@ -32,6 +37,34 @@ def dot(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype | None = None) -> jax.
     """`x @ kernel`, computed in `dtype` (default: that of `x`), whatever the params are stored in."""
     dtype = x.dtype if dtype is None else dtype
     return x.astype(dtype) @ kernel.astype(dtype)
+
+
+def affine(w: Params, x: jax.Array, key: Key | None = None) -> jax.Array:
+    """`W x + b` for all gates at once: what most cells project."""
+    return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
+
+
+def gate_params(
+    key: Key,
+    x: PyTree,
+    name: str,
+    width: int,
+    gates: int,
+    *,
+    kernel_init: Initializer,
+    recurrent_kernel_init: Initializer,
+    bias_init: Initializer,
+    param_dtype: Any,
+) -> dict[str, jax.Array]:
+    """The params of a cell with `gates` equal gates: kernels (D, gates·H) and (H, gates·H), bias (gates·H,)."""
+    features = features_of(x, name)
+    k_input, k_recurrent, k_bias = jax.random.split(key, 3)
+    columns = gates * width
+    return {
+        "input_kernel": per_gate(kernel_init, gates)(k_input, (features, columns), param_dtype),
+        "recurrent_kernel": per_gate(recurrent_kernel_init, gates)(k_recurrent, (width, columns), param_dtype),
+        "bias": bias_init(k_bias, (columns,), param_dtype),
+    }
 
 
 def features_of(x: PyTree, name: str) -> int:
@@ -46,5 +79,5 @@ def features_of(x: PyTree, name: str) -> int:
 
 
 def check_width(width: int, name: str) -> None:
-    if not isinstance(width, int) or width < 1:
+    if not hasattr(width, "__index__") or width < 1:
         raise ValueError(f"{name}: the width is {width!r}, but it must be a whole number, 1 or more")

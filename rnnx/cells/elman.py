@@ -11,11 +11,12 @@ from jax.nn.initializers import zeros
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
+    affine,
     check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
-    features_of,
+    gate_params,
 )
 
 
@@ -66,22 +67,23 @@ def elman(
     check_width(width, "elman")
 
     def init(key: Key, x: PyTree) -> Params:
-        features = features_of(x, "elman")
-        k_input, k_recurrent, k_bias = jax.random.split(key, 3)
-        return {
-            "input_kernel": kernel_init(k_input, (features, width), param_dtype),
-            "recurrent_kernel": recurrent_kernel_init(k_recurrent, (width, width), param_dtype),
-            "bias": bias_init(k_bias, (width,), param_dtype),
-        }
+        return gate_params(
+            key,
+            x,
+            "elman",
+            width,
+            1,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init,
+            param_dtype=param_dtype,
+        )
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros_like(w["bias"])
-
-    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
-        return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
 
     def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = activation(z + dot(h, w["recurrent_kernel"], z.dtype))
         return h, h
 
-    return cell(init, initial_carry, step, project=project)
+    return cell(init, initial_carry, step, project=affine)

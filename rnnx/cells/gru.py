@@ -10,12 +10,12 @@ from jax.nn.initializers import zeros
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
+    affine,
     check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
-    features_of,
-    per_gate,
+    gate_params,
 )
 
 
@@ -40,9 +40,9 @@ def gru(
 
     Args:
         width: H, the number of units.
-        reset_after: True as in torch, Flax, cuDNN and Keras's default: one product with h per step. False as
-            in the first version of the paper, Haiku and Keras with `reset_after=False`. Neither can
-            be converted into the other.
+        reset_after: True as in the paper's first version, torch, Flax, cuDNN and Keras's default: one product
+            with h per step. False as in the paper's later versions, Haiku and Keras with `reset_after=False`.
+            Neither can be converted into the other.
         kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
         recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
             shrinks the state that it reads (Saxe et al. 2014).
@@ -58,10 +58,10 @@ def gru(
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
     Other libraries: torch has two biases for r and z as well (their sums are ours); Keras orders z, r, h;
-    Haiku and the paper's first version exchange the roles of z and 1 - z.
+    Haiku exchanges the roles of z and 1 - z.
 
     Reference: K. Cho et al., *Learning phrase representations using RNN encoder-decoder for statistical
-    machine translation*, EMNLP 2014 (arXiv 1406.1078; version 1 resets before, version 3 as in Haiku).
+    machine translation*, EMNLP 2014 (arXiv 1406.1078: version 1 resets after, version 3 before).
 
     Example::
 
@@ -75,23 +75,24 @@ def gru(
     check_width(width, "gru")
 
     def init(key: Key, x: PyTree) -> Params:
-        features = features_of(x, "gru")
-        k_input, k_recurrent, k_bias, k_candidate = jax.random.split(key, 4)
-        recurrent_init = per_gate(recurrent_kernel_init, 3)
-        params = {
-            "input_kernel": per_gate(kernel_init, 3)(k_input, (features, 3 * width), param_dtype),
-            "recurrent_kernel": recurrent_init(k_recurrent, (width, 3 * width), param_dtype),
-            "bias": bias_init(k_bias, (3 * width,), param_dtype),
-        }
+        k_gates, k_candidate = jax.random.split(key)
+        params = gate_params(
+            k_gates,
+            x,
+            "gru",
+            width,
+            3,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init,
+            param_dtype=param_dtype,
+        )
         if reset_after:
             params["recurrent_bias"] = bias_init(k_candidate, (width,), param_dtype)
         return params
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros((width,), w["bias"].dtype)
-
-    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
-        return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
 
     def step_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
@@ -109,4 +110,4 @@ def gru(
         h = (1 - z) * n + z * h
         return h, h
 
-    return cell(init, initial_carry, step_after if reset_after else step_before, project=project)
+    return cell(init, initial_carry, step_after if reset_after else step_before, project=affine)

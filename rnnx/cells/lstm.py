@@ -12,12 +12,12 @@ from jax.nn.initializers import zeros
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
+    affine,
     check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
-    features_of,
-    per_gate,
+    gate_params,
 )
 
 
@@ -82,22 +82,22 @@ def lstm(
     check_width(width, "lstm")
 
     def init(key: Key, x: PyTree) -> Params:
-        features = features_of(x, "lstm")
-        k_input, k_recurrent, k_bias = jax.random.split(key, 3)
-        bias = bias_init(k_bias, (4 * width,), param_dtype)
-        recurrent_init = per_gate(recurrent_kernel_init, 4)
-        return {
-            "input_kernel": per_gate(kernel_init, 4)(k_input, (features, 4 * width), param_dtype),
-            "recurrent_kernel": recurrent_init(k_recurrent, (width, 4 * width), param_dtype),
-            "bias": bias.at[width : 2 * width].add(forget_bias),
-        }
+        params = gate_params(
+            key,
+            x,
+            "lstm",
+            width,
+            4,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init,
+            param_dtype=param_dtype,
+        )
+        return {**params, "bias": params["bias"].at[width : 2 * width].add(forget_bias)}
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> LSTMCarry:
         zero = jnp.zeros((width,), w["bias"].dtype)
         return LSTMCarry(zero, zero)
-
-    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
-        return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
 
     def step(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array]:
         h, c = carry
@@ -106,4 +106,4 @@ def lstm(
         h = sigmoid(o) * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    return cell(init, initial_carry, step, project=project)
+    return cell(init, initial_carry, step, project=affine)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, Weights
+from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights
 from rnnx.sequences import (
     batch_and_time,
+    borrow_rows,
     cast_floats,
     first_steps,
     float_dtype,
@@ -40,8 +42,8 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
 
     Under `jax.export` with a symbolic time axis, `unroll` and `checkpoint_every` have no effect.
 
-    Noise: a mask drawn in `initial_carry` is drawn once per sequence and call; after a reset within the call
-    it stays the same.
+    Noise: with a key, `initial_carry` draws for each sequence by itself, and once more for all that comes after
+    a reset within the call. `prepare` gets a key when the cell runs, and none for the carry it begins with.
 
     Example::
 
@@ -53,6 +55,9 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         >>> carry.shape, ys.shape
         ((2, 4), (2, 50, 4))
     """
+    if not isinstance(cell, Cell):
+        hint = "; rnnx.as_cell makes a Cell of it" if isinstance(cell, AssociativeCell) else ""
+        raise TypeError(f"scan takes a Cell, e.g. rnnx.cells.lstm(512), but got {cell!r}{hint}")
     for name, value in (("unroll", unroll), ("checkpoint_every", checkpoint_every)):
         if value is not None and value < 1:
             raise ValueError(f"scan: {name} is {value}, but it must be 1 or more")
@@ -71,6 +76,7 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
         return fresh_carry(cell.prepare(params, None), xs, key)
 
+    @jax.jit  # so that calls outside of jax.jit, in a stream say, are not compiled again and again
     def apply(
         params: Params,
         carry: Carry,
@@ -85,20 +91,27 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         weights = cell.prepare(params, prepare_key)
         dtype = float_dtype(xs)
         valid = None if lengths is None else valid_steps(lengths, time)
-        first = None if lengths is None else first_steps(xs, lengths)
         if resets is not None:
             fresh = fresh_carry(weights, xs, fresh_key)
             resets = resets if valid is None else resets & valid
+        if lengths is not None:
+            # In the pads, a row's first step is taken over and over, from the state it was taken from: the one
+            # pair of input and state of which it is certain that the step, and its gradient, are defined.
+            first, start = first_steps(xs, lengths), carry
+            if resets is not None:
+                start = select(resets[:, :1].any(axis=1), fresh, start)
+            start = borrow_rows(start, lengths)
 
         def body(carry: Carry, inputs: tuple[Any, ...]) -> tuple[Carry, PyTree]:
             x, reset, is_valid, step_key = inputs
             if reset is not None:
                 carry = select(reset, fresh, carry)
+            before = carry
             if is_valid is not None:
-                x = select(is_valid, x, first)
+                x, before = select(is_valid, x, first), select(is_valid, carry, start)
             keys = None if step_key is None else jax.random.split(step_key, batch)
             z = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))(weights, x, keys)
-            after, y = jax.vmap(cell.step, in_axes=(None, 0, 0))(weights, carry, z)
+            after, y = jax.vmap(cell.step, in_axes=(None, 0, 0))(weights, before, z)
             after, y = _like(carry, after, cell), cast_floats(y, dtype)
             if is_valid is not None:
                 after = select(is_valid, after, carry)
@@ -123,25 +136,38 @@ def _scan(body: Any, carry: Carry, inputs: PyTree, time: Any, unroll: int, every
     if every is None:
         return jax.lax.scan(body, carry, inputs, unroll=unroll)
 
-    @jax.checkpoint
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # within a scan there is nothing to prevent
     def chunk(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
         return jax.lax.scan(body, carry, inputs, unroll=unroll)
 
     chunks = time // every
+    if chunks == 0:
+        return jax.lax.scan(body, carry, inputs, unroll=unroll)
     whole = jax.tree.map(lambda a: a[: chunks * every].reshape(chunks, every, *a.shape[1:]), inputs)
     rest = jax.tree.map(lambda a: a[chunks * every :], inputs)
     carry, ys = jax.lax.scan(chunk, carry, whole)
+    ys = jax.tree.map(lambda a: a.reshape(chunks * every, *a.shape[2:]), ys)
+    if chunks * every == time:
+        return carry, ys
     carry, last = jax.lax.scan(body, carry, rest, unroll=unroll)
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a.reshape(-1, *b.shape[1:]), b]), ys, last)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
 
 
 def _like(before: Carry, after: Carry, cell: Cell) -> Carry:
     """The new carry in the old one's dtypes; an error that names the cell when they do not match at all."""
     structures: list[Any] = [jax.tree.structure(before), jax.tree.structure(after)]
-    shapes = [a.shape[1:] for a in jax.tree.leaves(before)], [a.shape[1:] for a in jax.tree.leaves(after)]
-    if structures[0] != structures[1] or shapes[0] != shapes[1]:
+    leaves = jax.tree.leaves(before), jax.tree.leaves(after)
+    shown = [[f"{a.dtype}{list(a.shape[1:])}" for a in side] for side in leaves]
+    fits = structures[0] == structures[1] and all(
+        b.shape == a.shape and (b.dtype == a.dtype or (_is_float(b) and _is_float(a))) for b, a in zip(*leaves)
+    )
+    if not fits:
         raise TypeError(
-            f"{cell.spec.name}: step was given a carry of shapes {shapes[0]} in {structures[0]}, but returned "
-            f"shapes {shapes[1]} in {structures[1]}; initial_carry and step must agree"
+            f"{cell.spec.name}: step was given a carry {shown[0]} in {structures[0]}, but returned {shown[1]} in "
+            f"{structures[1]}; initial_carry and step must agree"
         )
     return jax.tree.map(lambda b, a: a.astype(b.dtype), before, after)
+
+
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)

@@ -1,13 +1,13 @@
-"""Against flax.linen.RNN with its own cells, with random weights and biases; both forms of the GRU against NumPy."""
+"""Against flax.linen.RNN with its own cells, with random weights and biases."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import assert_close, shaken
 
 import rnnx
+from checks import assert_close, shaken
 
 BATCH, TIME, FEATURES, WIDTH = 4, 11, 3, 5
 LENGTHS = np.array([11, 7, 1, 9])
@@ -68,22 +68,3 @@ def test_flax_linen(kind, lengths):
     (by_variables, wanted_by_xs), wanted = jax.jit(jax.grad(theirs, argnums=(0, 1), has_aux=True))(variables, xs)
     assert_close((by_xs, values), (wanted_by_xs, wanted))
     assert_close(by_params, convert(by_variables["params"]["cell"]))
-
-
-def test_gru_reset_before_against_the_equations():
-    """The form of Haiku and the paper's first version, transcribed in NumPy, in float64."""
-    with jax.enable_x64(True):
-        layer = rnnx.gru(WIDTH, reset_after=False, param_dtype=jnp.float64)
-        xs = jax.random.normal(jax.random.key(1), (1, TIME, FEATURES), jnp.float64)
-        params = shaken(layer.init(jax.random.key(0), xs))
-        _, ys = rnnx.unroll(layer, params, xs)
-        w_r, w_z, w_n = np.split(np.asarray(params["input_kernel"]), 3, axis=1)
-        r_r, r_z, r_n = np.split(np.asarray(params["recurrent_kernel"]), 3, axis=1)
-        b_r, b_z, b_n = np.split(np.asarray(params["bias"]), 3)
-        h = np.zeros(WIDTH)
-        for x, y in zip(np.asarray(xs[0]), np.asarray(ys[0])):
-            r = 1 / (1 + np.exp(-(x @ w_r + h @ r_r + b_r)))
-            z = 1 / (1 + np.exp(-(x @ w_z + h @ r_z + b_z)))
-            n = np.tanh(x @ w_n + (r * h) @ r_n + b_n)
-            h = (1 - z) * n + z * h
-            assert_close(y, h, 1e-12)

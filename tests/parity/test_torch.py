@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import assert_close
 
 import rnnx
+from checks import assert_close
 
 torch = pytest.importorskip("torch")
 

@@ -1,0 +1,80 @@
+"""The independently recurrent network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import uniform, zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, features_of
+
+unit_uniform: Initializer = uniform(1.0)
+
+
+@factory
+def indrnn(
+    width: int,
+    *,
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    kernel_init: Initializer = default_kernel_init,
+    recurrent_kernel_init: Initializer = unit_uniform,
+    bias_init: Initializer = zeros,
+    param_dtype: jnp.dtype = jnp.float32,
+) -> Cell:
+    r"""The independently recurrent network: each unit reads only its own past.
+
+    .. math::
+        h_t = \mathrm{relu}(W x_t + u \odot h_{t-1} + b), \qquad y_t = h_t
+
+    Units meet in the next layer, so several layers are stacked.
+
+    Args:
+        width: H, the number of units.
+        activation: relu in the paper, which keeps gradients of size :math:`\prod u`.
+        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
+        recurrent_kernel_init: of `recurrent_kernel`. Uniform in [0, 1): memories of every length from the
+            start, and none that grows (for relu, :math:`|u|^T` bounds the gradient over T steps).
+        bias_init: of `bias`.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H,), `bias` (H,). One step takes x `(D,)`
+        and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+
+    Raises:
+        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Reference: S. Li et al., *Independently recurrent neural network (IndRNN): building a longer and deeper
+    RNN*, CVPR 2018, arXiv 1803.04831.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.stack(rnnx.indrnn(4), rnnx.indrnn(4))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry[1].shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "indrnn")
+
+    def init(key: Key, x: PyTree) -> Params:
+        features = features_of(x, "indrnn")
+        k_input, k_recurrent, k_bias = jax.random.split(key, 3)
+        return {
+            "input_kernel": kernel_init(k_input, (features, width), param_dtype),
+            "recurrent_kernel": recurrent_kernel_init(k_recurrent, (width,), param_dtype),
+            "bias": bias_init(k_bias, (width,), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["bias"].dtype)
+
+    def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = activation(z + w["recurrent_kernel"] * h)
+        return h, h
+
+    return cell(init, initial_carry, step, project=affine)

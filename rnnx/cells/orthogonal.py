@@ -1,0 +1,102 @@
+"""The orthogonal recurrent network: a recurrent matrix that no optimiser can make anything else."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of
+
+
+def rotations(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
+    r"""A lower triangle whose Cayley map rotates pairs of units by angles uniform in :math:`[0, \pi/2]`."""
+    width = shape[0]
+    angles = jax.random.uniform(key, (width // 2,), dtype, 0, jnp.pi / 2)
+    pair = jnp.arange(0, width - 1, 2)
+    return jnp.zeros(shape, dtype).at[pair + 1, pair].set(jnp.tan(angles / 2))
+
+
+def modrelu(h: jax.Array, bias: jax.Array) -> jax.Array:
+    """`sign(h) relu(|h| + bias)`: keeps the sign, shifts the size."""
+    return jnp.sign(h) * jax.nn.relu(jnp.abs(h) + bias)
+
+
+@factory
+def orthogonal(
+    width: int,
+    *,
+    kernel_init: Initializer = default_kernel_init,
+    skew_init: Initializer = rotations,
+    bias_init: Initializer = zeros,
+    param_dtype: jnp.dtype = jnp.float32,
+) -> Cell:
+    r"""The orthogonal RNN, by a Cayley map: the state is rotated, and never grows or shrinks by it.
+
+    .. math::
+        A = L - L^\top, \qquad Q = (I + A)^{-1} (I - A), \qquad
+        h_t = \mathrm{modrelu}(W x_t + Q h_{t-1}, b), \qquad y_t = h_t
+
+    with :math:`\mathrm{modrelu}(v, b) = \mathrm{sign}(v)\,\mathrm{relu}(|v| + b)`. L is the strict lower triangle
+    of a parameter. Q is orthogonal for every L, so any optimiser may be used, and it is computed once per
+    application.
+
+    Args:
+        width: H, the number of units.
+        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
+        skew_init: of `skew`. By default Q begins as rotations of pairs of units by angles uniform in
+            :math:`[0, \pi/2]`, so that it has memories of many periods (Helfrich et al. 2018, section 4).
+        bias_init: of `bias`. At zero modrelu is the identity, and the network linear.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params: `input_kernel` (D, H), `skew` (H, H), of which the strict lower triangle is used,
+        `bias` (H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+
+    Raises:
+        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Other forms: the paper multiplies Q by a fixed diagonal of signs, to reach matrices with eigenvalue -1;
+    M. Lezcano-Casado and D. Martinez-Rubio (ICML 2019) take the matrix exponential for the Cayley map.
+
+    Reference: K. Helfrich, D. Willmott and Q. Ye, *Orthogonal recurrent neural networks with scaled Cayley
+    transform*, ICML 2018, arXiv 1707.09520.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.orthogonal(4)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "orthogonal")
+
+    def init(key: Key, x: PyTree) -> Params:
+        features = features_of(x, "orthogonal")
+        k_input, k_skew, k_bias = jax.random.split(key, 3)
+        return {
+            "input_kernel": kernel_init(k_input, (features, width), param_dtype),
+            "skew": skew_init(k_skew, (width, width), param_dtype),
+            "bias": bias_init(k_bias, (width,), param_dtype),
+        }
+
+    def prepare(params: Params, key: Key | None) -> Params:
+        dtype = jnp.promote_types(params["skew"].dtype, jnp.float32)  # solve knows nothing narrower
+        lower, identity = jnp.tril(params["skew"].astype(dtype), -1), jnp.eye(width, dtype=dtype)
+        skew = lower - lower.T
+        return {**params, "recurrent_kernel": jnp.linalg.solve(identity + skew, identity - skew).T}
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["bias"].dtype)
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
+        return dot(x, w["input_kernel"])
+
+    def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h = modrelu(z + dot(h, w["recurrent_kernel"], z.dtype), w["bias"])
+        return h, h
+
+    return cell(init, initial_carry, step, prepare=prepare, project=project)

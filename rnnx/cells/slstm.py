@@ -1,0 +1,125 @@
+"""The scalar LSTM of xLSTM: exponential gates, kept in range by a stabiliser."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import log_sigmoid, sigmoid
+from jax.nn.initializers import zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._kernels import (
+    Initializer,
+    affine,
+    check_width,
+    default_kernel_init,
+    default_recurrent_init,
+    features_of,
+    per_gate,
+)
+
+
+class SLSTMCarry(NamedTuple):
+    """The state of an sLSTM: output `h`, memory `c`, normaliser `n`, stabiliser `m`, each `[batch, H]`."""
+
+    h: jax.Array
+    c: jax.Array
+    n: jax.Array
+    m: jax.Array
+
+
+@factory
+def slstm(
+    width: int,
+    *,
+    heads: int = 1,
+    kernel_init: Initializer = default_kernel_init,
+    recurrent_kernel_init: Initializer = default_recurrent_init,
+    bias_init: Initializer = zeros,
+    forget_bias: float = 3.0,
+    param_dtype: jnp.dtype = jnp.float32,
+) -> Cell:
+    r"""The sLSTM: an LSTM with an exponential input gate, a normaliser, and heads.
+
+    .. math::
+        i, f, z, o &= W x_t + R h_{t-1} + b \\
+        m_t &= \max(\log\sigma(f) + m_{t-1},\, i) \\
+        i' &= e^{i - m_t}, \qquad f' = e^{\log\sigma(f) + m_{t-1} - m_t} \\
+        c_t &= f' \odot c_{t-1} + i' \odot \tanh(z), \qquad n_t = f' \odot n_{t-1} + i' \\
+        h_t &= \sigma(o) \odot c_t / n_t, \qquad y_t = h_t
+
+    R is block-diagonal: units read only the state of their own head. The stabiliser m changes no output: it
+    cancels in c / n, and keeps both in range.
+
+    Args:
+        width: H, the number of units.
+        heads: into how many blocks they fall; it must divide H.
+        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
+        recurrent_kernel_init: of each head's and gate's block of `recurrent_kernel`. Orthogonal: neither grows
+            nor shrinks the state that it reads (Saxe et al. 2014).
+        bias_init: of `bias`, before `forget_bias` is added.
+        forget_bias: added to the f part of `bias` when it is initialised: at first the memory forgets little,
+            which the input gate, unbounded, can always outweigh.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params, with the gates in the order i, f, z, o: `input_kernel` (D, 4H), `recurrent_kernel`
+        (heads, H/heads, 4H/heads), `bias` (4H,). One step takes x `(D,)` and `SLSTMCarry(h, c, n, m)`, each
+        `(H,)`, zero at first, and gives y `(H,)`.
+
+    Raises:
+        ValueError: for a width below 1, a number of heads that does not divide it, or (in `init`) inputs which
+            are not floating features.
+
+    Other forms: the paper allows f to be exponential too; this is its sigmoid form.
+
+    Reference: M. Beck et al., *xLSTM: extended long short-term memory*, NeurIPS 2024, arXiv 2405.04517.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.slstm(4, heads=2)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.m.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "slstm")
+    if heads < 1 or width % heads:
+        raise ValueError(f"slstm: {heads} heads do not divide the width {width}")
+    size = width // heads
+
+    def init(key: Key, x: PyTree) -> Params:
+        features = features_of(x, "slstm")
+        k_input, k_recurrent, k_bias = jax.random.split(key, 3)
+        block = per_gate(recurrent_kernel_init, 4)
+        blocks = jax.vmap(lambda k: block(k, (size, 4 * size), param_dtype))(jax.random.split(k_recurrent, heads))
+        return {
+            "input_kernel": per_gate(kernel_init, 4)(k_input, (features, 4 * width), param_dtype),
+            "recurrent_kernel": blocks,
+            "bias": bias_init(k_bias, (4 * width,), param_dtype).at[width : 2 * width].add(forget_bias),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> SLSTMCarry:
+        zero = jnp.zeros((width,), w["bias"].dtype)
+        return SLSTMCarry(zero, zero, zero, zero)
+
+    def step(w: Params, carry: SLSTMCarry, x: jax.Array) -> tuple[SLSTMCarry, jax.Array]:
+        h, c, n, m = carry
+        by_head = h.reshape(heads, size).astype(x.dtype)
+        gates = jnp.einsum("hd,hdg->hg", by_head, w["recurrent_kernel"].astype(x.dtype))
+        gates = gates.reshape(heads, 4, size).swapaxes(0, 1).reshape(4, width)
+        i, f, z, o = x.reshape(4, width) + gates
+        i, log_f = i.astype(m.dtype), log_sigmoid(f.astype(m.dtype))
+        # Where nothing is remembered yet, i alone sets the scale: else a very small first i would leave n at 0.
+        kept = jnp.where(n == 0, i, log_f + m)
+        m_next = jnp.maximum(kept, i)
+        i, f = jnp.exp(i - m_next), jnp.exp(kept - m_next)
+        c = f * c + i * jnp.tanh(z)
+        n = f * n + i
+        h = sigmoid(o) * c / n
+        return SLSTMCarry(h, c, n, m_next), h
+
+    return cell(init, initial_carry, step, project=affine)

@@ -1,0 +1,93 @@
+"""The update gate recurrent network."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+from jax.nn.initializers import zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._kernels import (
+    Initializer,
+    affine,
+    check_width,
+    default_kernel_init,
+    default_recurrent_init,
+    dot,
+    gate_params,
+)
+
+
+@factory
+def ugrnn(
+    width: int,
+    *,
+    kernel_init: Initializer = default_kernel_init,
+    recurrent_kernel_init: Initializer = default_recurrent_init,
+    bias_init: Initializer = zeros,
+    forget_bias: float = 1.0,
+    param_dtype: jnp.dtype = jnp.float32,
+) -> Cell:
+    r"""The update gate RNN: a simple recurrent network with one gate that holds the state.
+
+    .. math::
+        g &= \sigma(W_g x_t + R_g h_{t-1} + b_g) \\
+        n &= \tanh(W_n x_t + R_n h_{t-1} + b_n) \\
+        h_t &= g \odot h_{t-1} + (1 - g) \odot n, \qquad y_t = h_t
+
+    Args:
+        width: H, the number of units.
+        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
+        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
+            shrinks the state that it reads (Saxe et al. 2014).
+        bias_init: of `bias`, before `forget_bias` is added.
+        forget_bias: added to the g part of `bias` when it is initialised. With 1 the unit starts by
+            remembering, as in the LSTM.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params, with the gates in the order g, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
+        `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+
+    Raises:
+        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Reference: J. Collins, J. Sohl-Dickstein and D. Sussillo, *Capacity and trainability in recurrent neural
+    networks*, ICLR 2017, arXiv 1611.09913.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.ugrnn(4)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "ugrnn")
+
+    def init(key: Key, x: PyTree) -> Params:
+        params = gate_params(
+            key,
+            x,
+            "ugrnn",
+            width,
+            2,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init,
+            param_dtype=param_dtype,
+        )
+        return {**params, "bias": params["bias"].at[:width].add(forget_bias)}
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["bias"].dtype)
+
+    def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        g, n = jnp.split(z + dot(h, w["recurrent_kernel"], z.dtype), 2, axis=-1)
+        g = sigmoid(g)
+        h = g * h + (1 - g) * jnp.tanh(n)
+        return h, h
+
+    return cell(init, initial_carry, step, project=affine)
