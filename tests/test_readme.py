@@ -4,7 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+import rnnx
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -13,8 +17,6 @@ README = (ROOT / "README.md").read_text()
 @pytest.mark.xdist_group("readme")
 def test_the_python_in_readme_runs(capsys):
     # README speaks to users, whose JAX promotes ranks.
-    import jax
-
     code = "\n".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
     with jax.numpy_rank_promotion("allow"):
         namespace = {}
@@ -32,6 +34,16 @@ def test_the_test_command_is_the_one_that_ci_runs():
 def test_files_that_readme_names_exist():
     for name in re.findall(r"(?:configs|rnnx|experiments|tests)/[\w./]*", README):
         assert (ROOT / name).exists(), name
+
+
+def test_the_table_of_cells_is_complete_and_counts_right():
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", README.split("## Cells")[1].split("## Results")[0], re.M))
+    assert set(rows) == {name for name in rnnx.cells.__all__ if name.islower()}
+    d, h = 3, 5
+    for name, formula in rows.items():
+        params = getattr(rnnx.cells, name)(h).init(jax.random.key(0), jax.ShapeDtypeStruct((d,), jnp.float32))
+        python = re.sub(r"(?<=[\w)]) (?=[(\w])", " * ", formula).replace("D", str(d)).replace("H", str(h))
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == eval(python), f"{name}: {formula}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "results").rglob("*.json")), ids=lambda path: path.stem)

@@ -44,27 +44,34 @@ def affine(w: Params, x: jax.Array, key: Key | None = None) -> jax.Array:
     return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
 
 
-def gate_params(
-    key: Key,
-    x: PyTree,
+def gated_init(
     name: str,
     width: int,
     gates: int,
-    *,
     kernel_init: Initializer,
     recurrent_kernel_init: Initializer,
     bias_init: Initializer,
     param_dtype: Any,
-) -> dict[str, jax.Array]:
-    """The params of a cell with `gates` equal gates: kernels (D, gates·H) and (H, gates·H), bias (gates·H,)."""
-    features = features_of(x, name)
-    k_input, k_recurrent, k_bias = jax.random.split(key, 3)
-    columns = gates * width
-    return {
-        "input_kernel": per_gate(kernel_init, gates)(k_input, (features, columns), param_dtype),
-        "recurrent_kernel": per_gate(recurrent_kernel_init, gates)(k_recurrent, (width, columns), param_dtype),
-        "bias": bias_init(k_bias, (columns,), param_dtype),
-    }
+    *,
+    added_bias: float = 0.0,
+    to_gate: int = 0,
+) -> Callable[[Key, PyTree], dict[str, jax.Array]]:
+    """The `init` of a cell with equal gates: kernels (D, gates·H) and (H, gates·H), bias (gates·H,).
+
+    `added_bias` goes on top of the bias of the gate numbered `to_gate`.
+    """
+    columns, gate = gates * width, slice(to_gate * width, (to_gate + 1) * width)
+
+    def init(key: Key, x: PyTree) -> dict[str, jax.Array]:
+        features = features_of(x, name)
+        k_input, k_recurrent, k_bias = jax.random.split(key, 3)
+        return {
+            "input_kernel": per_gate(kernel_init, gates)(k_input, (features, columns), param_dtype),
+            "recurrent_kernel": per_gate(recurrent_kernel_init, gates)(k_recurrent, (width, columns), param_dtype),
+            "bias": bias_init(k_bias, (columns,), param_dtype).at[gate].add(added_bias),
+        }
+
+    return init
 
 
 def features_of(x: PyTree, name: str) -> int:

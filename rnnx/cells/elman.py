@@ -16,7 +16,7 @@ from rnnx.cells._kernels import (
     default_kernel_init,
     default_recurrent_init,
     dot,
-    gate_params,
+    gated_init,
 )
 
 
@@ -66,18 +66,8 @@ def elman(
     """
     check_width(width, "elman")
 
-    def init(key: Key, x: PyTree) -> Params:
-        return gate_params(
-            key,
-            x,
-            "elman",
-            width,
-            1,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            param_dtype=param_dtype,
-        )
+    inits = kernel_init, recurrent_kernel_init, bias_init
+    init = gated_init("elman", width, 1, *inits, param_dtype)
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros_like(w["bias"])

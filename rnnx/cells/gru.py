@@ -15,7 +15,7 @@ from rnnx.cells._kernels import (
     default_kernel_init,
     default_recurrent_init,
     dot,
-    gate_params,
+    gated_init,
 )
 
 
@@ -74,19 +74,12 @@ def gru(
     """
     check_width(width, "gru")
 
+    inits = kernel_init, recurrent_kernel_init, bias_init
+    init_gates = gated_init("gru", width, 3, *inits, param_dtype)
+
     def init(key: Key, x: PyTree) -> Params:
         k_gates, k_candidate = jax.random.split(key)
-        params = gate_params(
-            k_gates,
-            x,
-            "gru",
-            width,
-            3,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            param_dtype=param_dtype,
-        )
+        params = init_gates(k_gates, x)
         if reset_after:
             params["recurrent_bias"] = bias_init(k_candidate, (width,), param_dtype)
         return params

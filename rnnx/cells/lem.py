@@ -17,7 +17,7 @@ from rnnx.cells._kernels import (
     default_kernel_init,
     default_recurrent_init,
     dot,
-    gate_params,
+    gated_init,
 )
 
 
@@ -76,18 +76,8 @@ def lem(
     """
     check_width(width, "lem")
 
-    def init(key: Key, x: PyTree) -> Params:
-        return gate_params(
-            key,
-            x,
-            "lem",
-            width,
-            4,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            param_dtype=param_dtype,
-        )
+    inits = kernel_init, recurrent_kernel_init, bias_init
+    init = gated_init("lem", width, 4, *inits, param_dtype)
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> LEMCarry:
         zero = jnp.zeros((width,), w["bias"].dtype)

@@ -17,7 +17,7 @@ from rnnx.cells._kernels import (
     default_kernel_init,
     default_recurrent_init,
     dot,
-    gate_params,
+    gated_init,
 )
 
 
@@ -81,19 +81,8 @@ def lstm(
     """
     check_width(width, "lstm")
 
-    def init(key: Key, x: PyTree) -> Params:
-        params = gate_params(
-            key,
-            x,
-            "lstm",
-            width,
-            4,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            param_dtype=param_dtype,
-        )
-        return {**params, "bias": params["bias"].at[width : 2 * width].add(forget_bias)}
+    inits = kernel_init, recurrent_kernel_init, bias_init
+    init = gated_init("lstm", width, 4, *inits, param_dtype, added_bias=forget_bias, to_gate=1)
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> LSTMCarry:
         zero = jnp.zeros((width,), w["bias"].dtype)

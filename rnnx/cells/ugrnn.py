@@ -15,7 +15,7 @@ from rnnx.cells._kernels import (
     default_kernel_init,
     default_recurrent_init,
     dot,
-    gate_params,
+    gated_init,
 )
 
 
@@ -67,19 +67,8 @@ def ugrnn(
     """
     check_width(width, "ugrnn")
 
-    def init(key: Key, x: PyTree) -> Params:
-        params = gate_params(
-            key,
-            x,
-            "ugrnn",
-            width,
-            2,
-            kernel_init=kernel_init,
-            recurrent_kernel_init=recurrent_kernel_init,
-            bias_init=bias_init,
-            param_dtype=param_dtype,
-        )
-        return {**params, "bias": params["bias"].at[:width].add(forget_bias)}
+    inits = kernel_init, recurrent_kernel_init, bias_init
+    init = gated_init("ugrnn", width, 2, *inits, param_dtype, added_bias=forget_bias)
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros((width,), w["bias"].dtype)
