@@ -65,9 +65,10 @@ class CharLM:
     time: int = 64
     """Characters of each row per step; gradients reach back no further, the state does."""
     reset_probability: float = 0.05
-    """Chance that a row starts a step from a fresh state. At 0 the network comes to lean on a
-    state that has lived for the whole training and does far worse from a fresh one: on tiny
-    shakespeare a validation loss of 2.13 in place of 1.7."""
+    """Chance that a row starts a step from a fresh state. At 0 the network only ever sees states that
+    have lived since training began, and may do far worse from a fresh one: shakespeare_quick with
+    400 steps, batch 16, embed 128, dropout 0.2 and learning rate 3e-3 scores 7.68 with 0 and 2.07
+    with 0.1 (with its own settings and 400 steps: 1.966 and 1.969)."""
     steps: int = 1400
     """Updates in all; the learning rate's schedule stretches over them."""
 
