@@ -60,7 +60,7 @@ def cornn(
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
     Other forms: the paper also treats the damping implicitly, with z at t in its last term; this is the
-    explicit one, which its experiments use.
+    explicit one.
 
     Reference: T. K. Rusch and S. Mishra, *Coupled oscillatory recurrent neural network (coRNN)*, ICLR 2021,
     arXiv 2010.00951.

@@ -42,8 +42,8 @@ def mgu(
         recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
             shrinks the state that it reads (Saxe et al. 2014).
         bias_init: of `bias`, before `forget_bias` is added.
-        forget_bias: added to the f part of `bias` when it is initialised. The authors begin with large values,
-            which make a simple recurrent network of the unit at first (their section 4).
+        forget_bias: added to the f part of `bias` when it is initialised. As f lets in what is new, with 1 the
+            unit begins nearer to a simple recurrent network than to one that holds its state.
         param_dtype: of all params, and so of the carry.
 
     Returns:

@@ -46,7 +46,7 @@ def orthogonal(
         width: H, the number of units.
         kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
         skew_init: of `skew`. By default Q begins as rotations of pairs of units by angles uniform in
-            :math:`[0, \pi/2]`, so that it has memories of many periods (Helfrich et al. 2018, section 4).
+            :math:`[0, \pi/2]`, so that it has memories of many periods (Helfrich et al. 2018).
         bias_init: of `bias`. At zero modrelu is the identity, and the network linear.
         param_dtype: of all params, and so of the carry.
 
