@@ -122,27 +122,30 @@ class Cell(NamedTuple):
 
 
 class AssociativeCell(NamedTuple):
-    r"""A recurrence whose steps can be combined in any grouping: `carry_t = act(carry_{t-1}, lift(x_t))`.
+    r"""A Cell whose steps can be combined in any grouping: `carry_t = act(carry_{t-1}, lift(z_t))`.
 
     Such a recurrence (linear state-space models, minGRU, linear attention, ...) can be evaluated in parallel
-    over time. `rnnx.as_cell` gives the step-by-step form.
+    over time. `rnnx.associative_cell` fills in what is not given; `rnnx.as_cell` gives the step-by-step form.
 
     Attributes:
-        init, prepare, initial_carry, spec: as in `Cell`. The carry is the state alone, not a product of elements.
-        lift: `(weights, x, key) -> element`, the map of the state that step `x` makes.
+        init, prepare, initial_carry, project, step, spec: as in `Cell`. The carry is the state alone, not a
+            product of elements. `step` is the two lines that follow from the rest, or something quicker.
+        lift: `(weights, z) -> element`, the map of the state that a step makes.
         combine: `(left, right) -> element`, first `left`, then `right`. It must be associative, and
             `act(act(carry, left), right)` must equal `act(carry, combine(left, right))`.
         act: `(carry, element) -> carry`.
-        readout: `(weights, carry, x) -> y`, from the carry after step `x`.
+        readout: `(weights, carry, z) -> y`, from the carry after the step.
     """
 
     init: Callable[[Key, PyTree], Params]
     prepare: Callable[[Params, Key | None], Weights]
     initial_carry: Callable[[Weights, PyTree, Key | None], Carry]
-    lift: Callable[[Weights, PyTree, Key | None], PyTree]
+    project: Callable[[Weights, PyTree, Key | None], PyTree]
+    lift: Callable[[Weights, PyTree], PyTree]
     combine: Callable[[PyTree, PyTree], PyTree]
     act: Callable[[Carry, PyTree], Carry]
     readout: Callable[[Weights, Carry, PyTree], PyTree]
+    step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]]
     spec: Spec
 
     def __repr__(self) -> str:
@@ -159,7 +162,7 @@ class Apply(Protocol):
         xs: PyTree,
         *,
         lengths: jax.Array | None = None,
-        resets: jax.Array | None = None,
+        resets: PyTree = None,  # `[batch, time]` booleans; of packed rows a `rnnx.sequences.Segments`
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]: ...
 
@@ -229,8 +232,63 @@ def cell(
             >>> ys.shape
             (2, 5, 3)
     """
-    written_in = getattr(step, "__qualname__", "cell").split(".<locals>")[0].rpartition(".")[2]
-    return Cell(init, prepare, initial_carry, project, step, Spec(name or written_in))
+    return Cell(init, prepare, initial_carry, project, step, Spec(name or _written_in(step)))
+
+
+def associative_cell(
+    init: Callable[[Key, PyTree], Params],
+    initial_carry: Callable[[Weights, PyTree, Key | None], Carry],
+    lift: Callable[[Weights, PyTree], PyTree],
+    combine: Callable[[PyTree, PyTree], PyTree],
+    act: Callable[[Carry, PyTree], Carry],
+    readout: Callable[[Weights, Carry, PyTree], PyTree],
+    *,
+    prepare: Callable[[Params, Key | None], Weights] = _as_they_are,
+    project: Callable[[Weights, PyTree, Key | None], PyTree] = _itself,
+    step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]] | None = None,
+    name: str | None = None,
+) -> AssociativeCell:
+    """An AssociativeCell from six functions: see `AssociativeCell` for what each takes and returns.
+
+    `step` is worth writing where one step is cheaper than `act` on what `lift` makes (a product of matrices, in a
+    delta rule); it must equal `carry = act(carry, lift(weights, z)); y = readout(weights, carry, z)`. `name` is as
+    in `rnnx.cell`, by default the name of the function in which `lift` was written.
+
+    Example:
+        A running sum, which forgets at the rate of a learned constant::
+
+            >>> import jax, jax.numpy as jnp, rnnx
+            >>> def leaky_sum():
+            ...     def init(key, x):
+            ...         return {"keep": jnp.full(x.shape, 0.5)}
+            ...     def initial_carry(params, x, key):
+            ...         return jnp.zeros(x.shape)
+            ...     def lift(params, x):
+            ...         return params["keep"], x
+            ...     def combine(left, right):
+            ...         return left[0] * right[0], left[1] * right[0] + right[1]
+            ...     def act(h, element):
+            ...         return element[0] * h + element[1]
+            ...     def readout(params, h, x):
+            ...         return h
+            ...     return rnnx.associative_cell(init, initial_carry, lift, combine, act, readout)
+            >>> layer = rnnx.scan(rnnx.as_cell(leaky_sum()))
+            >>> xs = jnp.ones((1, 3, 1))
+            >>> rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)[1].ravel().tolist()
+            [1.0, 1.5, 1.75]
+    """
+
+    def lifted(weights: Weights, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
+        carry = act(carry, lift(weights, z))
+        return carry, readout(weights, carry, z)
+
+    spec = Spec(name or _written_in(lift))
+    step = step or lifted
+    return AssociativeCell(init, prepare, initial_carry, project, lift, combine, act, readout, step, spec)
+
+
+def _written_in(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", "cell").split(".<locals>")[0].rpartition(".")[2]
 
 
 P = ParamSpec("P")
@@ -264,14 +322,5 @@ def factory(make: Callable[P, R]) -> Callable[P, R]:
 
 def as_cell(associative: AssociativeCell) -> Cell:
     """The step-by-step form of an associative cell: for `scan`, streaming, and whatever takes a Cell."""
-
-    def project(weights: Weights, x: PyTree, key: Key | None) -> PyTree:
-        return associative.lift(weights, x, key), x
-
-    def step(weights: Weights, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
-        element, x = z
-        carry = associative.act(carry, element)
-        return carry, associative.readout(weights, carry, x)
-
     a = associative
-    return Cell(a.init, a.prepare, a.initial_carry, project, step, a.spec)
+    return Cell(a.init, a.prepare, a.initial_carry, a.project, a.step, a.spec)

@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from rnnx import cells
-from rnnx.base import Cell, Layer
+from rnnx.base import AssociativeCell, Cell, Layer, as_cell
 from rnnx.evaluators.scan import scan
 
 P = ParamSpec("P")
 
-HEADING = """The Layer of `rnnx.cells.{name}`: xs `[batch, time, D]` to ys `[batch, time, H]`, carry `[batch, ...]`.
+HEADING = """The Layer of `rnnx.cells.{name}`: xs `[batch, time, ...]` to ys `[batch, time, ...]`, carry `[batch, ...]`.
 
     What follows describes the cell, which is one step of one sequence. For other evaluations of it (`unroll=`,
     `checkpoint_every=`) see `rnnx.scan`."""
 
 
-def _scanned(make: Callable[P, Cell]) -> Callable[P, Layer]:
+def _layer_of(make: Callable[P, Any], evaluate: Callable[[Any], Layer]) -> Callable[P, Layer]:
     @functools.wraps(make)
     def layer(*args: P.args, **kwargs: P.kwargs) -> Layer:
-        return scan(make(*args, **kwargs))
+        return evaluate(make(*args, **kwargs))
 
     layer.__annotations__["return"] = Layer
     layer.__doc__ = f"{HEADING.format(name=make.__name__)}\n\n    {make.__doc__}"
     return layer
 
 
+def _scanned(make: Callable[P, Cell]) -> Callable[P, Layer]:
+    return _layer_of(make, scan)
+
+
+def _associative(make: Callable[P, AssociativeCell]) -> Callable[P, Layer]:
+    return _layer_of(make, lambda cell: scan(as_cell(cell)))
+
+
+causal_conv = _scanned(cells.causal_conv)
 cornn = _scanned(cells.cornn)
+delta_net = _associative(cells.delta_net)
 elman = _scanned(cells.elman)
+gated_delta_net = _associative(cells.gated_delta_net)
+gla = _associative(cells.gla)
 gru = _scanned(cells.gru)
 indrnn = _scanned(cells.indrnn)
 janet = _scanned(cells.janet)
 lem = _scanned(cells.lem)
+lru = _associative(cells.lru)
 lstm = _scanned(cells.lstm)
 mgu = _scanned(cells.mgu)
+min_gru = _associative(cells.min_gru)
+min_lstm = _associative(cells.min_lstm)
+mlstm = _associative(cells.mlstm)
 orthogonal = _scanned(cells.orthogonal)
+qrnn = _associative(cells.qrnn)
+rg_lru = _associative(cells.rg_lru)
 rhn = _scanned(cells.rhn)
+s4d = _associative(cells.s4d)
+s5 = _associative(cells.s5)
+s6 = _associative(cells.s6)
 slstm = _scanned(cells.slstm)
+sru = _associative(cells.sru)
 ugrnn = _scanned(cells.ugrnn)
+window = _scanned(cells.window)

@@ -78,22 +78,22 @@ def gated_sum(width: int) -> rnnx.AssociativeCell:
         dense = jax.nn.initializers.lecun_normal()
         return {"a": dense(k_a, (*x.shape, width)), "b": dense(k_b, (*x.shape, width))}
 
-    def lift(w, x, key):
+    def initial_carry(w, x, key):
+        return jnp.zeros((width,), w["a"].dtype)
+
+    def lift(w, x):
         return jax.nn.sigmoid(x @ w["a"].astype(x.dtype)), x @ w["b"].astype(x.dtype)
 
     def combine(left, right):
         return left[0] * right[0], left[1] * right[0] + right[1]
 
-    return rnnx.AssociativeCell(
-        init,
-        prepare=lambda params, key: params,
-        initial_carry=lambda w, x, key: jnp.zeros((width,), w["a"].dtype),
-        lift=lift,
-        combine=combine,
-        act=lambda h, element: element[0] * h + element[1],
-        readout=lambda w, h, x: h,
-        spec=rnnx.Spec("gated_sum", {"width": width}),
-    )
+    def act(h, element):
+        return element[0] * h + element[1]
+
+    def readout(w, h, x):
+        return h
+
+    return rnnx.associative_cell(init, initial_carry, lift, combine, act, readout)
 
 
 @rnnx.factory

@@ -3,34 +3,64 @@
 Under the same names, `rnnx` itself has the Layers: `rnnx.lstm(512)` is this cell under its fastest evaluator.
 """
 
+from rnnx.cells.causal_conv import causal_conv, window
 from rnnx.cells.cornn import CoRNNCarry, cornn
+from rnnx.cells.delta_net import delta_net
 from rnnx.cells.elman import elman
+from rnnx.cells.gated_delta_net import gated_delta_net
+from rnnx.cells.gla import gla
 from rnnx.cells.gru import gru
 from rnnx.cells.indrnn import indrnn
 from rnnx.cells.janet import janet
 from rnnx.cells.lem import LEMCarry, lem
+from rnnx.cells.lru import lru
 from rnnx.cells.lstm import LSTMCarry, lstm
 from rnnx.cells.mgu import mgu
+from rnnx.cells.min_gru import min_gru
+from rnnx.cells.min_lstm import min_lstm
+from rnnx.cells.mlstm import MLSTMCarry, mlstm
 from rnnx.cells.orthogonal import orthogonal
+from rnnx.cells.qrnn import qrnn
+from rnnx.cells.rg_lru import rg_lru
 from rnnx.cells.rhn import rhn
+from rnnx.cells.s4d import s4d
+from rnnx.cells.s5 import s5
+from rnnx.cells.s6 import s6
 from rnnx.cells.slstm import SLSTMCarry, slstm
+from rnnx.cells.sru import sru
 from rnnx.cells.ugrnn import ugrnn
 
 __all__ = [
     "CoRNNCarry",
     "LEMCarry",
     "LSTMCarry",
+    "MLSTMCarry",
     "SLSTMCarry",
+    "causal_conv",
     "cornn",
+    "delta_net",
     "elman",
+    "gated_delta_net",
+    "gla",
     "gru",
     "indrnn",
     "janet",
     "lem",
+    "lru",
     "lstm",
     "mgu",
+    "min_gru",
+    "min_lstm",
+    "mlstm",
     "orthogonal",
+    "qrnn",
+    "rg_lru",
     "rhn",
+    "s4d",
+    "s5",
+    "s6",
     "slstm",
+    "sru",
     "ugrnn",
+    "window",
 ]

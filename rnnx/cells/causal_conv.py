@@ -1,0 +1,115 @@
+"""A convolution over the last inputs, which it carries itself; and those inputs side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import lecun_normal, zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._kernels import Initializer, check_width, features_of
+from rnnx.cells._linear import check_channels
+
+# A feature reads `size` numbers: the fan-in is the first axis alone.
+per_feature_init: Initializer = lecun_normal(in_axis=0, out_axis=())
+
+
+@factory
+def causal_conv(
+    width: int,
+    *,
+    size: int = 4,
+    kernel_init: Initializer = per_feature_init,
+    bias_init: Initializer = zeros,
+    param_dtype: Any = jnp.float32,
+) -> Cell:
+    r"""A convolution in time of each feature by itself, as it stands before the recurrence in Mamba and Griffin.
+
+    .. math::
+        y_t = \sum_{j=0}^{k-1} w_j \odot x_{t-k+1+j} + b
+
+    Inputs before the first are zero. For a convolution that mixes features, put an `nn.Dense` after `rnnx.window`.
+
+    Args:
+        width: H, the number of features, of inputs and of outputs.
+        size: k, over how many steps it reaches, this one included.
+        kernel_init: of `kernel`. LeCun normal keeps the variance of x, each feature reading k numbers.
+        bias_init: of `bias`.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params: `kernel` (k, H), the last row for the present step, `bias` (H,). One step takes x `(H,)`
+        and the carry of the last k - 1 inputs `(k - 1, H)`, oldest first, zero at first, and gives y `(H,)`.
+
+    Raises:
+        ValueError: for a width or size below 1, and (in `init`) for inputs which are not H floating features.
+
+    Other libraries: `flax.linen.Conv(H, (k,), feature_group_count=H, padding="CAUSAL")`, which has no carry.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.causal_conv(3, size=4)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 3, 3), (2, 5, 3))
+    """
+    check_width(width, "causal_conv")
+    check_width(size, "the size of causal_conv")
+
+    def init(key: Key, x: PyTree) -> Params:
+        check_channels(features_of(x, "causal_conv"), width, "causal_conv")
+        k_kernel, k_bias = jax.random.split(key)
+        return {
+            "kernel": kernel_init(k_kernel, (size, width), param_dtype),
+            "bias": bias_init(k_bias, (width,), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((size - 1, width), w["bias"].dtype)
+
+    def step(w: Params, recent: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        seen = jnp.concatenate([recent.astype(x.dtype), x[None]])
+        return seen[1:], (w["kernel"].astype(x.dtype) * seen).sum(axis=0) + w["bias"].astype(x.dtype)
+
+    return cell(init, initial_carry, step)
+
+
+@factory
+def window(size: int) -> Cell:
+    """The last `size` inputs side by side: with a dense layer after it, a convolution in time.
+
+    Args:
+        size: k, how many inputs each step gives, itself included.
+
+    Returns:
+        The Cell, without params. One step takes x `(D,)` and the carry of the last k - 1 inputs `(k - 1, D)`,
+        oldest first, zero at first, and gives y `(k D,)`, oldest first.
+
+    Raises:
+        ValueError: for a size below 1, or (where it begins) inputs which are not floating features.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> xs = jnp.arange(1.0, 5.0).reshape(1, 4, 1)
+        >>> rnnx.unroll(rnnx.window(2), {}, xs)[1][0].tolist()
+        [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]
+    """
+    check_width(size, "window")
+
+    def init(key: Key, x: PyTree) -> Params:
+        features_of(x, "window")
+        return {}
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((size - 1, features_of(x, "window")), jnp.promote_types(x.dtype, jnp.float32))
+
+    def step(w: Params, recent: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        seen = jnp.concatenate([recent.astype(x.dtype), x[None]])
+        return seen[1:], seen.ravel()
+
+    return cell(init, initial_carry, step)

@@ -1,0 +1,115 @@
+"""Linear attention by the delta rule."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid, silu
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._linear import Product, act_product, check_heads, combine_products, outer, rms_norm, unit, wide
+
+
+class _Input(NamedTuple):
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    beta: jax.Array
+
+
+@factory
+def delta_net(
+    width: int,
+    *,
+    heads: int = 1,
+    key_width: int | None = None,
+    value_width: int | None = None,
+    kernel_init: Initializer = default_kernel_init,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""DeltaNet: a matrix of associations, of which each step corrects the one that its key recalls.
+
+    .. math::
+        q, k, v, \beta &= W x_t, \qquad q, k \leftarrow \mathrm{unit}(\mathrm{silu}(\cdot)), \quad v \leftarrow
+        \mathrm{silu}(v), \quad \beta \leftarrow \sigma(\beta) \\
+        S_t &= S_{t-1} + \beta k (v - S_{t-1}^\top k)^\top = (I - \beta k k^\top) S_{t-1} + \beta k v^\top \\
+        y_t &= W_o\, \mathrm{rmsnorm}(S_t^\top q / \sqrt{K})
+
+    in each head by itself up to the norm, with S (K, V); \beta is one number for each head; W_o reads all heads.
+
+    Args:
+        width: H, the number of outputs.
+        heads: into how many the keys and values fall.
+        key_width: of the keys of all heads together; default H.
+        value_width: of the values of all heads together; default H.
+        kernel_init: of `input_kernel` and `output_kernel`. LeCun normal keeps the variance.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params, with K and V the two widths: `input_kernel` (D, 2K + V + heads) in the order q, k,
+        v, \beta; `norm_scale` (V/heads,), ones; `output_kernel` (V, H). One step takes x `(D,)` and the carry S
+        `(heads, K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector;
+        matrices (K, K) arise only where steps are combined. The state is computed in float32 or more.
+
+    Raises:
+        ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
+            inputs which are not floating features.
+
+    Other forms: the authors' layer puts a short causal convolution before each silu: `rnnx.causal_conv`.
+
+    Reference: S. Yang et al., *Parallelizing linear transformers with the delta rule over sequence length*, NeurIPS
+    2024, arXiv 2406.06484; the rule: I. Schlag, K. Irie and J. Schmidhuber, ICML 2021.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.delta_net(4, heads=2)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 2, 2, 2), (2, 5, 4))
+    """
+    check_width(width, "delta_net")
+    keys, values = key_width or width, value_width or width
+    check_heads(keys, heads, "the keys of delta_net")
+    check_heads(values, heads, "the values of delta_net")
+    k_size, v_size = keys // heads, values // heads
+
+    def init(key: Key, x: PyTree) -> Params:
+        k_input, k_output = jax.random.split(key)
+        kernel = per_gate(kernel_init, 1)
+        return {
+            "input_kernel": kernel(k_input, (features_of(x, "delta_net"), 2 * keys + values + heads), param_dtype),
+            "norm_scale": jnp.ones((v_size,), param_dtype),
+            "output_kernel": kernel(k_output, (values, width), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((heads, k_size, v_size), w["norm_scale"].dtype)
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
+        q, k, v, beta = jnp.split(dot(x, w["input_kernel"]), [keys, 2 * keys, 2 * keys + values])
+        q, k = (unit(silu(a.reshape(heads, k_size))) for a in (q, k))
+        return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), sigmoid(beta))
+
+    def lift(w: Params, z: _Input) -> Product:
+        _, k, v, beta = wide(z)
+        scaled = beta[:, None] * k
+        return Product(jnp.eye(k_size)[None] - outer(scaled, k), outer(scaled, v))
+
+    def readout(w: Params, s: jax.Array, z: _Input) -> jax.Array:
+        o = jnp.einsum("hk,hkv->hv", z.q.astype(s.dtype), s)
+        o = rms_norm(o, w["norm_scale"].astype(o.dtype)).reshape(values)
+        return dot(o, w["output_kernel"], z.v.dtype)
+
+    def step(w: Params, s: jax.Array, z: _Input) -> tuple[jax.Array, jax.Array]:
+        _, k, v, beta = wide(z)
+        s = s + outer(beta[:, None] * k, v - jnp.einsum("hk,hkv->hv", k, s))
+        return s, readout(w, s, z)
+
+    return associative_cell(
+        init, initial_carry, lift, combine_products, act_product, readout, project=project, step=step
+    )

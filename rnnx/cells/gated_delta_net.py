@@ -1,0 +1,145 @@
+"""Linear attention by the delta rule, with a decay."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid, silu, softplus
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._linear import (
+    Product,
+    act_product,
+    check_heads,
+    combine_products,
+    inverse_softplus,
+    log_uniform,
+    outer,
+    rms_norm,
+    unit,
+    wide,
+)
+
+
+class _Input(NamedTuple):
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    r: jax.Array
+    beta: jax.Array
+    step: jax.Array
+
+
+@factory
+def gated_delta_net(
+    width: int,
+    *,
+    heads: int = 1,
+    key_width: int | None = None,
+    value_width: int | None = None,
+    kernel_init: Initializer = default_kernel_init,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""Gated DeltaNet: the delta rule on a matrix of associations that decays at a rate which the input sets.
+
+    .. math::
+        q, k, v, r, \beta, \delta &= W x_t, \qquad q, k \leftarrow \mathrm{unit}(\mathrm{silu}(\cdot)), \quad v \leftarrow
+        \mathrm{silu}(v), \quad \beta \leftarrow \sigma(\beta) \\
+        \alpha &= \exp(-e^a\, \mathrm{softplus}(\delta + b)) \\
+        S_t &= \alpha (I - \beta k k^\top) S_{t-1} + \beta k v^\top \\
+        y_t &= W_o (\mathrm{rmsnorm}(S_t^\top q / \sqrt{K}) \odot \mathrm{silu}(r))
+
+    in each head by itself up to the norm, with S (K, V); \alpha and \beta are one number for each head; W_o reads all
+    heads.
+
+    Args:
+        width: H, the number of outputs.
+        heads: into how many the keys and values fall.
+        key_width: of the keys of all heads together; default H.
+        value_width: of the values of all heads together; default H. (The paper's models have twice as many values as
+            keys.)
+        kernel_init: of `input_kernel` and `output_kernel`. LeCun normal keeps the variance.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params, with K and V the two widths: `input_kernel` (D, 2K + 2V + 2 heads) in the order
+        q, k, v, r, \beta, \delta; `log_rate` (a) and `step_bias` (b), (heads,); `norm_scale` (V/heads,), ones;
+        `output_kernel` (V, H). As in Mamba-2 and the authors' code, e^a is uniform in (0, 16) at first, and softplus(b)
+        lies between 0.001 and 0.1, evenly spread in its logarithm. One step takes x `(D,)` and the carry S `(heads,
+        K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector; matrices (K, K)
+        arise only where steps are combined. The state is computed in float32 or more.
+
+    Raises:
+        ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
+            inputs which are not floating features.
+
+    Other forms: the authors' layer puts a short causal convolution before each silu: `rnnx.causal_conv`.
+
+    Reference: S. Yang, J. Kautz and A. Hatamizadeh, *Gated delta networks: improving Mamba2 with delta rule*, ICLR
+    2025, arXiv 2412.06464.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.gated_delta_net(4, heads=2)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 2, 2, 2), (2, 5, 4))
+    """
+    check_width(width, "gated_delta_net")
+    keys, values = key_width or width, value_width or width
+    check_heads(keys, heads, "the keys of gated_delta_net")
+    check_heads(values, heads, "the values of gated_delta_net")
+    k_size, v_size = keys // heads, values // heads
+
+    def init(key: Key, x: PyTree) -> Params:
+        features = features_of(x, "gated_delta_net")
+        k_input, k_output, k_rate, k_step = jax.random.split(key, 4)
+        kernel = per_gate(kernel_init, 1)
+        step = jnp.exp(log_uniform(0.001, 0.1)(k_step, (heads,), jnp.float32))
+        return {
+            "input_kernel": kernel(k_input, (features, 2 * (keys + values + heads)), param_dtype),
+            "log_rate": jnp.log(jax.random.uniform(k_rate, (heads,), minval=1e-3, maxval=16.0)).astype(param_dtype),
+            "step_bias": inverse_softplus(step).astype(param_dtype),
+            "norm_scale": jnp.ones((v_size,), param_dtype),
+            "output_kernel": kernel(k_output, (values, width), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((heads, k_size, v_size), w["norm_scale"].dtype)
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
+        sizes = keys, keys, values, values, heads
+        borders = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        q, k, v, r, beta, step = jnp.split(dot(x, w["input_kernel"]), borders)
+        q, k = (unit(silu(a.reshape(heads, k_size))) for a in (q, k))
+        step = step + w["step_bias"].astype(x.dtype)
+        return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), r, sigmoid(beta), step)
+
+    def decay(w: Params, z: _Input) -> jax.Array:
+        alpha = jnp.exp(-jnp.exp(wide(w["log_rate"])) * softplus(wide(z.step)))
+        return alpha[:, None, None]
+
+    def lift(w: Params, z: _Input) -> Product:
+        k, v, beta = wide((z.k, z.v, z.beta))
+        scaled = beta[:, None] * k
+        return Product(decay(w, z) * (jnp.eye(k_size)[None] - outer(scaled, k)), outer(scaled, v))
+
+    def readout(w: Params, s: jax.Array, z: _Input) -> jax.Array:
+        o = jnp.einsum("hk,hkv->hv", z.q.astype(s.dtype), s)
+        o = rms_norm(o, w["norm_scale"].astype(o.dtype)).reshape(values)
+        return dot(o.astype(z.r.dtype) * silu(z.r), w["output_kernel"])
+
+    def step(w: Params, s: jax.Array, z: _Input) -> tuple[jax.Array, jax.Array]:
+        k, v, beta = wide((z.k, z.v, z.beta))
+        s = decay(w, z) * s
+        s = s + outer(beta[:, None] * k, v - jnp.einsum("hk,hkv->hv", k, s))
+        return s, readout(w, s, z)
+
+    return associative_cell(
+        init, initial_carry, lift, combine_products, act_product, readout, project=project, step=step
+    )

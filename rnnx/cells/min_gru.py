@@ -1,0 +1,85 @@
+"""The minimal GRU of which all gates read the input alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+from jax.nn.initializers import zeros
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, combine_affine, wide
+
+
+def positive(x: jax.Array) -> jax.Array:
+    r"""x + 1/2 for x >= 0, \sigma(x) below: a positive candidate, as the log-space forms need."""
+    return jnp.where(x >= 0, x + 0.5, sigmoid(x))
+
+
+@factory
+def min_gru(
+    width: int,
+    *,
+    activation: Callable[[jax.Array], jax.Array] = positive,
+    kernel_init: Initializer = default_kernel_init,
+    bias_init: Initializer = zeros,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""The minGRU, in the form that the paper evaluates in log-space.
+
+    .. math::
+        z, n &= W x_t + b \\
+        h_t &= (1 - \sigma(z)) \odot h_{t-1} + \sigma(z) \odot g(n), \qquad y_t = h_t \\
+        g(n) &= n + 1/2 \text{ for } n \ge 0, \quad \sigma(n) \text{ below}
+
+    Args:
+        width: H, the number of units.
+        activation: g. The paper's first form has none: `activation=lambda n: n`.
+        kernel_init: of each gate's block of `input_kernel`. LeCun normal keeps the variance of x through each gate.
+        bias_init: of `bias`.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params, with the gates in the order z, n: `input_kernel` (D, 2H), `bias` (2H,). One
+        step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`. The state is computed in
+        float32 or more. (Values are those of the paper's log-space form; h itself is kept, not its logarithm, since a
+        convex combination cannot overflow.)
+
+    Raises:
+        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Reference: L. Feng et al., *Were RNNs all we needed?*, arXiv 2410.01201 (2024).
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.min_gru(4)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "min_gru")
+
+    def init(key: Key, x: PyTree) -> Params:
+        k_input, k_bias = jax.random.split(key)
+        return {
+            "input_kernel": per_gate(kernel_init, 2)(k_input, (features_of(x, "min_gru"), 2 * width), param_dtype),
+            "bias": bias_init(k_bias, (2 * width,), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["bias"].dtype)
+
+    def lift(w: Params, x: jax.Array) -> Affine:
+        z, n = jnp.split(wide(x), 2)
+        return Affine(sigmoid(-z), sigmoid(z) * activation(n))
+
+    def readout(w: Params, h: jax.Array, x: jax.Array) -> jax.Array:
+        return h
+
+    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=affine)

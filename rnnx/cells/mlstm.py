@@ -1,0 +1,144 @@
+"""The mLSTM: an LSTM with a matrix for a memory."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import log_sigmoid, sigmoid
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._linear import check_heads, outer, wide
+
+
+class MLSTMCarry(NamedTuple):
+    """The state of an mLSTM: memory `c` `[batch, heads, K, V]`, normaliser `n` `[batch, heads, K]`, stabiliser `m`
+    `[batch, heads]`; the memory meant is `exp(m) c`, the normaliser `exp(m) n`."""
+
+    c: jax.Array
+    n: jax.Array
+    m: jax.Array
+
+
+class _Element(NamedTuple):
+    log_f: jax.Array
+    added: MLSTMCarry
+
+
+class _Input(NamedTuple):
+    q: jax.Array
+    k: jax.Array
+    v: jax.Array
+    o: jax.Array
+    i: jax.Array
+    f: jax.Array
+
+
+@factory
+def mlstm(
+    width: int,
+    *,
+    heads: int = 1,
+    key_width: int | None = None,
+    kernel_init: Initializer = default_kernel_init,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""The mLSTM: a matrix memory with exponential gates, which read the input alone.
+
+    .. math::
+        q, k, v, o &= W x_t + b, \qquad i, f = W_g x_t + b_g \\
+        m_t &= \max(\log\sigma(f) + m_{t-1},\, i) \\
+        i' &= e^{i - m_t}, \qquad f' = e^{\log\sigma(f) + m_{t-1} - m_t} \\
+        C_t &= f' C_{t-1} + i' k v^\top / \sqrt{K}, \qquad n_t = f' n_{t-1} + i' k / \sqrt{K} \\
+        y_t &= \sigma(o) \odot \frac{C_t^\top q}{\max(|n_t^\top q|,\, e^{-m_t})}
+
+    in each head by itself; i and f are one number for each head. The stabiliser m changes no output.
+
+    Args:
+        width: H, the number of outputs, and of values.
+        heads: into how many they fall.
+        key_width: of the keys of all heads together; default H.
+        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params: `input_kernel` (D, 2K + 2H) and `bias` (2K + 2H,), zero at first, in the order q,
+        k, v, o; `gate_kernel` (D, 2 heads), zero at first, and `gate_bias` (2 heads,), first i, small normal numbers,
+        then f, from 3 to 6 over the heads, as in the authors' code: at first the gates do not look at the input, and
+        the heads remember over times of different length. One step takes x `(D,)` and `MLSTMCarry(c, n, m)`, `(heads,
+        K/heads, H/heads)`, `(heads, K/heads)`, `(heads,)`, zero at first, and gives y `(H,)`. The state is computed in
+        float32 or more.
+
+    Raises:
+        ValueError: for a width below 1, heads that do not divide the widths, and (in `init`) for inputs which are not
+            floating features.
+
+    Other forms: the authors' block puts a causal convolution before q and k, computes i and f from q, k and v, and
+    normalises each head before o.
+
+    Reference: M. Beck et al., *xLSTM: extended long short-term memory*, NeurIPS 2024, arXiv 2405.04517.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.mlstm(4, heads=2)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.c.shape, ys.shape
+        ((2, 2, 2, 2), (2, 5, 4))
+    """
+    check_width(width, "mlstm")
+    keys = key_width or width
+    check_heads(width, heads, "mlstm")
+    check_heads(keys, heads, "the keys of mlstm")
+    k_size, v_size = keys // heads, width // heads
+
+    def init(key: Key, x: PyTree) -> Params:
+        features = features_of(x, "mlstm")
+        k_input, k_gate = jax.random.split(key)
+        i_bias, f_bias = 0.1 * jax.random.normal(k_gate, (heads,)), jnp.linspace(3.0, 6.0, heads)
+        columns = 2 * keys + 2 * width
+        return {
+            "input_kernel": per_gate(kernel_init, 1)(k_input, (features, columns), param_dtype),
+            "bias": jnp.zeros((columns,), param_dtype),
+            "gate_kernel": jnp.zeros((features, 2 * heads), param_dtype),
+            "gate_bias": jnp.concatenate([i_bias, f_bias]).astype(param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> MLSTMCarry:
+        shapes = (heads, k_size, v_size), (heads, k_size), (heads,)
+        return MLSTMCarry(*(jnp.zeros(shape, w["bias"].dtype) for shape in shapes))
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
+        columns = dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
+        q, k, v, o = jnp.split(columns, [keys, 2 * keys, 2 * keys + width])
+        i, f = jnp.split(dot(x, w["gate_kernel"]) + w["gate_bias"].astype(x.dtype), 2)
+        q, k = q.reshape(heads, k_size), k.reshape(heads, k_size) / k_size**0.5
+        return _Input(q, k, v.reshape(heads, v_size), o, i, f)
+
+    def lift(w: Params, z: _Input) -> _Element:
+        k, v, i, f = wide((z.k, z.v, z.i, z.f))
+        return _Element(log_sigmoid(f), MLSTMCarry(outer(k, v), k, i))
+
+    def act(carry: MLSTMCarry, element: _Element) -> MLSTMCarry:
+        (c, n, m), (log_f, (c_in, n_in, i)) = carry, element
+        m_next = jnp.maximum(log_f + m, i)
+        f, i = jnp.exp(log_f + m - m_next), jnp.exp(i - m_next)
+        c = f[:, None, None] * c + i[:, None, None] * c_in
+        n = f[:, None] * n + i[:, None] * n_in
+        return MLSTMCarry(c, n, m_next)
+
+    def combine(left: _Element, right: _Element) -> _Element:
+        return _Element(left.log_f + right.log_f, act(left.added, right))
+
+    def readout(w: Params, carry: MLSTMCarry, z: _Input) -> jax.Array:
+        c, n, m = carry
+        q = z.q.astype(c.dtype)
+        below = jnp.exp(-jnp.maximum(m, -80))  # beyond that y is zero in float32, and its gradient should be
+        scale = jnp.maximum(jnp.abs((q * n).sum(axis=-1)), below)
+        h = jnp.einsum("hk,hkv->hv", q, c) / scale[:, None]
+        return sigmoid(z.o) * h.reshape(width).astype(z.o.dtype)
+
+    return associative_cell(init, initial_carry, lift, combine, act, readout, project=project)

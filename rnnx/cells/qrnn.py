@@ -1,0 +1,88 @@
+"""The quasi-recurrent neural network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+from jax.nn.initializers import zeros
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, combine_affine, wide
+
+
+@factory
+def qrnn(
+    width: int,
+    *,
+    output_gate: bool = True,
+    input_gate: bool = False,
+    kernel_init: Initializer = default_kernel_init,
+    bias_init: Initializer = zeros,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""The quasi-recurrent network with fo-pooling (or f- or ifo-pooling), on what each step reads.
+
+    .. math::
+        z, f, o &= W x_t + b \\
+        c_t &= \sigma(f) \odot c_{t-1} + (1 - \sigma(f)) \odot \tanh(z) \\
+        y_t &= \sigma(o) \odot c_t
+
+    The paper's gates are convolutions over the last k inputs. Those are `rnnx.window(k)`, so the whole is
+    `rnnx.stack(rnnx.window(2), rnnx.qrnn(H))`, with an `input_kernel` (k D, 3H): a convolution in time is a product
+    with the inputs side by side.
+
+    Args:
+        width: H, the number of units.
+        output_gate: whether there is a gate o: fo-pooling. Without one (f-pooling) y is c.
+        input_gate: whether a gate i of its own takes the place of 1 - f: ifo-pooling.
+        kernel_init: of each gate's block of `input_kernel`. LeCun normal keeps the variance of x through each gate.
+        bias_init: of `bias`.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params, with the gates in the order z, f, o, i, as many as there are: `input_kernel`
+        (D, 3H), `bias` (3H,). One step takes x `(D,)` and the carry c `(H,)`, zero at first, and gives y `(H,)`.
+        The state is computed in float32 or more.
+
+    Raises:
+        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Reference: J. Bradbury, S. Merity, C. Xiong and R. Socher, *Quasi-recurrent neural networks*, ICLR 2017,
+    arXiv 1611.01576.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.stack(rnnx.window(2), rnnx.qrnn(4))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> ys.shape
+        (2, 5, 4)
+    """
+    check_width(width, "qrnn")
+    gates = 2 + output_gate + input_gate
+
+    def init(key: Key, x: PyTree) -> Params:
+        k_input, k_bias = jax.random.split(key)
+        shape = features_of(x, "qrnn"), gates * width
+        return {
+            "input_kernel": per_gate(kernel_init, gates)(k_input, shape, param_dtype),
+            "bias": bias_init(k_bias, (gates * width,), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["bias"].dtype)
+
+    def lift(w: Params, x: jax.Array) -> Affine:
+        z, f, *others = jnp.split(wide(x), gates)
+        i = sigmoid(others[-1]) if input_gate else sigmoid(-f)
+        return Affine(sigmoid(f), i * jnp.tanh(z))
+
+    def readout(w: Params, c: jax.Array, x: jax.Array) -> jax.Array:
+        return sigmoid(x[2 * width : 3 * width]) * c if output_gate else c
+
+    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=affine)

@@ -1,0 +1,113 @@
+"""The real-gated linear recurrent unit."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid, softplus
+from jax.nn.initializers import zeros
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of
+from rnnx.cells._linear import Affine, act_affine, check_channels, check_heads, combine_affine, inverse_softplus, wide
+
+DECAY = 8.0
+
+
+class _Input(NamedTuple):
+    r: jax.Array
+    i: jax.Array
+    x: jax.Array
+
+
+@factory
+def rg_lru(
+    width: int,
+    *,
+    heads: int = 1,
+    a_min: float = 0.9,
+    a_max: float = 0.999,
+    kernel_init: Initializer = default_kernel_init,
+    bias_init: Initializer = zeros,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""The real-gated linear recurrent unit: the recurrence of Griffin and RecurrentGemma.
+
+    .. math::
+        r, i &= \sigma(W x_t + b) \\
+        a_t &= \exp(-8\, r \odot \mathrm{softplus}(\Lambda)) \\
+        h_t &= a_t \odot h_{t-1} + \sqrt{1 - a_t^2} \odot (i \odot x_t), \qquad y_t = h_t
+
+    Args:
+        width: H, the number of features, of inputs and of outputs.
+        heads: into how many blocks the features fall: a gate reads those of its own block alone. 1 is the paper's
+            equation, more is how Griffin was run; it must divide H.
+        a_min: the least decay at first, at r = 1.
+        a_max: the greatest; its square is spread evenly between the two: memories of some 10 to 1000 steps.
+        kernel_init: of the blocks of the gates' kernels. LeCun normal keeps the variance of x.
+        bias_init: of the gates' biases.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params: `gate_kernel` (2, heads, H/heads, H/heads) and `gate_bias` (2, H), first r,
+        then i; `rate` (\Lambda) (H,). One step takes x `(H,)` and the carry h `(H,)`, zero at first, and gives y
+        `(H,)`. The state is computed in float32 or more.
+
+    Raises:
+        ValueError: for a width below 1, heads that do not divide it, and (in `init`) for inputs which are not H
+            floating features.
+
+    Other forms: RecurrentGemma's code leaves the root out at the first step of a sequence, and draws the eighth root of
+    a from the interval rather than a; here every step is the equation.
+
+    Reference: S. De et al., *Griffin: mixing gated linear recurrences with local attention for efficient language
+    models*, arXiv 2402.19427 (2024).
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.rg_lru(4, heads=2)
+        >>> xs = jnp.ones((2, 5, 4))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "rg_lru")
+    check_heads(width, heads, "rg_lru")
+    if not 0 < a_min <= a_max < 1:
+        raise ValueError(f"rg_lru: a_min is {a_min} and a_max {a_max}, but 0 < a_min <= a_max < 1 is wanted")
+    size = width // heads
+
+    def init(key: Key, x: PyTree) -> Params:
+        check_channels(features_of(x, "rg_lru"), width, "rg_lru")
+        k_gates, k_bias, k_rate = jax.random.split(key, 3)
+        keys = jax.random.split(k_gates, 2 * heads)
+        blocks = jax.vmap(lambda k: kernel_init(k, (size, size), jnp.float32))(keys)
+        square = jax.random.uniform(k_rate, (width,), minval=a_min**2, maxval=a_max**2)
+        return {
+            "gate_kernel": blocks.reshape(2, heads, size, size).astype(param_dtype),
+            "gate_bias": bias_init(k_bias, (2, width), param_dtype),
+            "rate": inverse_softplus(-0.5 * jnp.log(square) / DECAY).astype(param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros_like(w["rate"])
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
+        gates = jnp.einsum("hd,ghde->ghe", x.reshape(heads, size), w["gate_kernel"].astype(x.dtype))
+        r, i = gates.reshape(2, width) + w["gate_bias"].astype(x.dtype)
+        return _Input(r, i, x)
+
+    def lift(w: Params, z: _Input) -> Affine:
+        (r, i, x), rate = wide(z), wide(w["rate"])
+        log_a = -DECAY * sigmoid(r) * softplus(rate)
+        left = -jnp.expm1(2 * log_a)  # 1 - a^2; where it falls to zero, so that the root has a gradient:
+        root = jnp.sqrt(jnp.maximum(left, jnp.finfo(left.dtype).tiny))
+        return Affine(jnp.exp(log_a), root * sigmoid(i) * x)
+
+    def readout(w: Params, h: jax.Array, z: _Input) -> jax.Array:
+        return h
+
+    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=project)

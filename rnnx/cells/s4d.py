@@ -1,0 +1,110 @@
+"""The diagonal structured state space layer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, associative_cell, factory
+from rnnx.cells._kernels import check_width, features_of
+from rnnx.cells._linear import Complex, Turn, act_turn, check_channels, combine_turns, held, log_uniform, wide
+
+
+class _Input(NamedTuple):
+    b: Complex
+    x: jax.Array
+
+
+@factory
+def s4d(
+    width: int,
+    *,
+    state: int = 64,
+    step_min: float = 0.001,
+    step_max: float = 0.1,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""The S4D layer: a diagonal state space of its own for every feature.
+
+    .. math::
+        \bar A &= e^{A \Delta}, \qquad \bar B = A^{-1}(\bar A - 1), \qquad A = -e^{\alpha} + i \omega \\
+        h_t &= \bar A \odot h_{t-1} + \bar B x_t, \qquad y_t = 2\,\mathrm{Re}(C \cdot h_t) + D x_t
+
+    for each feature x by itself; the units stand for conjugate pairs, of which one half is kept: hence the 2.
+    Features are not mixed: put an `nn.Dense` after it.
+
+    Args:
+        width: H, the number of features, of inputs and of outputs.
+        state: N, the size of each feature's state, even; N/2 complex units are kept.
+        step_min: the shortest time step \Delta at first.
+        step_max: the longest; \log\Delta, one for each feature, is spread evenly between the two.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params: `log_step` (H,), `log_decay` (\alpha) and `frequency` (\omega), (H, N/2),
+        `output_kernel_re`, `output_kernel_im` (H, N/2), `skip` (H,). A begins as -1/2 + i\pi n (S4D-Lin), which
+        the paper found as good as HiPPO's own values and simpler; C is complex normal of variance 1; D is standard
+        normal. One step takes x `(H,)` and the carry `(re, im)`, each `(H, N/2)`, zero at first, and gives y
+        `(H,)`. The state is computed in float32 or more.
+
+    Raises:
+        ValueError: for a width below 1, a state that is odd or below 2, and (in `init`) for inputs which are not H
+            floating features.
+
+    Reference: A. Gu, A. Gupta, K. Goel and C. Ré, *On the parameterization and initialization of diagonal state
+    space models*, NeurIPS 2022, arXiv 2206.11893.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.s4d(4, state=16)
+        >>> xs = jnp.ones((2, 5, 4))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.re.shape, ys.shape
+        ((2, 4, 8), (2, 5, 4))
+    """
+    check_width(width, "s4d")
+    if state < 2 or state % 2:
+        raise ValueError(f"s4d: the state is {state}, but it must be even, 2 or more")
+    shape = (width, state // 2)
+
+    def init(key: Key, x: PyTree) -> Params:
+        check_channels(features_of(x, "s4d"), width, "s4d")
+        k_re, k_im, k_skip, k_step = jax.random.split(key, 4)
+        params = {
+            "log_step": log_uniform(step_min, step_max)(k_step, (width,), jnp.float32),
+            "log_decay": jnp.full(shape, math.log(0.5)),
+            "frequency": jnp.broadcast_to(math.pi * jnp.arange(state // 2), shape),
+            "output_kernel_re": math.sqrt(0.5) * jax.random.normal(k_re, shape),
+            "output_kernel_im": math.sqrt(0.5) * jax.random.normal(k_im, shape),
+            "skip": jax.random.normal(k_skip, (width,)),
+        }
+        return jax.tree.map(lambda a: a.astype(param_dtype), params)
+
+    def prepare(params: Params, key: Key | None) -> Weights:
+        log_decay, frequency, log_step = wide((params["log_decay"], params["frequency"], params["log_step"]))
+        decay, scale = held(Complex(-jnp.exp(log_decay), frequency), jnp.exp(log_step)[:, None])
+        return {**params, "decay": decay, "scale": scale}
+
+    def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Complex:
+        zero = jnp.zeros_like(w["frequency"])
+        return Complex(zero, zero)
+
+    def project(w: Weights, x: jax.Array, key: Key | None) -> _Input:
+        u, scale = wide(x)[:, None], w["scale"]
+        return _Input(Complex(scale.re * u, scale.im * u), x)
+
+    def lift(w: Weights, z: _Input) -> Turn:
+        return Turn(w["decay"], z.b)
+
+    def readout(w: Weights, h: Complex, z: _Input) -> jax.Array:
+        x, c_re, c_im = z.x, w["output_kernel_re"], w["output_kernel_im"]
+        real = (c_re * h.re - c_im * h.im).sum(axis=-1)
+        return 2 * real.astype(x.dtype) + w["skip"].astype(x.dtype) * x
+
+    return associative_cell(
+        init, initial_carry, lift, combine_turns, act_turn, readout, prepare=prepare, project=project
+    )

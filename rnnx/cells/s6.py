@@ -1,0 +1,110 @@
+"""The selective state space model of Mamba."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import softplus
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, check_channels, combine_affine, inverse_softplus, log_uniform, wide
+
+
+class _Input(NamedTuple):
+    step: jax.Array
+    b: jax.Array
+    c: jax.Array
+    x: jax.Array
+
+
+@factory
+def s6(
+    width: int,
+    *,
+    state: int = 16,
+    rank: int | None = None,
+    step_min: float = 0.001,
+    step_max: float = 0.1,
+    kernel_init: Initializer = default_kernel_init,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""The S6 layer, Mamba's selective scan: a state space whose step, input and output depend on the input.
+
+    .. math::
+        \delta, B, C &= W x_t, \qquad \Delta = \mathrm{softplus}(W_\Delta \delta + b_\Delta) \\
+        h_t &= e^{\Delta A} \odot h_{t-1} + (\Delta \odot x_t) B^\top, \qquad A = -e^\alpha \\
+        y_t &= h_t C + D \odot x_t
+
+    with h a matrix (H, N), and \Delta and x across its rows. In a Mamba block a causal convolution stands before it
+    and a gate beside it: `rnnx.causal_conv`, `rnnx.parallel(..., merge=jnp.multiply)`.
+
+    Args:
+        width: H, the number of features, of inputs and of outputs.
+        state: N, the size of each feature's state.
+        rank: R, of the map from x to \Delta; default H/16, rounded up.
+        step_min: the shortest step \Delta at first, where the input says nothing.
+        step_max: the longest; its logarithm is spread evenly between the two.
+        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params: `input_kernel` (H, R + 2N), in the order \delta, B, C; `step_kernel` (R, H),
+        uniform within 1/sqrt(R), and `step_bias` (H,), at which softplus gives the steps above; `log_decay` (\alpha)
+        (H, N), at first log(1..N), the real part of S4D's frequencies; `skip` (D) (H,), ones. One step takes x `(H,)`
+        and the carry h `(H, N)`, zero at first, and gives y `(H,)`. The state is computed in float32 or more.
+
+    Raises:
+        ValueError: for a width, state or rank below 1, and (in `init`) for inputs which are not H floating features.
+
+    Note that A is discretised by zero-order hold, and B by Euler's rule, as in the authors' code.
+
+    Reference: A. Gu and T. Dao, *Mamba: linear-time sequence modeling with selective state spaces*, COLM 2024,
+    arXiv 2312.00752.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.stack(rnnx.causal_conv(4), rnnx.pointwise(jax.nn.silu), rnnx.s6(4))
+        >>> xs = jnp.ones((2, 5, 4))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry[2].shape, ys.shape
+        ((2, 4, 16), (2, 5, 4))
+    """
+    check_width(width, "s6")
+    check_width(state, "the state of s6")
+    inner = math.ceil(width / 16) if rank is None else rank
+    check_width(inner, "the rank of s6")
+
+    def init(key: Key, x: PyTree) -> Params:
+        check_channels(features_of(x, "s6"), width, "s6")
+        k_input, k_kernel, k_step = jax.random.split(key, 3)
+        step = jnp.exp(log_uniform(step_min, step_max)(k_step, (width,), jnp.float32))
+        bound = 1 / math.sqrt(inner)
+        return {
+            "input_kernel": per_gate(kernel_init, 1)(k_input, (width, inner + 2 * state), param_dtype),
+            "step_kernel": jax.random.uniform(k_kernel, (inner, width), jnp.float32, -bound, bound).astype(param_dtype),
+            "step_bias": inverse_softplus(step).astype(param_dtype),
+            "log_decay": jnp.tile(jnp.log(jnp.arange(1.0, state + 1)), (width, 1)).astype(param_dtype),
+            "skip": jnp.ones((width,), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros_like(w["log_decay"])
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
+        low, b, c = jnp.split(dot(x, w["input_kernel"]), [inner, inner + state])
+        return _Input(dot(low, w["step_kernel"]) + w["step_bias"].astype(x.dtype), b, c, x)
+
+    def lift(w: Params, z: _Input) -> Affine:
+        (step, b, _, x), log_decay = wide(z), wide(w["log_decay"])
+        step = softplus(step)
+        return Affine(jnp.exp(-step[:, None] * jnp.exp(log_decay)), jnp.outer(step * x, b))
+
+    def readout(w: Params, h: jax.Array, z: _Input) -> jax.Array:
+        return h @ z.c.astype(h.dtype) + w["skip"].astype(h.dtype) * z.x.astype(h.dtype)
+
+    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=project)

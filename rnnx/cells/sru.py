@@ -1,0 +1,98 @@
+"""The simple recurrent unit, version 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+from jax.nn.initializers import zeros
+
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, combine_affine, wide
+
+
+class _Input(NamedTuple):
+    n: jax.Array
+    f: jax.Array
+    r: jax.Array
+    skip: jax.Array
+
+
+@factory
+def sru(
+    width: int,
+    *,
+    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    kernel_init: Initializer = default_kernel_init,
+    bias_init: Initializer = zeros,
+    param_dtype: Any = jnp.float32,
+) -> AssociativeCell:
+    r"""The simple recurrent unit as first published, whose gates do not read the state.
+
+    .. math::
+        n &= W_n x_t, \qquad f = \sigma(W_f x_t + b_f), \qquad r = \sigma(W_r x_t + b_r) \\
+        c_t &= f \odot c_{t-1} + (1 - f) \odot n \\
+        y_t &= r \odot g(c_t) + (1 - r) \odot x_t
+
+    Where the input has another width than H, `W_s x` takes the place of x in the last line.
+
+    Args:
+        width: H, the number of units.
+        activation: g, tanh in the paper.
+        kernel_init: of each gate's block of `input_kernel`. LeCun normal keeps the variance of x through each gate.
+        bias_init: of `bias`.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The AssociativeCell. Params, in the order n, f, r: `input_kernel` (H, 3H), or (D, 4H) with W_s at the end
+        where D is not H; `bias` (2H,) of f and r. One step takes x `(D,)` and the carry c `(H,)`, zero at first, and
+        gives y `(H,)`. The state is computed in float32 or more.
+
+    Raises:
+        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Other forms: from version 2 of the paper on, the gates read c_{t-1} as well, which makes the recurrence nonlinear.
+
+    Reference: T. Lei and Y. Zhang, *Training RNNs as fast as CNNs*, arXiv 1709.02755, version 1 (2017).
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.sru(4)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "sru")
+
+    def init(key: Key, x: PyTree) -> Params:
+        k_input, k_bias = jax.random.split(key)
+        features = features_of(x, "sru")
+        blocks = 3 if features == width else 4
+        return {
+            "input_kernel": per_gate(kernel_init, blocks)(k_input, (features, blocks * width), param_dtype),
+            "bias": bias_init(k_bias, (2 * width,), param_dtype),
+        }
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["bias"].dtype)
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
+        n, f, r, *projected = jnp.split(dot(x, w["input_kernel"]), w["input_kernel"].shape[1] // width)
+        b_f, b_r = jnp.split(w["bias"].astype(x.dtype), 2)
+        return _Input(n, f + b_f, r + b_r, projected[0] if projected else x)
+
+    def lift(w: Params, z: _Input) -> Affine:
+        n, f = wide((z.n, z.f))
+        return Affine(sigmoid(f), sigmoid(-f) * n)
+
+    def readout(w: Params, c: jax.Array, z: _Input) -> jax.Array:
+        r = sigmoid(z.r)
+        return r * activation(c) + (1 - r) * z.skip
+
+    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=project)
