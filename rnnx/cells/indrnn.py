@@ -35,8 +35,9 @@ def indrnn(
         width: H, the number of units.
         activation: relu in the paper, which keeps gradients of size :math:`\prod u`.
         kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
-        recurrent_kernel_init: of `recurrent_kernel`. Uniform in [0, 1): memories of every length from the
-            start, and none that grows (for relu, :math:`|u|^T` bounds the gradient over T steps).
+        recurrent_kernel_init: of `recurrent_kernel`. Uniform in [0, 1), as in the authors' code: memories of every
+            length from the start, and none that grows (for relu, :math:`|u|^T` bounds the gradient over T steps).
+            For tasks of T steps the authors go up to :math:`c^{1/T}`, c as large as the gradient may become.
         bias_init: of `bias`.
         param_dtype: of all params, and so of the carry.
 

@@ -39,13 +39,15 @@ def janet(
 
     Args:
         width: H, the number of units.
-        beta: how much more is let in than let go; 1 in the paper.
+        beta: how much more is let in than let go; 1 in the authors' code.
         kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
         recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
             shrinks the state that it reads (Saxe et al. 2014).
         bias_init: of `bias`, before `forget_bias` is added.
         forget_bias: added to the f part of `bias` when it is initialised. With 1 the unit starts by
-            remembering. (The paper draws it as log(u), u uniform in [1, T - 1], for tasks of T steps.)
+            remembering. With their chrono initialisation the authors draw it as log(u) instead, u uniform between
+            1 and the longest dependency in steps (about :math:`\log T`: the memory then fades over T steps): give
+            `forget_bias=0` and a `bias_init` that does so.
         param_dtype: of all params, and so of the carry.
 
     Returns:
@@ -54,6 +56,8 @@ def janet(
 
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Other libraries: the authors' code orders n, f; torchrecurrent orders f, n and learns beta.
 
     Reference: J. van der Westhuizen and J. Lasenby, *The unreasonable effectiveness of the forget gate*,
     arXiv 1804.04849.

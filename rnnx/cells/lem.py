@@ -22,7 +22,7 @@ from rnnx.cells._kernels import (
 
 
 class LEMCarry(NamedTuple):
-    """The state of a LEM: the output `y` and the slower `z` beside it, each `[batch, H]` (in a cell: `(H,)`)."""
+    """The state of a LEM: the output `y` and the memory `z` that it reads, each `[batch, H]` (in a cell: `(H,)`)."""
 
     y: jax.Array
     z: jax.Array
@@ -48,7 +48,7 @@ def lem(
 
     Args:
         width: H, the number of units of each equation.
-        dt: :math:`\Delta t`, the longest time step.
+        dt: :math:`\Delta t`, the longest time step; 1 by default in the authors' code.
         kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
         recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
             shrinks the state that it reads (Saxe et al. 2014).
@@ -62,6 +62,9 @@ def lem(
 
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+
+    Other libraries: the authors' code orders 2, 1, then the parts of x for y, z, and has a kernel of its own for
+    what reads z. (torchrecurrent 0.2.5 lets y read the z of the step before, which is another model.)
 
     Reference: T. K. Rusch et al., *Long expressive memory for sequence modeling*, ICLR 2022, arXiv 2110.04744.
 

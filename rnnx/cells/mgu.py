@@ -1,4 +1,4 @@
-"""The minimal gated unit."""
+"""The minimal gated unit, as it was published and as Flax has it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rnnx.cells._kernels import (
 def mgu(
     width: int,
     *,
+    reset_after: bool = False,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
@@ -33,27 +34,36 @@ def mgu(
 
     .. math::
         f &= \sigma(W_f x_t + R_f h_{t-1} + b_f) \\
-        n &= \tanh(W_n x_t + R_n (f \odot h_{t-1}) + b_n) \\
-        h_t &= (1 - f) \odot h_{t-1} + f \odot n, \qquad y_t = h_t
+        n &= \tanh(W_n x_t + b_n + R_n (f \odot h_{t-1})), \quad
+        h_t = (1 - f) \odot h_{t-1} + f \odot n \qquad\text{(reset before)} \\
+        n &= \tanh(W_n x_t + b_n + f \odot (R_n h_{t-1} + b'_n)), \quad
+        h_t = f \odot h_{t-1} + (1 - f) \odot n \qquad\text{(reset after)} \\
+        y_t &= h_t
 
     Args:
         width: H, the number of units.
+        reset_after: False as published: a small f keeps the state, and hides it from n. True as in Flax's `MGUCell`:
+            f resets after the recurrent product (with a bias of its own), and it is a large f which keeps the
+            state. Neither can be converted into the other.
         kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
         recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
             shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`, before `forget_bias` is added.
-        forget_bias: added to the f part of `bias` when it is initialised. As f lets in what is new, with 1 the
-            unit begins nearer to a simple recurrent network than to one that holds its state.
+        bias_init: of `bias`, before `forget_bias` is added, and of `recurrent_bias`.
+        forget_bias: added to the f part of `bias` when it is initialised. With 1, as in Flax, n reads most of the
+            state from the start. As f lets in what is new, the published form then begins nearer to a simple
+            recurrent network than to one that holds its state; with `reset_after` it holds.
         param_dtype: of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order f, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
-        `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+        `bias` (2H,), and b'_n as `recurrent_bias` (H,) when `reset_after`. One step takes x `(D,)` and the carry h
+        `(H,)`, zero at first, and gives y `(H,)`.
 
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
-    Other libraries: Flax's `MGUCell` resets after the product and exchanges the roles of f and 1 - f.
+    Other libraries: Flax's `MGUCell` is the form with `reset_after`; memax, brainstate and torchrecurrent have the
+    other.
 
     Reference: G.-B. Zhou et al., *Minimal gated unit for recurrent neural networks*, International Journal
     of Automation and Computing 13 (2016), arXiv 1603.09420.
@@ -70,12 +80,27 @@ def mgu(
     check_width(width, "mgu")
 
     inits = kernel_init, recurrent_kernel_init, bias_init
-    init = gated_init("mgu", width, 2, *inits, param_dtype, added_bias=forget_bias)
+    init_gates = gated_init("mgu", width, 2, *inits, param_dtype, added_bias=forget_bias)
+
+    def init(key: Key, x: PyTree) -> Params:
+        k_gates, k_candidate = jax.random.split(key)
+        params = init_gates(k_gates, x)
+        if reset_after:
+            params["recurrent_bias"] = bias_init(k_candidate, (width,), param_dtype)
+        return params
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros((width,), w["bias"].dtype)
 
-    def step(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x_f, x_n = jnp.split(x, 2, axis=-1)
+        h_f, h_n = jnp.split(dot(h, w["recurrent_kernel"], x.dtype), 2, axis=-1)
+        f = sigmoid(x_f + h_f)
+        n = jnp.tanh(x_n + f * (h_n + w["recurrent_bias"].astype(x.dtype)))
+        h = f * h + (1 - f) * n
+        return h, h
+
+    def step_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_f, x_n = jnp.split(x, 2, axis=-1)
         kernel_f, kernel_n = jnp.split(w["recurrent_kernel"], 2, axis=-1)
         f = sigmoid(x_f + dot(h, kernel_f, x.dtype))
@@ -83,4 +108,4 @@ def mgu(
         h = (1 - f) * h + f * n
         return h, h
 
-    return cell(init, initial_carry, step, project=affine)
+    return cell(init, initial_carry, step_after if reset_after else step_before, project=affine)

@@ -46,7 +46,7 @@ def orthogonal(
         width: H, the number of units.
         kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
         skew_init: of `skew`. By default Q begins as rotations of pairs of units by angles uniform in
-            :math:`[0, \pi/2]`, so that it has memories of many periods (Helfrich et al. 2018).
+            :math:`[0, \pi/2]`, as in the authors' code, so that it has memories of many periods.
         bias_init: of `bias`. At zero modrelu is the identity, and the network linear.
         param_dtype: of all params, and so of the carry.
 
@@ -58,7 +58,8 @@ def orthogonal(
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
     Other forms: the paper multiplies Q by a fixed diagonal of signs, to reach matrices with eigenvalue -1;
-    M. Lezcano-Casado and D. Martinez-Rubio (ICML 2019) take the matrix exponential for the Cayley map.
+    M. Lezcano-Casado and D. Martinez-Rubio (ICML 2019) take the matrix exponential for the Cayley map. torch's
+    parametrization writes the Cayley map as :math:`(I - A'/2)^{-1} (I + A'/2)`, so :math:`A' = -2A`.
 
     Reference: K. Helfrich, D. Willmott and Q. Ye, *Orthogonal recurrent neural networks with scaled Cayley
     transform*, ICML 2018, arXiv 1707.09520.

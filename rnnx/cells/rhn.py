@@ -47,7 +47,8 @@ def rhn(
             shrinks the state that it reads (Saxe et al. 2014).
         bias_init: of `bias`, before `transform_bias` is added.
         transform_bias: added to the g parts of `bias` when they are initialised. Negative: at first most of
-            the state is handed on, through all the layers of all the steps.
+            the state is handed on, through all the layers of all the steps. (The authors take -2 for words, -4 for
+            characters.)
         param_dtype: of all params, and so of the carry.
 
     Returns:

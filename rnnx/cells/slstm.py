@@ -51,7 +51,7 @@ def slstm(
         h_t &= \sigma(o) \odot c_t / n_t, \qquad y_t = h_t
 
     R is block-diagonal: units read only the state of their own head. The stabiliser m changes no output: it
-    cancels in c / n, and keeps both in range.
+    cancels in c / n, and keeps both in range. Before anything is remembered, at n = 0, it is i alone.
 
     Args:
         width: H, the number of units.
@@ -61,7 +61,8 @@ def slstm(
             nor shrinks the state that it reads (Saxe et al. 2014).
         bias_init: of `bias`, before `forget_bias` is added.
         forget_bias: added to the f part of `bias` when it is initialised: at first the memory forgets little,
-            which the input gate, unbounded, can always outweigh.
+            which the input gate, unbounded, can always outweigh. (The authors spread it over each head's units,
+            from 5 down to -7 or from 3 up to 6, and start R at zero.)
         param_dtype: of all params, and so of the carry.
 
     Returns:
@@ -73,7 +74,8 @@ def slstm(
         ValueError: for a width below 1, a number of heads that does not divide it, or (in `init`) inputs which
             are not floating features.
 
-    Other forms: the paper allows f to be exponential too; this is its sigmoid form.
+    Other forms: f may be exponential too; this is the sigmoid form, which the authors' package xlstm has. There R
+    is transposed, (heads, 4H/heads, H/heads), and a convolution before and a norm after belong to the layer.
 
     Reference: M. Beck et al., *xLSTM: extended long short-term memory*, NeurIPS 2024, arXiv 2405.04517.
 

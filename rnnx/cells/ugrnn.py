@@ -53,6 +53,8 @@ def ugrnn(
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
+    Other libraries: TensorFlow's `UGRNNCell` adds the 1 to g at run time; torchrecurrent orders n, g.
+
     Reference: J. Collins, J. Sohl-Dickstein and D. Sussillo, *Capacity and trainability in recurrent neural
     networks*, ICLR 2017, arXiv 1611.09913.
 

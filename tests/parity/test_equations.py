@@ -41,6 +41,14 @@ def mgu(p, h, x):
     return h, h
 
 
+def mgu_reset_after(p, h, x):
+    (w_f, r_f, b_f), (w_n, r_n, b_n) = gates(p, 2)
+    f = sigmoid(x @ w_f + h @ r_f + b_f)
+    n = np.tanh(x @ w_n + b_n + f * (h @ r_n + p["recurrent_bias"]))
+    h = (1 - f) * n + f * h
+    return h, h
+
+
 def ugrnn(p, h, x):
     (w_g, r_g, b_g), (w_n, r_n, b_n) = gates(p, 2)
     g = sigmoid(x @ w_g + h @ r_g + b_g)
@@ -119,6 +127,7 @@ double = {"param_dtype": jnp.float64}
 EQUATIONS = [
     (gru_reset_before, rnnx.gru(WIDTH, reset_after=False, **double), 1),
     (mgu, rnnx.mgu(WIDTH, **double), 1),
+    (mgu_reset_after, rnnx.mgu(WIDTH, reset_after=True, **double), 1),
     (ugrnn, rnnx.ugrnn(WIDTH, **double), 1),
     (janet, rnnx.janet(WIDTH, **double), 1),
     (indrnn, rnnx.indrnn(WIDTH, **double), 1),
