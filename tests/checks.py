@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,18 +27,28 @@ def assert_close(a: Any, b: Any, tolerance: float = 2e-5) -> None:
         assert error <= tolerance * max(scale, 1e-6), f"{where}: off by {error} where the largest is {scale}"
 
 
+def weights_of(tree: Any, seed: int = 7) -> Any:
+    """A random weight for each number of each floating leaf: the cotangent of `weighted_sum`."""
+    random = np.random.default_rng(seed)
+
+    def weights(x: Any) -> np.ndarray:
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            return random.normal(size=x.shape).astype(x.dtype)
+        return np.zeros(x.shape, jax.dtypes.float0)
+
+    return jax.tree.map(weights, tree)
+
+
 def weighted_sum(tree: Any, seed: int = 7) -> jax.Array:
     """A scalar to which every number of every floating leaf contributes with a weight of its own."""
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
-    keys = jax.random.split(jax.random.key(seed), len(leaves) or 1)
-    return sum(((x * jax.random.normal(k, x.shape)).sum() for x, k in zip(leaves, keys)), jnp.zeros(()))
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(weights_of(tree, seed)))
+    return sum(((x * w).sum() for x, w in pairs if w.dtype != jax.dtypes.float0), jnp.zeros(()))
 
 
-def shaken(params: Any, seed: int = 3) -> Any:
-    """Params with noise on every leaf, so that no bias is zero."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves) or 1)
-    return jax.tree.unflatten(structure, [p + 0.3 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys)])
+def shaken(tree: Any, seed: int = 3) -> Any:
+    """The same with noise on every leaf, so that no bias is zero."""
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: jnp.asarray(p + 0.3 * random.normal(size=p.shape).astype(p.dtype)), tree)
 
 
 def spoiled(xs: Any, lengths: Any, value: float) -> Any:
@@ -56,51 +66,117 @@ def spoiled(xs: Any, lengths: Any, value: float) -> Any:
     return jax.tree.map(spoil, xs)
 
 
-def _pieces(length: int, resets: np.ndarray) -> list[tuple[int, int]]:
-    """The segments `[start, end)` into which resets cut the valid part of a row."""
-    starts = sorted({0, *(int(t) for t in np.flatnonzero(resets[:length]))}) if length else []
-    return list(zip(starts, [*starts[1:], length]))
+class Piece(NamedTuple):
+    """Steps `[start, end)` of one row that are run at once, and whether the initial carry is put in before them."""
+
+    row: int
+    start: int
+    end: int
+    fresh: bool
 
 
-def run_in_pieces(layer: rnnx.Layer, params: Any, carry: Any, xs: Any, lengths: Any, resets: Any) -> tuple[Any, Any]:
-    """What `layer.apply` must equal: every segment of every row run alone, without lengths or resets.
+class ByPieces:
+    """A layer run the plain way, and its gradient by hand: what `apply` with lengths and resets must equal.
 
-    `lengths` and `resets` are concrete NumPy arrays. The carry returned is the one after the segment that is
-    walked last: in a forward layer the rightmost, in a backward one the leftmost, in a BiCarry one of each.
+    Every row is run alone and step after step, each step a call of its own without lengths or resets; from right to
+    left in a backward layer. Where both directions are read, the segments between resets take the place of the steps.
+    Lengths and resets are concrete NumPy arrays.
     """
-    batch = jax.tree.leaves(xs)[0].shape[0]
-    backward = layer.spec.directions == {"backward"}
-    carry = carry if layer.spec.chunkable else layer.initial_carry(params, xs, None)
-    rows = []
-    for b in range(batch):
-        row = jax.tree.map(lambda x, b=b: x[b : b + 1], xs)
-        first = jax.tree.map(lambda c, b=b: c[b : b + 1], carry)
-        rows.append(_row(layer, params, first, row, int(lengths[b]), resets[b], backward))
-    carries, ys = zip(*rows)
-    return tuple(jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for trees in (carries, ys))
+
+    def __init__(self, layer: rnnx.Layer) -> None:
+        def backward(params: Any, carry: Any, floats: Any, rest: Any, cotangent: Any) -> Any:
+            pulled = jax.vjp(lambda p, c, f: layer.apply(p, c, joined(f, rest)), params, carry, floats)[1]
+            return pulled(cotangent)
+
+        def fresh(params: Any, xs: Any) -> Any:
+            return layer.initial_carry(params, xs, None)
+
+        def fresh_backward(params: Any, xs: Any, cotangent: Any) -> Any:
+            return jax.vjp(lambda p: fresh(p, xs), params)[1](cotangent)[0]
+
+        self.layer = layer
+        self.forward, self.backward = jax.jit(layer.apply), jax.jit(backward)
+        self.fresh, self.fresh_backward = jax.jit(fresh), jax.jit(fresh_backward)
+
+    def pieces(self, row: int, length: int, resets: np.ndarray) -> list[Piece]:
+        """In the order in which they are walked."""
+        borders = {int(t) for t in np.flatnonzero(resets[:length])}
+        if not self.layer.spec.chunkable:
+            starts = sorted({0, *borders}) if length else []
+            return [Piece(row, start, end, True) for start, end in zip(starts, [*starts[1:], length])]
+        steps = range(length)
+        if self.layer.spec.directions == {"backward"}:
+            return [Piece(row, t, t + 1, t + 1 in borders) for t in reversed(steps)]
+        return [Piece(row, t, t + 1, t in borders) for t in steps]
+
+    def run(self, params: Any, carry: Any, xs: Any, lengths: Any, resets: Any, cotangent: Any = None) -> Any:
+        """`(carry, ys)`; and, given the cotangent of that, the gradients by params, carry and the leaves of xs."""
+        # In NumPy: JAX would compile every slice for itself.
+        carry, xs, cotangent = jax.tree.map(np.asarray, (carry, xs, cotangent))
+        batch, time = jax.tree.leaves(xs)[0].shape[:2]
+        first = jax.tree.map(lambda x: x[:1, :1], xs)
+        fresh = self.fresh(params, first)
+        like = jax.eval_shape(self.forward, params, fresh, first)[1]
+        ys = jax.tree.map(lambda s: np.zeros((batch, time, *s.shape[2:]), s.dtype), like)
+        tape, carries = [], []
+        for row in range(batch):
+            state = at_row(carry, row)
+            walked = self.pieces(row, int(lengths[row]), resets[row])
+            states = []
+            for piece in walked:
+                state = fresh if piece.fresh else state
+                part = jax.tree.map(lambda x, p=piece: x[p.row : p.row + 1, p.start : p.end], xs)
+                before, (state, out) = state, jax.tree.map(np.asarray, self.forward(params, state, part))
+                jax.tree.map(lambda y, o, p=piece: y.__setitem__((p.row, slice(p.start, p.end)), o[0]), ys, out)
+                tape.append((piece, before, part))
+                states.append(state)
+            if isinstance(state, rnnx.BiCarry) and states:
+                state = rnnx.BiCarry(states[-1].forward, states[0].backward)
+            carries.append(state)
+        result = stacked(carries), ys
+        return result if cotangent is None else (result, self._gradient(params, carry, xs, tape, *cotangent))
+
+    def _gradient(self, params: Any, carry: Any, xs: Any, tape: Any, by_carry: Any, by_ys: Any) -> Any:
+        floats, _ = split(xs)
+        by_xs = [np.zeros(x.shape, x.dtype) for x in floats]
+        by_params = jax.tree.map(np.zeros_like, params)
+        rows = [at_row(by_carry, row) for row in range(jax.tree.leaves(xs)[0].shape[0])]
+        for piece, before, part in reversed(tape):
+            out = jax.tree.map(lambda y, p=piece: y[p.row : p.row + 1, p.start : p.end], by_ys)
+            last = rows[piece.row]
+            if not self.layer.spec.chunkable:
+                last = jax.tree.map(np.zeros_like, last)
+            by_p, by_c, by_x = self.backward(params, before, *split(part), (last, out))
+            for whole, x in zip(by_xs, by_x, strict=True):
+                whole[piece.row, piece.start : piece.end] = x[0]
+            if piece.fresh:
+                by_p = jax.tree.map(np.add, by_p, self.fresh_backward(params, part, by_c))
+                by_c = jax.tree.map(np.zeros_like, by_c)
+            by_params = jax.tree.map(np.add, by_params, by_p)
+            rows[piece.row] = by_c
+        return by_params, stacked(rows), by_xs
 
 
-def _row(
-    layer: rnnx.Layer, params: Any, carry: Any, xs: Any, length: int, resets: np.ndarray, backward: bool
-) -> tuple[Any, Any]:
-    time = jax.tree.leaves(xs)[0].shape[1]
-    fresh = layer.initial_carry(params, xs, None)
-    results = {}
-    pieces = _pieces(length, resets)
-    for start, end in reversed(pieces) if backward else pieces:
-        walked_first = end == length if backward else start == 0 and not resets[0]
-        piece = jax.tree.map(lambda x, s=start, e=end: x[:, s:e], xs)
-        results[start] = layer.apply(params, carry if walked_first else fresh, piece)
-    outputs = [results[start][1] for start, _ in pieces]
-    like = jax.eval_shape(lambda: layer.apply(params, fresh, xs)[1])
-    pad = jax.tree.map(lambda s: jnp.zeros((1, time - length, *s.shape[2:]), s.dtype), like)
-    ys = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *outputs, pad)
-    if pieces:
-        leftmost, rightmost = results[pieces[0][0]][0], results[pieces[-1][0]][0]
-        carry = leftmost if backward else rightmost
-        if isinstance(carry, rnnx.BiCarry):
-            carry = rnnx.BiCarry(rightmost.forward, leftmost.backward)
-    return carry, ys
+def split(xs: Any) -> tuple[list[Any], Any]:
+    """The floating leaves, and the rest with None in their places."""
+    leaves, structure = jax.tree.flatten(xs)
+    is_float = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
+    rest = jax.tree.unflatten(structure, [None if f else x for x, f in zip(leaves, is_float)])
+    return [x for x, f in zip(leaves, is_float) if f], rest
+
+
+def joined(floats: list[Any], rest: Any) -> Any:
+    """What `split` took apart."""
+    given = iter(floats)
+    return jax.tree.map(lambda x: next(given) if x is None else x, rest, is_leaf=lambda x: x is None)
+
+
+def at_row(tree: Any, row: int) -> Any:
+    return jax.tree.map(lambda a: a[row : row + 1], tree)
+
+
+def stacked(rows: list[Any]) -> Any:
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
 
 
 def all_layers(layer: rnnx.Layer) -> Iterator[rnnx.Layer]:

@@ -26,6 +26,8 @@ class Case(NamedTuple):
     inputs: Callable[[jax.Array, int, int], Any] = lambda key, batch, time: jax.random.normal(
         key, (batch, time, FEATURES)
     )
+    smooth: bool = True  # whether its derivatives are those of its values: a spike's are not
+    noisy: bool = False  # whether a key changes what it gives, though no dropout layer is in it
 
 
 def tokens(key: jax.Array, batch: int, time: int) -> jax.Array:
@@ -116,9 +118,24 @@ CASES = [
     Case("rhn", lambda: rnnx.rhn(4), ("rhn", "cells.rhn")),
     Case("ugrnn", lambda: rnnx.ugrnn(4), ("ugrnn", "cells.ugrnn")),
     Case("slstm", lambda: rnnx.slstm(4, heads=2), ("slstm", "cells.slstm")),
+    Case("causal_conv", lambda: rnnx.causal_conv(3), ("causal_conv", "cells.causal_conv")),
+    Case("window", lambda: rnnx.window(3), ("window", "cells.window")),
+    Case("delta_net", lambda: rnnx.delta_net(4, heads=2), ("delta_net", "cells.delta_net")),
+    Case("gated_delta_net", lambda: rnnx.gated_delta_net(4, heads=2), ("gated_delta_net", "cells.gated_delta_net")),
+    Case("gla", lambda: rnnx.gla(4, heads=2, key_width=6), ("gla", "cells.gla")),
+    Case("lru", lambda: rnnx.lru(3, state=4), ("lru", "cells.lru")),
+    Case("min_gru", lambda: rnnx.min_gru(4), ("min_gru", "cells.min_gru")),
+    Case("min_lstm", lambda: rnnx.min_lstm(4), ("min_lstm", "cells.min_lstm")),
+    Case("mlstm", lambda: rnnx.mlstm(4, heads=2), ("mlstm", "cells.mlstm")),
+    Case("qrnn", lambda: rnnx.stack(rnnx.window(2), rnnx.qrnn(4, input_gate=True)), ("qrnn", "cells.qrnn")),
+    Case("rg_lru", lambda: rnnx.rg_lru(3), ("rg_lru", "cells.rg_lru")),
+    Case("s4d", lambda: rnnx.s4d(3, state=4), ("s4d", "cells.s4d")),
+    Case("s5", lambda: rnnx.s5(3, state=8, blocks=2), ("s5", "cells.s5")),
+    Case("s6", lambda: rnnx.s6(3, state=4), ("s6", "cells.s6")),
+    Case("sru", lambda: rnnx.sru(4), ("sru", "cells.sru")),
     Case("own cell", lambda: rnnx.scan(decay()), ("cell",), irregular),
     Case("partial cell", lambda: rnnx.scan(drained(4)), ()),
-    Case("as_cell", lambda: rnnx.scan(rnnx.as_cell(gated_sum(4))), ("as_cell",)),
+    Case("as_cell", lambda: rnnx.scan(rnnx.as_cell(gated_sum(4))), ("as_cell", "associative_cell")),
     Case("scan unroll", lambda: rnnx.scan(rnnx.cells.lstm(4), unroll=3), ()),
     Case("scan checkpoint_every", lambda: rnnx.scan(rnnx.cells.gru(4), checkpoint_every=3, unroll=2), ()),
     Case("pointwise", lambda: rnnx.pointwise(nn.Dense(4)), ("pointwise",)),
