@@ -2,7 +2,12 @@
 
 from rnnx import cells
 from rnnx.base import AssociativeCell, Cell, Layer, Spec, as_cell, associative_cell, cell, factory
-from rnnx.combinators import BiCarry, bidirectional, dropout, parallel, repeat, residual, reverse, stack
+from rnnx.batching import bucket, pad, unpad
+from rnnx.cells.around import expose_carry, learned_carry, recurrent_dropout, weight_drop, zoneout
+from rnnx.combinators.branching import heads, parallel
+from rnnx.combinators.directions import BiCarry, bidirectional, reverse
+from rnnx.combinators.noise import dropout, locked_dropout
+from rnnx.combinators.stacking import repeat, residual, skip_stack, stack
 from rnnx.evaluators.scan import scan
 from rnnx.generation import generate, sampler
 from rnnx.layers import (
@@ -34,6 +39,7 @@ from rnnx.layers import (
     ugrnn,
     window,
 )
+from rnnx.packing import Packed, pack, unpack, unpack_padded, unroll_packed
 from rnnx.pointwise import pointwise
 from rnnx.summarizing import summary
 from rnnx.unrolling import unroll
@@ -43,10 +49,12 @@ __all__ = [
     "BiCarry",
     "Cell",
     "Layer",
+    "Packed",
     "Spec",
     "as_cell",
     "associative_cell",
     "bidirectional",
+    "bucket",
     "causal_conv",
     "cell",
     "cells",
@@ -54,14 +62,18 @@ __all__ = [
     "delta_net",
     "dropout",
     "elman",
+    "expose_carry",
     "factory",
     "gated_delta_net",
     "generate",
     "gla",
     "gru",
+    "heads",
     "indrnn",
     "janet",
+    "learned_carry",
     "lem",
+    "locked_dropout",
     "lru",
     "lstm",
     "mgu",
@@ -69,9 +81,12 @@ __all__ = [
     "min_lstm",
     "mlstm",
     "orthogonal",
+    "pack",
+    "pad",
     "parallel",
     "pointwise",
     "qrnn",
+    "recurrent_dropout",
     "repeat",
     "residual",
     "reverse",
@@ -82,11 +97,18 @@ __all__ = [
     "s6",
     "sampler",
     "scan",
+    "skip_stack",
     "slstm",
     "sru",
     "stack",
     "summary",
     "ugrnn",
+    "unpack",
+    "unpack_padded",
+    "unpad",
     "unroll",
+    "unroll_packed",
+    "weight_drop",
     "window",
+    "zoneout",
 ]

@@ -175,7 +175,8 @@ class Layer(NamedTuple):
             function that JAX can trace: `unroll` asks it for the shapes of the params.
         initial_carry: `(params, xs, key) -> carry`, every leaf `[batch, ...]`.
         apply: `(params, carry, xs, *, lengths, resets, key) -> (carry, ys)`, with `lengths` `[batch]` integers
-            between 0 and the number of steps and `resets` `[batch, time]` booleans, or None.
+            between 0 and the number of steps and `resets` `[batch, time]` booleans, or None. (From `unroll_packed`
+            `resets` come as `rnnx.sequences.Segments`, with which the final carries are those of `n` sequences.)
         spec: what it is made of.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,16 +129,45 @@ def flip(xs: PyTree, lengths: jax.Array | None) -> PyTree:
     return jax.tree.map(lambda x: jax.vmap(row)(x, source), xs)
 
 
-def flip_resets(resets: jax.Array | None, lengths: jax.Array | None) -> jax.Array | None:
+class Segments(NamedTuple):
+    """In place of plain `resets`, where the final carry of each of several sequences in a row is wanted.
+
+    `rnnx.unroll_packed` passes it as `resets` to `Layer.apply`. A layer that only hands `resets` on need not know of
+    it; one that turns around uses `flip_resets`; one that keeps a carry resets at `resets` and returns, in place of
+    the rows' final carries, those after the steps `(row, last)`: leaves `[n, ...]` instead of `[batch, ...]`. So for
+    `n` sequences every carry has them on its first axis, in the order in which they were given.
+
+    Attributes:
+        resets: `[batch, time]` booleans, as ever.
+        row: `[n]`, the row in which each sequence lies.
+        first, last: `[n]`, the steps between which it lies, both included, in the direction of walking.
+    """
+
+    resets: jax.Array
+    row: jax.Array
+    first: jax.Array
+    last: jax.Array
+
+    def carries(self, after: PyTree) -> PyTree:
+        """The final carry `[n, ...]` of each sequence, from the carries after every step, `[time, batch, ...]`."""
+        return jax.tree.map(lambda a: a[self.last, self.row], after)
+
+
+def flip_resets(resets: jax.Array | Segments | None, lengths: jax.Array | None) -> jax.Array | Segments | None:
     """The resets of the flipped sequences: the border between t - 1 and t is crossed before step L - t.
 
     A border before the first step is behind the last one when walked backwards: it separates nothing here.
     """
     if resets is None:
         return None
-    _, time = resets.shape
+    borders = resets.resets if isinstance(resets, Segments) else resets
+    _, time = borders.shape
     t = jnp.arange(time)[None]
     length = jnp.asarray(time if lengths is None else lengths).reshape(-1, 1)
     source = jnp.where((t >= 1) & (t < length), length - t, 0)
-    source = jnp.broadcast_to(source, resets.shape)
-    return jax.vmap(lambda row, i: row[i])(resets, source) & (source > 0)
+    source = jnp.broadcast_to(source, borders.shape)
+    flipped = jax.vmap(lambda row, i: row[i])(borders, source) & (source > 0)
+    if not isinstance(resets, Segments):
+        return flipped
+    end = jnp.broadcast_to(length, (borders.shape[0], 1))[resets.row, 0] - 1
+    return Segments(flipped, resets.row, end - resets.last, end - resets.first)

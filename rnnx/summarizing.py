@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 
 from rnnx.base import Layer, PyTree
-from rnnx.combinators import output_struct
+from rnnx.combinators._children import output_struct
 from rnnx.pointwise import as_layer
 
 

@@ -20,6 +20,8 @@ ORDER = [
     "pointwise",
     "combinators",
     "unrolling",
+    "batching",
+    "packing",
     "generation",
     "summarizing",
 ]

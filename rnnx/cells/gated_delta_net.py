@@ -46,9 +46,9 @@ def gated_delta_net(
     r"""Gated DeltaNet: the delta rule on a matrix of associations that decays at a rate which the input sets.
 
     .. math::
-        q, k, v, r, \beta, \delta &= W x_t, \qquad q, k \leftarrow \mathrm{unit}(\mathrm{silu}(\cdot)), \quad v \leftarrow
-        \mathrm{silu}(v), \quad \beta \leftarrow \sigma(\beta) \\
-        \alpha &= \exp(-e^a\, \mathrm{softplus}(\delta + b)) \\
+        q, k, v, r, \beta, \delta &= W x_t \\
+        q, k &\leftarrow \mathrm{unit}(\mathrm{silu}(\cdot)), \qquad v \leftarrow \mathrm{silu}(v) \\
+        \beta &\leftarrow \sigma(\beta), \qquad \alpha = \exp(-e^a\, \mathrm{softplus}(\delta + b)) \\
         S_t &= \alpha (I - \beta k k^\top) S_{t-1} + \beta k v^\top \\
         y_t &= W_o (\mathrm{rmsnorm}(S_t^\top q / \sqrt{K}) \odot \mathrm{silu}(r))
 
@@ -69,8 +69,8 @@ def gated_delta_net(
         q, k, v, r, \beta, \delta; `log_rate` (a) and `step_bias` (b), (heads,); `norm_scale` (V/heads,), ones;
         `output_kernel` (V, H). As in Mamba-2 and the authors' code, e^a is uniform in (0, 16) at first, and softplus(b)
         lies between 0.001 and 0.1, evenly spread in its logarithm. One step takes x `(D,)` and the carry S `(heads,
-        K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector; matrices (K, K)
-        arise only where steps are combined. The state is computed in float32 or more.
+        K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector; matrices
+        (K, K) arise only where steps are combined. The state is computed in float32 or more.
 
     Raises:
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for

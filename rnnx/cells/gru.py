@@ -97,7 +97,7 @@ def gru(
 
     def step_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_rz, x_n = jnp.split(x, [2 * width], axis=-1)
-        kernel_rz, kernel_n = jnp.split(w["recurrent_kernel"], [2 * width], axis=-1)
+        kernel_rz, kernel_n = w["recurrent_kernel"][:, : 2 * width], w["recurrent_kernel"][:, 2 * width :]
         r, z = jnp.split(sigmoid(x_rz + dot(h, kernel_rz, x.dtype)), 2, axis=-1)
         n = jnp.tanh(x_n + dot(r * h, kernel_n, x.dtype))
         h = (1 - z) * n + z * h

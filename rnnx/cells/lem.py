@@ -88,7 +88,7 @@ def lem(
 
     def step(w: Params, carry: LEMCarry, x: jax.Array) -> tuple[LEMCarry, jax.Array]:
         y, z = carry
-        reads_y, reads_z = jnp.split(w["recurrent_kernel"], [3 * width], axis=-1)
+        reads_y, reads_z = w["recurrent_kernel"][:, : 3 * width], w["recurrent_kernel"][:, 3 * width :]
         x_gates, x_y = jnp.split(x, [3 * width], axis=-1)
         s, s_bar, n = jnp.split(x_gates + dot(y, reads_y, x.dtype), 3, axis=-1)
         a, a_bar = dt * sigmoid(s), dt * sigmoid(s_bar)

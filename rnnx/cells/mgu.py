@@ -102,7 +102,7 @@ def mgu(
 
     def step_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_f, x_n = jnp.split(x, 2, axis=-1)
-        kernel_f, kernel_n = jnp.split(w["recurrent_kernel"], 2, axis=-1)
+        kernel_f, kernel_n = w["recurrent_kernel"][:, :width], w["recurrent_kernel"][:, width:]
         f = sigmoid(x_f + dot(h, kernel_f, x.dtype))
         n = jnp.tanh(x_n + dot(f * h, kernel_n, x.dtype))
         h = (1 - f) * h + f * n

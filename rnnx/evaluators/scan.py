@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights
 from rnnx.sequences import (
+    Segments,
     batch_and_time,
     borrow_rows,
     cast_floats,
@@ -83,9 +84,10 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         xs: PyTree,
         *,
         lengths: jax.Array | None = None,
-        resets: jax.Array | None = None,
+        resets: jax.Array | Segments | None = None,
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
+        segments, resets = (resets, resets.resets) if isinstance(resets, Segments) else (None, resets)
         batch, time = batch_and_time(xs)
         prepare_key, fresh_key, project_key = split_key(key, 3)
         weights = cell.prepare(params, prepare_key)
@@ -102,7 +104,7 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
                 start = select(resets[:, :1].any(axis=1), fresh, start)
             start = borrow_rows(start, lengths)
 
-        def body(carry: Carry, inputs: tuple[Any, ...]) -> tuple[Carry, PyTree]:
+        def body(carry: Carry, inputs: tuple[Any, ...]) -> tuple[Carry, tuple[PyTree, Carry | None]]:
             x, reset, is_valid, step_key = inputs
             if reset is not None:
                 carry = select(reset, fresh, carry)
@@ -116,11 +118,13 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
             if is_valid is not None:
                 after = select(is_valid, after, carry)
                 y = select(is_valid, y, jax.tree.map(jnp.zeros_like, y))
-            return after, y
+            return after, (y, None if segments is None else after)
 
         time_major = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, resets, valid))
         keys = None if project_key is None else jax.random.split(project_key, time)
-        carry, ys = _scan(body, carry, (*time_major, keys), time, unroll, checkpoint_every)
+        carry, (ys, carries) = _scan(body, carry, (*time_major, keys), time, unroll, checkpoint_every)
+        if segments is not None:
+            carry = segments.carries(carries)
         return carry, jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys)
 
     options = {"unroll": unroll} if unroll != 1 else {}

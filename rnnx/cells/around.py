@@ -1,0 +1,352 @@
+"""Cells made of cells: a learned start, noise in the state or the weights, the state as an output.
+
+What takes any cell returns the type that it takes: an AssociativeCell stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
+from rnnx.sequences import split_key
+
+AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
+
+
+def _replaced(inner: AnyCell, option: str, value: Any, functions: dict[str, Callable[..., Any]]) -> AnyCell:
+    """`inner` with other functions, of those that its type has."""
+    spec = inner.spec._replace(options={**inner.spec.options, option: value})
+    return inner._replace(spec=spec, **{name: f for name, f in functions.items() if name in inner._fields})
+
+
+def learned_carry(inner: AnyCell) -> AnyCell:
+    """Makes the initial carry a parameter: what every sequence begins with, and goes back to at a reset.
+
+    Args:
+        inner: a Cell or AssociativeCell whose carry is made of floating numbers.
+
+    Returns:
+        The same type. Params `{"cell": ..., "initial_carry": ...}`, the latter a dict by the names of the carry's
+        fields (a bare array where the carry is one), beginning with the inner cell's own initial carry.
+
+    Raises:
+        TypeError: in `init`, when the carry holds something else than floating numbers. Noise that is kept in the
+            carry (`recurrent_dropout`) goes around this, not into it.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.scan(rnnx.learned_carry(rnnx.cells.lstm(4)))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> params = layer.init(jax.random.key(0), xs)
+        >>> sorted(params["initial_carry"])
+        ['c', 'h']
+    """
+
+    def init(key: Key, x: PyTree) -> Params:
+        params = inner.init(key, x)
+        carry = inner.initial_carry(inner.prepare(params, None), x, None)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise TypeError(
+                    f"learned_carry: {jax.tree_util.keystr(path)} in the carry of {inner.spec.name} is {leaf.dtype}, "
+                    "but only floating numbers can be learned"
+                )
+        return {"cell": params, "initial_carry": _by_name(carry)}
+
+    def prepare(params: Params, key: Key | None) -> Weights:
+        return {"cell": inner.prepare(params["cell"], key), "initial_carry": params["initial_carry"]}
+
+    def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Carry:
+        like = jax.eval_shape(lambda cell: inner.initial_carry(cell, x, None), w["cell"])
+        learned = w["initial_carry"]
+        paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
+        leaves = [learned[path] if path else learned for path in paths]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def of_cell(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda w, *arguments: function(w["cell"], *arguments)
+
+    functions = {
+        name: of_cell(f) for name, f in inner._asdict().items() if name in {"project", "lift", "step", "readout"}
+    }
+    functions |= {"init": init, "prepare": prepare, "initial_carry": initial_carry}
+    return _replaced(inner, "learned_carry", True, functions)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _by_name(carry: Carry) -> Params:
+    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(carry)}
+    return leaves[""] if set(leaves) == {""} else leaves
+
+
+class Exposed(NamedTuple):
+    """What a cell gives in `expose_carry`: the carry after the step, and the cell's own output."""
+
+    carry: Carry
+    y: PyTree
+
+
+def expose_carry(inner: AnyCell) -> AnyCell:
+    """Gives the carry after every step along with the output.
+
+    Args:
+        inner: a Cell or AssociativeCell.
+
+    Returns:
+        The same type, with the same params and carry; y becomes `Exposed(carry, y)`. (Like all outputs, these carries
+        come in the dtype of the inputs, and are zero in the pads.)
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.scan(rnnx.expose_carry(rnnx.cells.lstm(4)))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> _, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> ys.carry.c.shape, ys.y.shape
+        ((2, 5, 4), (2, 5, 4))
+    """
+
+    def step(w: Weights, carry: Carry, z: PyTree) -> tuple[Carry, Exposed]:
+        carry, y = inner.step(w, carry, z)
+        return carry, Exposed(carry, y)
+
+    def readout(w: Weights, carry: Carry, z: PyTree) -> Exposed:
+        assert isinstance(inner, AssociativeCell)
+        return Exposed(carry, inner.readout(w, carry, z))
+
+    return _replaced(inner, "expose_carry", True, {"step": step, "readout": readout})
+
+
+def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("recurrent_kernel",)) -> AnyCell:
+    """Sets weights to zero with probability `rate`, once for each application, and scales the rest up.
+
+    Args:
+        inner: a Cell or AssociativeCell.
+        rate: between 0 and 1, below 1. Every weight is drawn by itself; all steps of all sequences share the draw.
+        kernels: which params, by name.
+
+    Returns:
+        The same type, with the same params and carry. Without a key nothing is dropped.
+
+    Raises:
+        ValueError: for a rate outside [0, 1), and (in `init`) for a name that is not among the params.
+
+    References: L. Wan et al., *Regularization of neural networks using DropConnect*, ICML 2013; on recurrent weights:
+    S. Merity, N. Keskar and R. Socher, *Regularizing and optimizing LSTM language models*, arXiv 1708.02182.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.scan(rnnx.weight_drop(rnnx.cells.lstm(4), 0.5))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs, key=jax.random.key(1))
+        >>> ys.shape
+        (2, 5, 4)
+    """
+    _check_rate("weight_drop", rate)
+
+    def init(key: Key, x: PyTree) -> Params:
+        params = inner.init(key, x)
+        for name in kernels:
+            _check_kernel("weight_drop", inner, params, name)
+        return params
+
+    def prepare(params: Params, key: Key | None) -> Weights:
+        k_inner, *keys = split_key(key, 1 + len(kernels))
+        masks = {name: dropout_mask(k, rate, *_shape_and_dtype(params[name])) for name, k in zip(kernels, keys)}
+        return inner.prepare({**params, **{name: params[name] * mask for name, mask in masks.items()}}, k_inner)
+
+    return _replaced(inner, "weight_drop", rate, {"init": init, "prepare": prepare})
+
+
+class MaskedCarry(NamedTuple):
+    """The carry in `recurrent_dropout`: the mask `[batch, H]`, kept for the sequence, and the cell's own carry."""
+
+    mask: jax.Array
+    carry: Carry
+
+
+def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kernel") -> Cell:
+    """Drops units of the state where the recurrent kernel reads them, the same ones at all steps of a sequence.
+
+    The state itself stays whole: in an LSTM or GRU only what the gates and the candidate see of h is masked.
+
+    Args:
+        inner: a Cell that multiplies its state by a recurrent kernel `(H, ...)`.
+        rate: between 0 and 1, below 1. Every unit of every sequence is drawn once; the rest is scaled up.
+        kernel: the name of the kernel among the params.
+
+    Returns:
+        The Cell, with the same params. Its carry is `MaskedCarry(mask, carry)`: the mask is drawn when the sequence
+        begins, is the same in all chunks that the carry is passed on to, and another after a reset. Without a key the
+        mask is all ones.
+
+    Raises:
+        ValueError: for a rate outside [0, 1), and (in `init`) when the kernel is not there or is not a matrix.
+
+    References: Y. Gal and Z. Ghahramani, *A theoretically grounded application of dropout in recurrent neural
+    networks*, NeurIPS 2016, whose masks on the inputs are `rnnx.locked_dropout`. Keras's `recurrent_dropout` is the
+    same in an LSTM; in its GRU the mask falls on the state itself as well.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.scan(rnnx.recurrent_dropout(rnnx.cells.gru(4), 0.25))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs, key=jax.random.key(1))
+        >>> carry.mask.shape, carry.carry.shape
+        ((2, 4), (2, 4))
+    """
+    _check_rate("recurrent_dropout", rate)
+
+    def init(key: Key, x: PyTree) -> Params:
+        params = inner.init(key, x)
+        _check_kernel("recurrent_dropout", inner, params, kernel)
+        if params[kernel].ndim != 2:
+            raise ValueError(
+                f"recurrent_dropout: {kernel} of {inner.spec.name} has shape {params[kernel].shape}, but a matrix is "
+                "wanted, whose rows read one unit each; rnnx.zoneout takes any cell"
+            )
+        return params
+
+    def initial_carry(w: Weights, x: PyTree, key: Key | None) -> MaskedCarry:
+        k_mask, k_inner = split_key(key, 2)
+        mask = dropout_mask(k_mask, rate, w[kernel].shape[:1], w[kernel].dtype)
+        return MaskedCarry(mask, inner.initial_carry(w, x, k_inner))
+
+    def step(w: Weights, carry: MaskedCarry, z: PyTree) -> tuple[MaskedCarry, PyTree]:
+        masked = {**w, kernel: _MaskedKernel(w[kernel], carry.mask)}
+        after, y = inner.step(masked, carry.carry, z)
+        return MaskedCarry(carry.mask, after), y
+
+    return _replaced(inner, "recurrent_dropout", rate, {"init": init, "initial_carry": initial_carry, "step": step})
+
+
+class _MaskedKernel(NamedTuple):
+    """Stands in a cell's weights for a kernel: `h @ kernel` is `(h * mask) @ kernel`."""
+
+    kernel: jax.Array
+    mask: jax.Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.kernel.shape
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.kernel.dtype
+
+    def astype(self, dtype: jnp.dtype) -> _MaskedKernel:
+        return _MaskedKernel(self.kernel.astype(dtype), self.mask.astype(dtype))
+
+    def __getitem__(self, index: Any) -> _MaskedKernel:  # type: ignore[override]
+        rows, columns = index
+        return _MaskedKernel(self.kernel[:, columns], self.mask[rows])
+
+    def __rmatmul__(self, h: jax.Array) -> jax.Array:
+        return (h * self.mask) @ self.kernel
+
+
+class Zoned(NamedTuple):
+    """What `zoneout` projects: the cell's own, and how much of each number of the carry is kept."""
+
+    z: PyTree
+    kept: PyTree
+
+
+def zoneout(inner: Cell, rate: PyTree) -> Cell:
+    r"""Lets numbers of the carry keep their old value, each step anew, with probability `rate`.
+
+    .. math::
+        s_t = d \odot s_{t-1} + (1 - d) \odot \mathrm{step}(s_{t-1}, x_t), \qquad d \sim \mathrm{Bernoulli}(rate)
+
+    for every floating leaf s of the carry. Without a key d is its mean, the rate, as in the paper.
+
+    Args:
+        inner: the Cell.
+        rate: between 0 and 1: one number, or one for each leaf in the shape of the carry: for an LSTM
+            `rnnx.cells.LSTMCarry(h=0.05, c=0.5)`, the paper's values for characters.
+
+    Returns:
+        The Cell, with the same params and carry. Where the cell gives a part of its carry as y (an LSTM gives h),
+        y is that part after zoneout; else it is the cell's own y.
+
+    Raises:
+        ValueError: for a rate outside [0, 1].
+
+    Reference: D. Krueger et al., *Zoneout: regularizing RNNs by randomly preserving hidden activations*, ICLR 2017,
+    arXiv 1606.01305.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.scan(rnnx.zoneout(rnnx.cells.lstm(4), rnnx.cells.LSTMCarry(h=0.05, c=0.5)))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs, key=jax.random.key(1))
+        >>> bool((carry.h == ys[:, -1]).all())
+        True
+    """
+    for one in jax.tree.leaves(rate):
+        if not 0 <= one <= 1:
+            raise ValueError(f"zoneout: the rate is {one}, but it must lie in [0, 1]")
+
+    def project(w: Weights, x: PyTree, key: Key | None) -> Zoned:
+        k_inner, k_kept = split_key(key, 2)
+        steps = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+        like = jax.eval_shape(lambda w: inner.initial_carry(w, steps, None), w)
+        leaves, structure = jax.tree.flatten(like)
+        rates = jax.tree.leaves(jax.tree.broadcast(rate, like))
+
+        def kept(k: Key | None, rate: float, leaf: Any) -> jax.Array:
+            if k is None:
+                return jnp.full(leaf.shape, rate, leaf.dtype)
+            return jax.random.bernoulli(k, rate, leaf.shape).astype(leaf.dtype)
+
+        keys = split_key(k_kept, len(leaves))
+        return Zoned(inner.project(w, x, k_inner), jax.tree.unflatten(structure, map(kept, keys, rates, leaves)))
+
+    def step(w: Weights, carry: Carry, z: Zoned) -> tuple[Carry, PyTree]:
+        after, y = inner.step(w, carry, z.z)
+
+        def mixed(kept: jax.Array, before: jax.Array, after: jax.Array) -> jax.Array:
+            if not jnp.issubdtype(after.dtype, jnp.floating):
+                return after
+            return kept * before + (1 - kept) * after
+
+        zoned = jax.tree.map(mixed, z.kept, carry, after)
+        part_of_carry = {id(a): b for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(zoned))}
+        return zoned, jax.tree.map(lambda part: part_of_carry.get(id(part), part), y)
+
+    return _replaced(inner, "zoneout", rate, {"project": project, "step": step})
+
+
+def dropout_mask(key: Key | None, rate: float, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """0 with probability `rate`, else 1 / (1 - rate); ones without a key. In float32 or more where `dtype` is less."""
+    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
+    if key is None:
+        return jnp.ones(shape, dtype)
+    return (jax.random.bernoulli(key, 1 - rate, shape) / (1 - rate)).astype(dtype)
+
+
+def _shape_and_dtype(x: jax.Array) -> tuple[tuple[int, ...], jnp.dtype]:
+    return x.shape, x.dtype
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name}: the rate is {rate}, but it must lie in [0, 1)")
+
+
+def _check_kernel(name: str, inner: Cell | AssociativeCell, params: Params, kernel: str) -> None:
+    if kernel not in params:
+        raise ValueError(
+            f"{name}: {inner.spec.name} has no {kernel!r} among its params {sorted(params)}; name one of them"
+        )

@@ -1,0 +1,1 @@
+"""Layers made of layers. Each takes Layers (or Flax linen modules) and returns a Layer."""

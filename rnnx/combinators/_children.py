@@ -1,0 +1,42 @@
+"""What combinators need to know of the layers inside."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import Layer, Params, PyTree
+from rnnx.pointwise import as_layer
+from rnnx.sequences import result_struct
+
+Merge = Callable[..., PyTree]
+"""`(*ys) -> ys`: makes one output of several."""
+
+
+def concatenate(*ys: jax.Array) -> jax.Array:
+    """Joins outputs along their features: the usual merge."""
+    return jnp.concatenate(ys, axis=-1)
+
+
+def output_struct(layer: Layer, params: Params, xs: PyTree) -> PyTree:
+    """The shapes and dtypes of what `layer` makes of `xs`, without running it."""
+    return result_struct(_outputs_of(layer), params, xs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _outputs_of(layer: Layer) -> Callable[[Params, PyTree], PyTree]:
+    """One function for each layer, so that `result_struct` can remember what it gave."""
+    return lambda params, xs: layer.apply(params, layer.initial_carry(params, xs, None), xs)[1]
+
+
+def named(layers: tuple[Layer | nn.Module, ...]) -> tuple[tuple[str, Layer], ...]:
+    lifted = [as_layer(layer) for layer in layers]
+    return tuple((f"{i}_{layer.spec.name}", layer) for i, layer in enumerate(lifted))
+
+
+def directions(layers: tuple[tuple[str, Layer], ...]) -> frozenset[str]:
+    return frozenset().union(*(layer.spec.directions for _, layer in layers))

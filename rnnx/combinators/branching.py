@@ -1,0 +1,141 @@
+"""Layers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
+from rnnx.combinators._children import Merge, concatenate, directions, named
+from rnnx.pointwise import as_layer
+from rnnx.sequences import split_key, zero_pads
+
+
+def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
+    """Layers side by side, all reading the same input, their outputs merged.
+
+    Args:
+        *layers: Layers and Flax linen modules.
+        merge: `(*ys) -> ys`; by default the outputs are joined along their features.
+
+    Returns:
+        The Layer. Params are a dict by place and name, `{"0_lstm": ..., "1_gru": ...}`; the carry is the tuple of
+        the layers' carries.
+
+    Raises:
+        TypeError: for what is neither a Layer nor a linen module.
+        ValueError: without any layer.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.parallel(rnnx.lstm(4), rnnx.gru(2))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> ys.shape
+        (2, 5, 6)
+    """
+    children = named(layers)
+    if not children:
+        raise ValueError("parallel needs at least one layer")
+
+    def init(key: Key, xs: PyTree) -> Params:
+        keys = split_key(key, len(children))
+        return {name: layer.init(k, xs) for (name, layer), k in zip(children, keys)}
+
+    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
+        keys = split_key(key, len(children))
+        return tuple(layer.initial_carry(params[name], xs, k) for (name, layer), k in zip(children, keys))
+
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        results = [
+            layer.apply(params[name], c, xs, lengths=lengths, resets=resets, key=k)
+            for (name, layer), c, k in zip(children, carry, split_key(key, len(children)))
+        ]
+        carries, ys = zip(*results)
+        return tuple(carries), zero_pads(merge(*ys), lengths)
+
+    options = {} if merge is concatenate else {"merge": merge}
+    return Layer(init, initial_carry, apply, Spec("parallel", options, children, directions=directions(children)))
+
+
+def heads(layer: Layer | nn.Module, n: int) -> Layer:
+    """`n` layers of one kind side by side, all reading the same input, with params of their own.
+
+    Their outputs are joined, so that `heads(rnnx.lstm(64), 4)` has 256 features and a recurrent matrix that is
+    block-diagonal: a unit reads the state of its own head alone. They run as one batched computation.
+
+    Args:
+        layer: the Layer of one head.
+        n: how many heads.
+
+    Returns:
+        The Layer. Params are those of `layer` with a leading axis of size `n`; each leaf of the carry is
+        `[batch, n, ...]`; outputs are joined along their features, head after head.
+
+    Raises:
+        ValueError: for `n` below 1.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.heads(rnnx.lstm(4), 3)
+        >>> xs = jnp.ones((2, 5, 7))
+        >>> params = layer.init(jax.random.key(0), xs)
+        >>> params["recurrent_kernel"].shape
+        (3, 4, 16)
+        >>> carry, ys = rnnx.unroll(layer, params, xs)
+        >>> carry.h.shape, ys.shape
+        ((2, 3, 4), (2, 5, 12))
+    """
+    inner = as_layer(layer)
+    if n < 1:
+        raise ValueError(f"heads: n is {n}, but it must be 1 or more")
+
+    def init(key: Key, xs: PyTree) -> Params:
+        return jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(key, n))
+
+    def over_heads(function: Callable[..., Any], *in_axes: int | None, out_axes: Any) -> Callable[..., Any]:
+        return jax.vmap(function, in_axes, out_axes, axis_size=n)
+
+    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
+        keys = None if key is None else jax.random.split(key, n)
+
+        def one(p: Params, k: Key | None) -> Carry:
+            return inner.initial_carry(p, xs, k)
+
+        return over_heads(one, 0, None if key is None else 0, out_axes=1)(params, keys)
+
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        keys = None if key is None else jax.random.split(key, n)
+
+        def one(p: Params, c: Carry, k: Key | None) -> tuple[Carry, PyTree]:
+            return inner.apply(p, c, xs, lengths=lengths, resets=resets, key=k)
+
+        carry, ys = over_heads(one, 0, 1, None if key is None else 0, out_axes=(1, -1))(params, carry, keys)
+        # The heads come last: put them before the features, and join the two.
+        return carry, jax.tree.map(lambda y: jnp.swapaxes(y, -1, -2).reshape(*y.shape[:-2], -1), ys)
+
+    return Layer(
+        init, initial_carry, apply, Spec("heads", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
+    )

@@ -1,0 +1,119 @@
+"""Dropout: of every number by itself, or with one mask for a whole sequence."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, cell, factory
+from rnnx.cells.around import dropout_mask
+from rnnx.evaluators.scan import scan
+from rnnx.sequences import float_dtype, split_key, zero_pads
+
+
+@factory
+def dropout(rate: float) -> Layer:
+    """Sets each number to zero with probability `rate` and scales the rest up, when there is a key.
+
+    Args:
+        rate: between 0 and 1, below 1. Every feature of every step is drawn by itself.
+
+    Returns:
+        The Layer, without params or carry. With `key=None` it passes its input on. In a pytree of inputs it
+        leaves integers as they are.
+
+    Raises:
+        ValueError: for a rate outside [0, 1), and for inputs that are nothing but integers.
+
+    Reference: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*,
+    JMLR 15 (2014); for recurrent nets between the layers only: W. Zaremba et al., arXiv 1409.2329.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.dropout(0.5)
+        >>> _, ys = rnnx.unroll(layer, {}, jnp.ones((1, 100, 100)), key=jax.random.key(0))
+        >>> sorted(set(ys.ravel().tolist()))
+        [0.0, 2.0]
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout: the rate is {rate}, but it must lie in [0, 1)")
+
+    def drop(x: jax.Array, key: Key) -> jax.Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
+
+    def init(key: Key, xs: PyTree) -> Params:
+        return {}
+
+    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
+        return ()
+
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        if float_dtype(xs) is None:
+            raise ValueError("dropout was given nothing but integers: put it after the nn.Embed, not before")
+        if key is not None and rate > 0:
+            leaves, structure = jax.tree.flatten(xs)
+            dropped = [drop(x, k) for x, k in zip(leaves, split_key(key, len(leaves)))]
+            xs = jax.tree.unflatten(structure, dropped)
+        return carry, zero_pads(xs, lengths)
+
+    return Layer(init, initial_carry, apply, Spec("dropout", directions=frozenset()))
+
+
+@factory
+def locked_dropout(rate: float) -> Layer:
+    """Sets features to zero with probability `rate`, the same ones at all steps of a sequence, and scales the rest up.
+
+    With `rnnx.recurrent_dropout` inside a cell it makes the variational dropout of Gal and Ghahramani.
+
+    Args:
+        rate: between 0 and 1, below 1. Every feature of every sequence is drawn once.
+
+    Returns:
+        The Layer, without params. Its carry is the mask, drawn when the sequence begins: it is the same in all chunks
+        that the carry is passed on to, and another after a reset. Without a key it lets everything pass.
+
+    Raises:
+        ValueError: for a rate outside [0, 1), and for inputs that are nothing but integers.
+
+    References: Y. Gal and Z. Ghahramani, *A theoretically grounded application of dropout in recurrent neural
+    networks*, NeurIPS 2016; under the name of locked dropout: S. Merity et al., arXiv 1708.02182.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> xs = jnp.ones((1, 3, 5))
+        >>> _, ys = rnnx.unroll(rnnx.locked_dropout(0.5), {}, xs, key=jax.random.key(0))
+        >>> bool((ys == ys[:, :1]).all())  # the same at all steps
+        True
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"locked_dropout: the rate is {rate}, but it must lie in [0, 1)")
+
+    def init(key: Key, x: PyTree) -> Params:
+        if float_dtype(x) is None:
+            raise ValueError("locked_dropout was given nothing but integers: put it after the nn.Embed, not before")
+        return {}
+
+    def initial_carry(params: Params, x: PyTree, key: Key | None) -> Carry:
+        leaves, structure = jax.tree.flatten(x)
+        masks = [dropout_mask(k, rate, a.shape, a.dtype) for a, k in zip(leaves, split_key(key, len(leaves)))]
+        return jax.tree.unflatten(structure, masks)
+
+    def step(params: Params, masks: Carry, x: PyTree) -> tuple[Carry, PyTree]:
+        def masked(a: jax.Array, mask: jax.Array) -> jax.Array:
+            return a * mask.astype(a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+        return masks, jax.tree.map(masked, x, masks)
+
+    return scan(cell(init, initial_carry, step))

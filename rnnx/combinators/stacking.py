@@ -1,0 +1,245 @@
+"""Layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.dtypes import canonicalize_dtype
+
+from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
+from rnnx.combinators._children import Merge, concatenate, directions, named, output_struct
+from rnnx.pointwise import as_layer
+from rnnx.sequences import split_key, zero_pads
+
+
+def stack(*layers: Layer | nn.Module) -> Layer:
+    """Layers one after the other, each reading what the one before it wrote.
+
+    Args:
+        *layers: Layers and Flax linen modules; a module is applied to each step by itself, and so is a function
+            in `pointwise` (`rnnx.pointwise(jax.nn.relu)`).
+
+    Returns:
+        The Layer. Params are a dict by place and name, `{"0_Embed": ..., "1_lstm": ...}`; the carry is the tuple
+        of the layers' carries (empty ones included, so that `carry[1]` is the state of the second layer).
+
+    Raises:
+        TypeError: for what is neither a Layer nor a linen module.
+        ValueError: without any layer.
+
+    Example::
+
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, rnnx
+        >>> lm = rnnx.stack(nn.Embed(65, 16), rnnx.lstm(32), rnnx.dropout(0.1), nn.Dense(65))
+        >>> lm
+        stack(
+          0_Embed: Embed(num_embeddings=65, features=16)
+          1_lstm: lstm(width=32)
+          2_dropout: dropout(rate=0.1)
+          3_Dense: Dense(features=65)
+        )
+        >>> tokens = jnp.zeros((2, 5), int)
+        >>> carry, logits = rnnx.unroll(lm, lm.init(jax.random.key(0), tokens), tokens)
+        >>> carry[1].h.shape, logits.shape
+        ((2, 32), (2, 5, 65))
+    """
+    return _chain("stack", layers, lambda xs, ys: ys)
+
+
+def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
+    """Layers one after the other, each of which also reads the input of the first: a skip to every layer.
+
+    Args:
+        *layers: Layers and Flax linen modules. The first reads `xs`; each other one reads `merge(xs, ys)`, with the
+            `ys` of the layer before it.
+        merge: `(xs, ys) -> inputs`; by default they are joined along their features.
+
+    Returns:
+        The Layer, with params and carry as in `stack`. It gives what its last layer gives.
+
+    Raises:
+        TypeError: for what is neither a Layer nor a linen module.
+        ValueError: without any layer.
+
+    Reference: A. Graves, *Generating sequences with recurrent neural networks*, arXiv 1308.0850 (2013), who joins
+    the outputs of all layers as well: `rnnx.expose_carry` and `rnnx.parallel` are ways to have them.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.skip_stack(rnnx.lstm(4), rnnx.lstm(4))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> params = layer.init(jax.random.key(0), xs)
+        >>> params["1_lstm"]["input_kernel"].shape  # 3 features of xs and 4 of the first layer
+        (7, 16)
+    """
+
+    def feed(xs: PyTree, ys: PyTree) -> PyTree:
+        return merge(xs, ys)
+
+    layer = _chain("skip_stack", layers, feed)
+    return layer if merge is concatenate else layer._replace(spec=layer.spec._replace(options={"merge": merge}))
+
+
+def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyTree, PyTree], PyTree]) -> Layer:
+    """Layers one after the other; `feed(xs, ys)` is what comes next after a layer that gave `ys`."""
+    children = named(layers)
+    if not children:
+        raise ValueError(f"{name} needs at least one layer")
+
+    def fed_struct(xs: PyTree, ys: PyTree) -> PyTree:
+        return jax.eval_shape(feed, xs, ys)
+
+    def init(key: Key, xs: PyTree) -> Params:
+        params, inputs = {}, xs
+        for (name, layer), k in zip(children, split_key(key, len(children))):
+            params[name] = layer.init(k, inputs)
+            inputs = fed_struct(xs, output_struct(layer, params[name], inputs))
+        return params
+
+    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
+        carries, inputs = [], xs
+        for (name, layer), k in zip(children, split_key(key, len(children))):
+            carries.append(layer.initial_carry(params[name], inputs, k))
+            inputs = fed_struct(xs, output_struct(layer, params[name], inputs))
+        return tuple(carries)
+
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        carries, inputs, ys = [], xs, xs
+        for (name, layer), c, k in zip(children, carry, split_key(key, len(children))):
+            c, ys = layer.apply(params[name], c, inputs, lengths=lengths, resets=resets, key=k)
+            carries.append(c)
+            inputs = feed(xs, ys)
+        return tuple(carries), ys
+
+    return Layer(
+        init, initial_carry, apply, Spec(name, children=children, chained=True, directions=directions(children))
+    )
+
+
+def repeat(layer: Layer | nn.Module, n: int) -> Layer:
+    """`n` layers of one kind, one after the other, with params of their own: a deep stack at the compile time of one.
+
+    Args:
+        layer: a Layer whose outputs have the shape and dtype of its inputs.
+        n: how many.
+
+    Returns:
+        The Layer. Params are those of `layer` with a leading axis of size `n`; each leaf of the carry is
+        `[batch, n, ...]`.
+
+    Raises:
+        ValueError: for `n` below 1; in `init` and `apply` when outputs do not look like inputs.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.repeat(rnnx.residual(rnnx.gru(4)), 8)
+        >>> xs = jnp.ones((2, 5, 4))
+        >>> params = layer.init(jax.random.key(0), xs)
+        >>> params["bias"].shape
+        (8, 12)
+        >>> carry, ys = rnnx.unroll(layer, params, xs)
+        >>> carry.shape
+        (2, 8, 4)
+    """
+    inner = as_layer(layer)
+    if n < 1:
+        raise ValueError(f"repeat: n is {n}, but it must be 1 or more")
+
+    def shapes(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda a: f"{canonicalize_dtype(a.dtype).name}{list(a.shape)}", tree)
+
+    def check(params: Params, xs: PyTree) -> None:
+        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), params)
+        made = shapes(output_struct(inner, one, xs))
+        if made != shapes(xs):
+            raise ValueError(
+                f"repeat: each layer's output must look like its input, but {inner.spec.name} makes {made} of "
+                f"{shapes(xs)}; put an nn.Dense before it, or after it inside a stack, to make the widths equal"
+            )
+
+    def init(key: Key, xs: PyTree) -> Params:
+        params = jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(key, n))
+        check(params, xs)
+        return params
+
+    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
+        keys = None if key is None else jax.random.split(key, n)
+        in_axes = (0, None if key is None else 0)
+        one = jax.vmap(lambda p, k: inner.initial_carry(p, xs, k), in_axes, out_axes=1, axis_size=n)
+        return one(params, keys)
+
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        check(params, xs)
+
+        def body(xs: PyTree, layer: tuple[Params, Carry, Key | None]) -> tuple[PyTree, Carry]:
+            p, c, k = layer
+            c, ys = inner.apply(p, c, xs, lengths=lengths, resets=resets, key=k)
+            return ys, c
+
+        keys = None if key is None else jax.random.split(key, n)
+        by_layer = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), carry)
+        ys, by_layer = jax.lax.scan(body, xs, (params, by_layer, keys), length=n)
+        return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), by_layer), ys
+
+    spec = Spec("repeat", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
+    return Layer(init, initial_carry, apply, spec)
+
+
+def residual(layer: Layer | nn.Module) -> Layer:
+    """Adds the input to the output: `ys = xs + layer(xs)`.
+
+    Args:
+        layer: a Layer whose outputs have the shape of its inputs.
+
+    Returns:
+        The Layer, with the same params and carry.
+
+    Raises:
+        ValueError: when outputs and inputs differ in shape.
+
+    Reference: K. He et al., *Deep residual learning for image recognition*, CVPR 2016.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.residual(rnnx.gru(3))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> ys.shape
+        (2, 5, 3)
+    """
+    inner = as_layer(layer)
+
+    def apply(params: Params, carry: Carry, xs: PyTree, **options: Any) -> tuple[Carry, PyTree]:
+        carry, ys = inner.apply(params, carry, xs, **options)
+        before, after = jax.tree.map(jnp.shape, xs), jax.tree.map(jnp.shape, ys)
+        if before != after:
+            raise ValueError(
+                f"residual: {inner.spec.name} makes {after} of {before}, which cannot be added; make the widths equal"
+            )
+        return carry, jax.tree.map(jnp.add, zero_pads(xs, options.get("lengths")), ys)
+
+    spec = Spec("residual", children=(("layer", inner),), directions=inner.spec.directions)
+    return Layer(inner.init, inner.initial_carry, apply, spec)

@@ -1,0 +1,228 @@
+"""Several sequences in one row: no step is wasted on pads, and each still ends with a carry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnx.base import Carry, Key, Layer, Params, PyTree
+from rnnx.batching import checked_sequences, fitting_length
+from rnnx.pointwise import as_layer
+from rnnx.sequences import Segments, select, split_key
+from rnnx.unrolling import check_params, checked_xs
+
+Array = Any
+"""A NumPy array as `pack` makes it, or a JAX array, as inside of `jax.jit`."""
+
+
+class Packed(NamedTuple):
+    """Sequences packed into rows by `pack`: a pytree of arrays. `n` sequences lie in `rows` rows of `length` steps.
+
+    Attributes:
+        xs: a pytree of `[rows, length, ...]`, zero in the pads.
+        lengths: `[rows]` integers: how many steps of each row are used, from the left.
+        resets: `[rows, length]` booleans: where a sequence begins.
+        segment_ids: `[rows, length]` integers: 1 for the first sequence of the row, 2 for the next; 0 in the pads.
+        positions: `[rows, length]` integers: the number of the step in its sequence, from 0; 0 in the pads.
+        row, start, size: `[n]` integers, in the order in which the sequences were given: the row in which each
+            lies, the step at which it begins, and how many steps it has.
+    """
+
+    xs: PyTree
+    lengths: Array
+    resets: Array
+    segment_ids: Array
+    positions: Array
+    row: Array
+    start: Array
+    size: Array
+
+
+def pack(sequences: Sequence[PyTree], *, length: int | None = None, rows: int | None = None) -> Packed:
+    """Puts sequences one after the other into as few rows as first-fit-decreasing needs.
+
+    Args:
+        sequences: a list of pytrees of arrays `[len, ...]`, alike but for their lengths, which may be 0. What
+            belongs to the same steps (inputs and labels) is packed together: `{"x": ..., "label": ...}`.
+        length: the steps of a row; default: those of the longest sequence.
+        rows: how many rows to make; what is not needed stays empty. Default: as many as are needed. (A number
+            that is always enough means one compilation for batches of the same number of sequences.)
+
+    Returns:
+        A `Packed`, of NumPy arrays. `unroll_packed` runs a layer over it, `unpack` is the way back.
+
+    Raises:
+        ValueError: for an empty list; where features or dtypes differ; for a sequence longer than `length`; when
+            there are more rows than `rows`.
+
+    Where only the outputs are wanted, `rnnx.unroll(layer, params, packed.xs, lengths=packed.lengths,
+    resets=packed.resets)` does as well, and compiles once for all numbers of sequences.
+
+    Reference: D. Johnson, *Near-optimal bin packing algorithms*, MIT 1973.
+
+    Example::
+
+        >>> import numpy as np, rnnx
+        >>> packed = rnnx.pack([np.full(n, n) for n in (2, 5, 3, 4, 1)])
+        >>> packed.xs
+        array([[5, 5, 5, 5, 5],
+               [4, 4, 4, 4, 1],
+               [3, 3, 3, 2, 2]])
+        >>> packed.segment_ids[2], packed.row, packed.start
+        (array([1, 1, 1, 2, 2], dtype=int32), array([2, 0, 2, 1, 1], dtype=int32), array([3, 0, 0, 0, 4], dtype=int32))
+    """
+    sequences, size = checked_sequences(sequences, "pack")
+    length = max(fitting_length(size, length, "pack"), 1)  # a row has at least one step
+    row, start, lengths = _first_fit_decreasing(size, length)
+    if rows is not None:
+        if rows < len(lengths):
+            raise ValueError(f"pack: {len(lengths)} rows of {length} steps are needed, but rows is {rows}")
+        lengths = np.pad(lengths, (0, rows - len(lengths)))
+
+    def filled(leaves: Sequence[np.ndarray]) -> np.ndarray:
+        out = np.zeros((len(lengths), length, *leaves[0].shape[1:]), leaves[0].dtype)
+        for r, s, leaf in zip(row, start, leaves):
+            out[r, s : s + len(leaf)] = leaf
+        return out
+
+    positions = filled([np.arange(n, dtype=np.int32) for n in size])
+    valid = np.arange(length) < lengths[:, None]
+    resets = (positions == 0) & valid
+    segment_ids = np.where(valid, resets.cumsum(axis=1, dtype=np.int32), 0)
+    xs = jax.tree.map(lambda *leaves: filled(leaves), *sequences)
+    return Packed(xs, lengths, resets, segment_ids, positions, row, start, size)
+
+
+def _first_fit_decreasing(size: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each sequence its row and start, for each row its used steps: longest first, into the first row with room."""
+    row, start, used = np.zeros_like(size), np.zeros_like(size), np.zeros(len(size), np.int32)
+    for i in np.argsort(-size, kind="stable"):
+        if size[i]:  # an empty sequence takes no room anywhere, and stands at the start of the first row
+            row[i] = np.argmax(used + size[i] <= length)
+            start[i] = used[row[i]]
+            used[row[i]] += size[i]
+    return row, start, used[: row.max() + 1]
+
+
+def unpack(packed: Packed, ys: PyTree) -> list[PyTree]:
+    """The way back from `pack`: what belongs to each sequence, in the order in which they were given.
+
+    Args:
+        packed: from `pack`.
+        ys: a pytree of `[rows, length, ...]`: the outputs of `unroll_packed`, or `packed.xs`.
+
+    Returns:
+        A list of pytrees of NumPy arrays `[len, ...]`.
+
+    Raises:
+        ValueError: when `ys` has other rows or steps than `packed`.
+
+    Example::
+
+        >>> import numpy as np, rnnx
+        >>> packed = rnnx.pack([np.array([1, 2]), np.array([3, 4, 5]), np.array([6])])
+        >>> rnnx.unpack(packed, packed.xs)
+        [array([1, 2]), array([3, 4, 5]), array([6])]
+    """
+    _check_fit(packed, ys, "unpack")
+    ys = jax.tree.map(np.asarray, ys)
+    places = zip(*(np.asarray(a).tolist() for a in (packed.row, packed.start, packed.size)))
+    return [jax.tree.map(lambda y, r=r, s=s, n=n: y[r, s : s + n], ys) for r, s, n in places]
+
+
+def unpack_padded(packed: Packed, ys: PyTree, *, length: int | None = None) -> tuple[PyTree, jax.Array]:
+    """One sequence a row, padded with zeros: `unpack` for use inside of `jax.jit`, as for attention over the steps.
+
+    Args:
+        packed: from `pack`.
+        ys: a pytree of `[rows, length, ...]`.
+        length: the steps of the result, known at compile time, no fewer than the longest sequence has; default:
+            those of the rows.
+
+    Returns:
+        `(ys, lengths)`: a pytree of `[n, length, ...]`, and `[n]` integers.
+
+    Raises:
+        ValueError: when `ys` has other rows or steps than `packed`; when the length is too short (outside of
+            `jax.jit`, where that can be seen: inside, sequences are cut).
+
+    Example::
+
+        >>> import numpy as np, rnnx
+        >>> packed = rnnx.pack([np.array([1, 2]), np.array([3, 4, 5]), np.array([6])])
+        >>> ys, lengths = rnnx.unpack_padded(packed, packed.xs)
+        >>> ys.tolist(), lengths.tolist()
+        ([[1, 2, 0], [3, 4, 5], [6, 0, 0]], [2, 3, 1])
+    """
+    _check_fit(packed, ys, "unpack_padded")
+    _, time = packed.resets.shape
+    if length is None:
+        length = time
+    elif not isinstance(packed.size, jax.core.Tracer):
+        fitting_length(np.asarray(packed.size), length, "unpack_padded")
+    row, start, size = (jnp.asarray(a) for a in (packed.row, packed.start, packed.size))
+    t = jnp.arange(length)[None]
+    step = jnp.minimum(start[:, None] + t, time - 1)
+    ys = jax.tree.map(lambda y: jnp.asarray(y)[row[:, None], step], ys)
+    return select(t < size[:, None], ys, jax.tree.map(jnp.zeros_like, ys)), jnp.minimum(size, length)
+
+
+def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | None = None) -> tuple[Carry, PyTree]:
+    """`unroll` over packed sequences: none of them sees another, and each has a final carry of its own.
+
+    Args:
+        layer: what to run, in whatever direction it reads.
+        params: from `layer.init(key, packed.xs)`.
+        packed: from `pack`. Where the layer reads only a part of what was packed: `packed._replace(xs=...)`.
+        key: for dropout and other noise; noise that lasts a sequence is drawn for each row, not each sequence.
+
+    Returns:
+        `(carry, ys)`: the final carry of every sequence, leaves `[n, ...]`, in the order in which they were given;
+        and the outputs `[rows, length, ...]`, packed as the inputs are, zero in the pads. Both equal those of
+        `unroll` over each sequence alone: of a reversed layer it is the carry after the sequence's first step, of a
+        sequence without steps the initial carry.
+
+    Raises:
+        TypeError: when `packed` is not a `Packed`.
+        ValueError: when params or `packed.xs` do not fit.
+
+    It takes the memory of the carries after all steps, `checkpoint_every` or not. It compiles once for each number of
+    rows, length and number of sequences.
+
+    Example::
+
+        >>> import jax, numpy as np, rnnx
+        >>> packed = rnnx.pack([np.ones((n, 3)) for n in (2, 5, 3, 4, 1)])
+        >>> layer = rnnx.bidirectional(rnnx.lstm(4))
+        >>> params = layer.init(jax.random.key(0), packed.xs)
+        >>> carry, ys = rnnx.unroll_packed(layer, params, packed)
+        >>> ys.shape, carry.backward.h.shape
+        ((3, 5, 8), (5, 4))
+        >>> [y.shape for y in rnnx.unpack(packed, ys)]
+        [(2, 8), (5, 8), (3, 8), (4, 8), (1, 8)]
+    """
+    if not isinstance(packed, Packed):
+        raise TypeError(f"unroll_packed takes what rnnx.pack(sequences) returns, but got a {type(packed).__name__}")
+    layer, xs = as_layer(layer), checked_xs(packed.xs)
+    _check_fit(packed, xs, "unroll_packed")
+    check_params(layer, params, xs)
+    packed = jax.tree.map(jnp.asarray, packed._replace(xs=()))
+    carry_key, apply_key = split_key(key, 2)
+    initial = layer.initial_carry(params, xs, carry_key)
+    segments = Segments(packed.resets, packed.row, packed.start, packed.start + jnp.maximum(packed.size - 1, 0))
+    carry, ys = layer.apply(params, initial, xs, lengths=packed.lengths, resets=segments, key=apply_key)
+    initial = jax.tree.map(lambda c: c[packed.row], initial)
+    return select(packed.size > 0, carry, initial), ys
+
+
+def _check_fit(packed: Packed, tree: PyTree, name: str) -> None:
+    for leaf in jax.tree.leaves(tree):
+        if jnp.shape(leaf)[:2] != packed.resets.shape:
+            raise ValueError(
+                f"{name}: the sequences were packed into [rows, length] = {packed.resets.shape}, but an array of shape "
+                f"{jnp.shape(leaf)} came with them"
+            )
