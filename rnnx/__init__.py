@@ -11,6 +11,7 @@ from rnnx.combinators.stacking import repeat, residual, skip_stack, stack
 from rnnx.evaluators.scan import scan
 from rnnx.generation import generate, sampler
 from rnnx.layers import (
+    alif,
     causal_conv,
     cornn,
     delta_net,
@@ -21,6 +22,7 @@ from rnnx.layers import (
     indrnn,
     janet,
     lem,
+    lmu,
     lru,
     lstm,
     mgu,
@@ -29,6 +31,7 @@ from rnnx.layers import (
     mlstm,
     orthogonal,
     qrnn,
+    reservoir,
     rg_lru,
     rhn,
     s4d,
@@ -51,6 +54,7 @@ __all__ = [
     "Layer",
     "Packed",
     "Spec",
+    "alif",
     "as_cell",
     "associative_cell",
     "bidirectional",
@@ -73,6 +77,7 @@ __all__ = [
     "janet",
     "learned_carry",
     "lem",
+    "lmu",
     "locked_dropout",
     "lru",
     "lstm",
@@ -88,6 +93,7 @@ __all__ = [
     "qrnn",
     "recurrent_dropout",
     "repeat",
+    "reservoir",
     "residual",
     "reverse",
     "rg_lru",

@@ -56,7 +56,7 @@ def made(name: str) -> Setup:
 
 
 def with_gradient(layer: rnnx.Layer, run: Any) -> Any:
-    """`run`, and gradients of a weighted sum of final carry and outputs (where both directions are read: of outputs)."""
+    """`run`, and gradients of a weighted sum of final carry and outputs; of outputs, where both directions are read."""
 
     def both(params: Any, carry: Any, xs: Any, lengths: Any, resets: Any) -> Any:
         numbers, rest = split(xs)
@@ -304,7 +304,7 @@ def test_export(case: Case):
 
     @jax.jit
     def run(params, xs, lengths, resets):
-        return rnnx.unroll(s.layer, params, xs, lengths=lengths, resets=resets)[1]
+        return jax.tree.leaves(rnnx.unroll(s.layer, params, xs, lengths=lengths, resets=resets)[1])
 
     exported = jax.export.export(run, platforms=["cpu", "cuda", "tpu"])(s.params, *shapes)
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}

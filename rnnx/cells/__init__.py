@@ -3,6 +3,8 @@
 Under the same names, `rnnx` itself has the Layers: `rnnx.lstm(512)` is this cell under its fastest evaluator.
 """
 
+from rnnx.cells._kernels import scaled_identity
+from rnnx.cells.alif import ALIFCarry, alif
 from rnnx.cells.causal_conv import causal_conv, window
 from rnnx.cells.cornn import CoRNNCarry, cornn
 from rnnx.cells.delta_net import delta_net
@@ -13,6 +15,7 @@ from rnnx.cells.gru import gru
 from rnnx.cells.indrnn import indrnn
 from rnnx.cells.janet import janet
 from rnnx.cells.lem import LEMCarry, lem
+from rnnx.cells.lmu import LMUCarry, lmu
 from rnnx.cells.lru import lru
 from rnnx.cells.lstm import LSTMCarry, lstm
 from rnnx.cells.mgu import mgu
@@ -21,6 +24,7 @@ from rnnx.cells.min_lstm import min_lstm
 from rnnx.cells.mlstm import MLSTMCarry, mlstm
 from rnnx.cells.orthogonal import orthogonal
 from rnnx.cells.qrnn import qrnn
+from rnnx.cells.reservoir import reservoir
 from rnnx.cells.rg_lru import rg_lru
 from rnnx.cells.rhn import rhn
 from rnnx.cells.s4d import s4d
@@ -31,11 +35,14 @@ from rnnx.cells.sru import sru
 from rnnx.cells.ugrnn import ugrnn
 
 __all__ = [
+    "ALIFCarry",
     "CoRNNCarry",
     "LEMCarry",
+    "LMUCarry",
     "LSTMCarry",
     "MLSTMCarry",
     "SLSTMCarry",
+    "alif",
     "causal_conv",
     "cornn",
     "delta_net",
@@ -46,6 +53,7 @@ __all__ = [
     "indrnn",
     "janet",
     "lem",
+    "lmu",
     "lru",
     "lstm",
     "mgu",
@@ -54,11 +62,13 @@ __all__ = [
     "mlstm",
     "orthogonal",
     "qrnn",
+    "reservoir",
     "rg_lru",
     "rhn",
     "s4d",
     "s5",
     "s6",
+    "scaled_identity",
     "slstm",
     "sru",
     "ugrnn",

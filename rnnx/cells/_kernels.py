@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,31 @@ Initializer = Callable[..., jax.Array]
 
 default_kernel_init: Initializer = lecun_normal()
 default_recurrent_init: Initializer = orthogonal()
+
+
+def scaled_identity(scale: float = 1.0) -> Initializer:
+    """An initialiser: `scale` times the identity matrix, for a `recurrent_kernel_init`.
+
+    With 1 and relu units a network starts by keeping its state and adding what comes in (the "IRNN": Q. Le,
+    N. Jaitly and G. Hinton, *A simple way to initialize recurrent networks of rectified linear units*, 2015, arXiv
+    1504.00941, who take a smaller scale where little should be remembered). A matrix that is not square gets ones
+    on its diagonal and zeros beside it.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> init = rnnx.cells.scaled_identity(0.5)
+        >>> init(jax.random.key(0), (2, 2), jnp.float32).tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
+    """
+
+    def init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        if len(shape) != 2:
+            raise ValueError(f"scaled_identity makes matrices, but was asked for the shape {tuple(shape)}")
+        rows, columns = shape
+        return scale * jnp.eye(rows, columns, dtype=dtype)
+
+    return init
 
 
 def per_gate(init: Initializer, gates: int) -> Initializer:

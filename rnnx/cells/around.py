@@ -329,8 +329,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
 
 
 def dropout_mask(key: Key | None, rate: float, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """0 with probability `rate`, else 1 / (1 - rate); ones without a key. In float32 or more where `dtype` is less."""
-    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.float32
+    """0 with probability `rate`, else 1 / (1 - rate); ones without a key."""
     if key is None:
         return jnp.ones(shape, dtype)
     return (jax.random.bernoulli(key, 1 - rate, shape) / (1 - rate)).astype(dtype)

@@ -53,6 +53,11 @@ def elman(
 
     Other libraries: the same equation in torch (`nn.RNN`, whose two biases add up), Keras and Flax.
 
+    Relu units whose R starts as the identity keep their state until told otherwise (the IRNN of Q. Le, N. Jaitly
+    and G. Hinton 2015, arXiv 1504.00941)::
+
+        rnnx.elman(4, activation=jax.nn.relu, recurrent_kernel_init=rnnx.cells.scaled_identity())
+
     Reference: J. L. Elman, *Finding structure in time*, Cognitive Science 14 (1990).
 
     Example::

@@ -1,4 +1,4 @@
-"""The long short-term memory."""
+"""The long short-term memory, and what has been added to it."""
 
 from __future__ import annotations
 
@@ -18,36 +18,74 @@ from rnnx.cells._kernels import (
     default_recurrent_init,
     dot,
     gated_init,
+    per_gate,
 )
 
 
 class LSTMCarry(NamedTuple):
-    """The state of an LSTM: the output `h` and the memory `c`, each `[batch, H]` (in a cell: `(H,)`)."""
+    """The state of an LSTM: the output `h`, `[batch, H]`, and the memory `c`, `[batch, H]` (in a cell: `(H,)`).
+
+    With a projection to P features, h is `[batch, P]`.
+    """
 
     h: jax.Array
     c: jax.Array
+
+
+def layer_normalized(x: jax.Array, gain: jax.Array) -> jax.Array:
+    """`gain * (x - mean) / standard deviation` over all features, computed in float32 or wider."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = wide - wide.mean()
+    # The 1e-5 is from the authors' code: where all features are equal (R h at first), it keeps 0 / 0 away.
+    scale = jax.lax.rsqrt((wide * wide).mean() + 1e-5)
+    return (wide * scale).astype(x.dtype) * gain.astype(x.dtype)
 
 
 @factory
 def lstm(
     width: int,
     *,
+    peephole: bool = False,
+    coupled: bool = False,
+    layer_norm: bool = False,
+    projection: int | None = None,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
     forget_bias: float = 1.0,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The LSTM with a forget gate and no peepholes: what torch, Keras, Flax and Haiku call LSTM.
+    r"""The LSTM with a forget gate: as it stands, what torch, Keras, Flax and Haiku call LSTM; and four options.
 
     .. math::
         i, f, g, o &= W x_t + R h_{t-1} + b \\
         c_t &= \sigma(f) \odot c_{t-1} + \sigma(i) \odot \tanh(g) \\
         h_t &= \sigma(o) \odot \tanh(c_t), \qquad y_t = h_t
 
+    The options, each by itself or with any of the others:
+
+    .. math::
+        \text{peephole:}\quad & i + p_i \odot c_{t-1},\quad f + p_f \odot c_{t-1},\quad o + p_o \odot c_t
+            \quad\text{in place of}\quad i, f, o \\
+        \text{coupled:}\quad & 1 - \sigma(f) \quad\text{in place of}\quad \sigma(i) \\
+        \text{layer norm:}\quad & i, f, g, o = N(W x_t; \alpha_x) + N(R h_{t-1}; \alpha_h) + b, \qquad
+            h_t = \sigma(o) \odot \tanh(N(c_t; \alpha_c) + \beta_c) \\
+        \text{projection:}\quad & h_t = W_p (\sigma(o) \odot \tanh(c_t))
+
+    with :math:`N(v; \alpha) = \alpha \odot (v - \mathrm{mean}(v)) / \mathrm{std}(v)` over all the elements of v.
+
     Args:
         width: H, the number of units.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
+        peephole: whether the gates see the memory too, each unit its own: for what depends on exact timing
+            (Gers and Schmidhuber 2000).
+        coupled: whether a unit forgets just as much as it takes in ("CIFG"): three gates in place of four, at
+            little loss (Greff et al. 2017).
+        layer_norm: whether what comes from x, what comes from h, and the memory on its way out are normalised,
+            which keeps the sizes of the gates' inputs even (Ba et al. 2016). The memory itself is not touched.
+        projection: P, the features of h and y, fewer than H as a rule: with a large memory it saves most of the
+            weights of R ("LSTMP", Sak et al. 2014).
+        kernel_init: of `input_kernel` and `projection_kernel`. LeCun normal keeps the variance of x through each
+            gate.
         recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
             shrinks the state that it reads (Saxe et al. 2014).
         bias_init: of `bias`, before `forget_bias` is added.
@@ -61,32 +99,53 @@ def lstm(
         (H, 4H), `bias` (4H,). One step takes x `(D,)` and `LSTMCarry(h, c)`, each `(H,)`, zero at first, and
         gives y `(H,)`.
 
-    Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        With `coupled` the gates are f, g, o, and 3H stands for 4H throughout. `peephole` adds `peephole` (3, H),
+        whose rows are p_i, p_f, p_o (coupled: (2, H), p_f, p_o), zero at first. `layer_norm` adds `input_gain`
+        (4H,), `recurrent_gain` (4H,) and `memory_gain` (H,), which are :math:`\alpha_x, \alpha_h, \alpha_c`, one
+        at first, and :math:`\beta_c` as `memory_bias` (H,), zero at first. `projection` adds `projection_kernel`
+        (H, P); `recurrent_kernel` is then (P, 4H), and h and y are `(P,)`.
 
-    Other libraries: torch has two biases (their sum is `bias`) and the same gate order; Flax returns the
-    carry as (c, h); Haiku orders i, g, f, o and adds 1 to f at run time; Keras writes c for g.
+    Raises:
+        ValueError: for a width or a projection below 1, or (in `init`) inputs which are not floating features.
+
+    Other libraries: torch has two biases (their sum is `bias`), the same gate order, and the projection as
+    `proj_size`; Flax returns the carry as (c, h); Haiku orders i, g, f, o and adds 1 to f at run time; Keras
+    writes c for g. The paper on layer normalisation has shifts for W x and R h as well: they and b are one sum,
+    and here b is all of it. TensorFlow Addons carries the normalised memory on as c, and tf.contrib's older cell
+    moreover normalises each gate by itself, x and h together: weights of neither can be used here.
 
     References: S. Hochreiter and J. Schmidhuber, *Long short-term memory*, Neural Computation 9 (1997);
-    F. Gers, J. Schmidhuber and F. Cummins, *Learning to forget*, Neural Computation 12 (2000).
+    F. Gers, J. Schmidhuber and F. Cummins, *Learning to forget*, Neural Computation 12 (2000). Peepholes:
+    F. Gers and J. Schmidhuber, *Recurrent nets that time and count*, IJCNN 2000, and with N. Schraudolph,
+    *Learning precise timing with LSTM recurrent networks*, JMLR 3 (2002). Coupled: K. Greff et al., *LSTM: a
+    search space odyssey*, IEEE TNNLS 28 (2017). J. L. Ba, J. R. Kiros and G. Hinton, *Layer normalization*, arXiv
+    1607.06450. Projection: H. Sak, A. Senior and F. Beaufays, *Long short-term memory recurrent neural network
+    architectures for large scale acoustic modeling*, Interspeech 2014.
 
     Example::
 
         >>> import jax, jax.numpy as jnp, rnnx
-        >>> layer = rnnx.lstm(4)
         >>> xs = jnp.ones((2, 5, 3))
+        >>> layer = rnnx.lstm(4)
         >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
         >>> carry.c.shape, ys.shape
         ((2, 4), (2, 5, 4))
+        >>> layer = rnnx.lstm(8, peephole=True, coupled=True, layer_norm=True, projection=4)
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.c.shape, ys.shape
+        ((2, 8), (2, 5, 4))
     """
     check_width(width, "lstm")
+    if projection is not None and projection < 1:
+        raise ValueError(f"lstm: projection is {projection}, but it must be 1 or more, or None for none")
+    gates, outputs = 3 if coupled else 4, projection or width
 
     inits = kernel_init, recurrent_kernel_init, bias_init
-    init = gated_init("lstm", width, 4, *inits, param_dtype, added_bias=forget_bias, to_gate=1)
+    init = gated_init("lstm", width, gates, *inits, param_dtype, added_bias=forget_bias, to_gate=gates - 3)
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> LSTMCarry:
-        zero = jnp.zeros((width,), w["bias"].dtype)
-        return LSTMCarry(zero, zero)
+        dtype = w["bias"].dtype
+        return LSTMCarry(jnp.zeros((outputs,), dtype), jnp.zeros((width,), dtype))
 
     def step(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array]:
         h, c = carry
@@ -95,4 +154,49 @@ def lstm(
         h = sigmoid(o) * jnp.tanh(c)
         return LSTMCarry(h, c), h
 
-    return cell(init, initial_carry, step, project=affine)
+    if not (peephole or coupled or layer_norm or projection):
+        return cell(init, initial_carry, step, project=affine)
+
+    def init_with_options(key: Key, x: PyTree) -> Params:
+        k_gates, k_recurrent, k_projection = jax.random.split(key, 3)
+        params = init(k_gates, x)
+        if peephole:
+            params["peephole"] = jnp.zeros((gates - 1, width), param_dtype)
+        if layer_norm:
+            params["input_gain"] = jnp.ones((gates * width,), param_dtype)
+            params["recurrent_gain"] = jnp.ones((gates * width,), param_dtype)
+            params["memory_gain"] = jnp.ones((width,), param_dtype)
+            params["memory_bias"] = jnp.zeros((width,), param_dtype)
+        if projection:
+            recurrent_init = per_gate(recurrent_kernel_init, gates)
+            params["recurrent_kernel"] = recurrent_init(k_recurrent, (outputs, gates * width), param_dtype)
+            params["projection_kernel"] = per_gate(kernel_init, 1)(k_projection, (width, outputs), param_dtype)
+        return params
+
+    def peek(w: Params, row: int, gate: jax.Array, c: jax.Array) -> jax.Array:
+        return gate + (w["peephole"][row] * c).astype(gate.dtype) if peephole else gate
+
+    def norm(w: Params, name: str, v: jax.Array) -> jax.Array:
+        return layer_normalized(v, w[name]) if layer_norm else v
+
+    def shift(w: Params, c: jax.Array) -> jax.Array:
+        return c + w["memory_bias"].astype(c.dtype) if layer_norm else c
+
+    def out(w: Params, h: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        return dot(h, w["projection_kernel"], dtype) if projection else h
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
+        return norm(w, "input_gain", dot(x, w["input_kernel"])) + w["bias"].astype(x.dtype)
+
+    def step_with_options(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array]:
+        h, c = carry
+        u = z + norm(w, "recurrent_gain", dot(h, w["recurrent_kernel"], z.dtype))
+        i, (f, g, o) = u[:width], jnp.split(u[-3 * width :], 3, axis=-1)
+        kept = sigmoid(peek(w, -2, f, c))
+        added = 1 - kept if coupled else sigmoid(peek(w, 0, i, c))
+        c = kept * c + added * jnp.tanh(g)
+        shown = jnp.tanh(shift(w, norm(w, "memory_gain", c)))
+        h = out(w, sigmoid(peek(w, -1, o, c)) * shown, z.dtype)
+        return LSTMCarry(h, c), h
+
+    return cell(init_with_options, initial_carry, step_with_options, project=project)

@@ -134,7 +134,7 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
 
         carry, ys = over_heads(one, 0, 1, None if key is None else 0, out_axes=(1, -1))(params, carry, keys)
         # The heads come last: put them before the features, and join the two.
-        return carry, jax.tree.map(lambda y: jnp.swapaxes(y, -1, -2).reshape(*y.shape[:-2], -1), ys)
+        return carry, jax.tree.map(lambda y: jnp.swapaxes(y, -1, -2).reshape(*y.shape[:-2], n * y.shape[-2]), ys)
 
     return Layer(
         init, initial_carry, apply, Spec("heads", {"n": n}, (("layer", inner),), directions=inner.spec.directions)

@@ -107,7 +107,9 @@ def locked_dropout(rate: float) -> Layer:
 
     def initial_carry(params: Params, x: PyTree, key: Key | None) -> Carry:
         leaves, structure = jax.tree.flatten(x)
-        masks = [dropout_mask(k, rate, a.shape, a.dtype) for a, k in zip(leaves, split_key(key, len(leaves)))]
+        dtypes = [jnp.promote_types(a.dtype, jnp.float32) for a in leaves]
+        keys = split_key(key, len(leaves))
+        masks = [dropout_mask(k, rate, a.shape, dtype) for k, a, dtype in zip(keys, leaves, dtypes)]
         return jax.tree.unflatten(structure, masks)
 
     def step(params: Params, masks: Carry, x: PyTree) -> tuple[Carry, PyTree]:
