@@ -23,7 +23,7 @@ def _layer_of(make: Callable[P, Any], evaluate: Callable[[Any], Layer]) -> Calla
     def layer(*args: P.args, **kwargs: P.kwargs) -> Layer:
         return evaluate(make(*args, **kwargs))
 
-    layer.__annotations__["return"] = Layer
+    layer.__annotations__ = {**make.__annotations__, "return": Layer}
     layer.__doc__ = f"{HEADING.format(name=make.__name__)}\n\n    {make.__doc__}"
     return layer
 
@@ -38,6 +38,9 @@ def _associative(make: Callable[P, AssociativeCell]) -> Callable[P, Layer]:
 
 alif = _scanned(cells.alif)
 causal_conv = _scanned(cells.causal_conv)
+cfc = _scanned(cells.cfc)
+conv_gru = _scanned(cells.conv_gru)
+conv_lstm = _scanned(cells.conv_lstm)
 cornn = _scanned(cells.cornn)
 delta_net = _associative(cells.delta_net)
 elman = _scanned(cells.elman)
@@ -50,6 +53,7 @@ lem = _scanned(cells.lem)
 lmu = _scanned(cells.lmu)
 lru = _associative(cells.lru)
 lstm = _scanned(cells.lstm)
+ltc = _scanned(cells.ltc)
 mgu = _scanned(cells.mgu)
 min_gru = _associative(cells.min_gru)
 min_lstm = _associative(cells.min_lstm)

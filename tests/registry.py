@@ -40,6 +40,18 @@ def irregular(key: jax.Array, batch: int, time: int) -> dict[str, jax.Array]:
     return {"x": jax.random.normal(k_x, (batch, time, FEATURES)), "dt": jax.random.uniform(k_dt, (batch, time))}
 
 
+def lines(key: jax.Array, batch: int, time: int) -> jax.Array:
+    return jax.random.normal(key, (batch, time, 5, 2))
+
+
+def images(key: jax.Array, batch: int, time: int) -> jax.Array:
+    return jax.random.normal(key, (batch, time, 4, 3, 2))
+
+
+def volumes(key: jax.Array, batch: int, time: int) -> jax.Array:
+    return jax.random.normal(key, (batch, time, 3, 2, 3, 2))
+
+
 def decay() -> rnnx.Cell:
     """A user's cell over a pytree of inputs: a learned initial carry, decaying as time goes by."""
 
@@ -127,6 +139,18 @@ CASES = [
     Case("reservoir", lambda: rnnx.reservoir(4, leak=0.7), ("reservoir", "cells.reservoir")),
     Case("lmu", lambda: rnnx.lmu(4, order=3, theta=5.0), ("lmu", "cells.lmu")),
     Case("alif", lambda: rnnx.alif(4, threshold=0.4, beta=0.3, tau=5.0), ("alif", "cells.alif"), smooth=False),
+    Case("cfc", lambda: rnnx.cfc(4, backbone_units=6, backbone_layers=2), ("cfc", "cells.cfc"), irregular),
+    Case("cfc bare", lambda: rnnx.cfc(4, gated=False, backbone_layers=0), (), irregular),
+    Case("ltc", lambda: rnnx.ltc(4, unfolds=2), ("ltc", "cells.ltc"), irregular),
+    Case("conv_lstm", lambda: rnnx.conv_lstm(3), ("conv_lstm", "cells.conv_lstm"), images),
+    Case(
+        "conv_lstm peephole",
+        lambda: rnnx.conv_lstm(2, kernel_size=2, strides=2, padding="VALID", peephole=True),
+        (),
+        images,
+    ),
+    Case("conv_gru", lambda: rnnx.conv_gru(2), ("conv_gru", "cells.conv_gru"), lines),
+    Case("conv_gru reset after", lambda: rnnx.conv_gru(2, reset_after=True), (), volumes),
     Case("causal_conv", lambda: rnnx.causal_conv(3), ("causal_conv", "cells.causal_conv")),
     Case("window", lambda: rnnx.window(3), ("window", "cells.window")),
     Case("delta_net", lambda: rnnx.delta_net(4, heads=2), ("delta_net", "cells.delta_net")),

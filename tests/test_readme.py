@@ -1,8 +1,10 @@
 """README keeps its word: its Python runs, its test command is that of CI, its results are those of runs."""
 
 import json
+import math
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -36,14 +38,29 @@ def test_files_that_readme_names_exist():
         assert (ROOT / name).exists(), name
 
 
+def sample_step(name, features):
+    """One step's input, as `init` sees it."""
+    if name.startswith("conv_"):
+        return jax.ShapeDtypeStruct((8, 8, features), jnp.float32)
+    x = jax.ShapeDtypeStruct((features,), jnp.float32)
+    return {"x": x, "dt": jax.ShapeDtypeStruct((), jnp.float32)} if name in {"cfc", "ltc"} else x
+
+
 def test_the_table_of_cells_is_complete_and_counts_right():
-    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", README.split("## Cells")[1].split("## Results")[0], re.M))
-    assert set(rows) == {name for name in rnnx.cells.__all__ if name.islower()}
-    d, h = 3, 5
-    for name, formula in rows.items():
-        params = getattr(rnnx.cells, name)(h).init(jax.random.key(0), jax.ShapeDtypeStruct((d,), jnp.float32))
+    section = README.split("## Cells")[1].split("## ")[0]
+    rows = {row[0]: row for row in re.findall(r"^\| `(\w+)` \|(?:.*)\| ([^|]+) \| (yes|no) \|$", section, re.M)}
+    makers = {name: getattr(rnnx.cells, name) for name in rnnx.cells.__all__}
+    kinds = {name: get_type_hints(make).get("return") for name, make in makers.items() if callable(make)}
+    assert set(rows) == {name for name, kind in kinds.items() if kind in (rnnx.Cell, rnnx.AssociativeCell)}
+    for name, (_, formula, parallel) in rows.items():
+        assert (parallel == "yes") == (kinds[name] is rnnx.AssociativeCell), name
+        h = 6
+        d = 4 if "D" in formula else h
+        params = makers[name](h).init(jax.random.key(0), sample_step(name, d))
         python = re.sub(r"(?<=[\w)]) (?=[(\w])", " * ", formula).replace("D", str(d)).replace("H", str(h))
-        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == eval(python), f"{name}: {formula}"
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == eval(python, {"ceil": math.ceil}), (
+            f"{name}: {formula}"
+        )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "results").rglob("*.json")), ids=lambda path: path.stem)

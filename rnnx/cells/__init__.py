@@ -4,8 +4,12 @@ Under the same names, `rnnx` itself has the Layers: `rnnx.lstm(512)` is this cel
 """
 
 from rnnx.cells._kernels import scaled_identity
+from rnnx.cells._linear import Complex
 from rnnx.cells.alif import ALIFCarry, alif
 from rnnx.cells.causal_conv import causal_conv, window
+from rnnx.cells.cfc import cfc
+from rnnx.cells.conv_gru import conv_gru
+from rnnx.cells.conv_lstm import ConvLSTMCarry, conv_lstm
 from rnnx.cells.cornn import CoRNNCarry, cornn
 from rnnx.cells.delta_net import delta_net
 from rnnx.cells.elman import elman
@@ -18,6 +22,7 @@ from rnnx.cells.lem import LEMCarry, lem
 from rnnx.cells.lmu import LMUCarry, lmu
 from rnnx.cells.lru import lru
 from rnnx.cells.lstm import LSTMCarry, lstm
+from rnnx.cells.ltc import ltc
 from rnnx.cells.mgu import mgu
 from rnnx.cells.min_gru import min_gru
 from rnnx.cells.min_lstm import min_lstm
@@ -37,6 +42,8 @@ from rnnx.cells.ugrnn import ugrnn
 __all__ = [
     "ALIFCarry",
     "CoRNNCarry",
+    "Complex",
+    "ConvLSTMCarry",
     "LEMCarry",
     "LMUCarry",
     "LSTMCarry",
@@ -44,6 +51,9 @@ __all__ = [
     "SLSTMCarry",
     "alif",
     "causal_conv",
+    "cfc",
+    "conv_gru",
+    "conv_lstm",
     "cornn",
     "delta_net",
     "elman",
@@ -56,6 +66,7 @@ __all__ = [
     "lmu",
     "lru",
     "lstm",
+    "ltc",
     "mgu",
     "min_gru",
     "min_lstm",

@@ -44,15 +44,15 @@ def scaled_identity(scale: float = 1.0) -> Initializer:
 
 
 def per_gate(init: Initializer, gates: int) -> Initializer:
-    """Initialises each gate's block `(D, H)` by itself, as if the gates had kernels of their own.
+    """Initialises each gate's block `(..., D, H)` by itself, as if the gates had kernels of their own.
 
     Drawn in float32 or wider: the decompositions behind orthogonal matrices do not exist in less.
     """
 
-    def fused(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
-        rows, columns = shape
+    def fused(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        *rest, columns = shape
         wide = jnp.promote_types(dtype, jnp.float32)
-        block = jax.vmap(lambda k: init(k, (rows, columns // gates), wide), out_axes=1)
+        block = jax.vmap(lambda k: init(k, (*rest, columns // gates), wide), out_axes=-2)
         return block(jax.random.split(key, gates)).reshape(shape).astype(dtype)
 
     return fused

@@ -10,7 +10,7 @@ from jax.nn import sigmoid, silu
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import Product, act_product, check_heads, combine_products, outer, rms_norm, unit, wide
+from rnnx.cells._linear import Product, act_product, check_heads, combine_products, outer, rms_norm, unit, wide_dot
 
 
 class _Input(NamedTuple):
@@ -91,22 +91,22 @@ def delta_net(
         return jnp.zeros((heads, k_size, v_size), w["norm_scale"].dtype)
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
-        q, k, v, beta = jnp.split(dot(x, w["input_kernel"]), [keys, 2 * keys, 2 * keys + values])
+        q, k, v, beta = jnp.split(wide_dot(x, w["input_kernel"]), [keys, 2 * keys, 2 * keys + values])
         q, k = (unit(silu(a.reshape(heads, k_size))) for a in (q, k))
-        return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), sigmoid(beta))
+        return _Input((q / k_size**0.5).astype(x.dtype), k, silu(v.reshape(heads, v_size)), sigmoid(beta))
 
     def lift(w: Params, z: _Input) -> Product:
-        _, k, v, beta = wide(z)
+        _, k, v, beta = z
         scaled = beta[:, None] * k
         return Product(jnp.eye(k_size)[None] - outer(scaled, k), outer(scaled, v))
 
     def readout(w: Params, s: jax.Array, z: _Input) -> jax.Array:
         o = jnp.einsum("hk,hkv->hv", z.q.astype(s.dtype), s)
         o = rms_norm(o, w["norm_scale"].astype(o.dtype)).reshape(values)
-        return dot(o, w["output_kernel"], z.v.dtype)
+        return dot(o, w["output_kernel"], z.q.dtype)
 
     def step(w: Params, s: jax.Array, z: _Input) -> tuple[jax.Array, jax.Array]:
-        _, k, v, beta = wide(z)
+        _, k, v, beta = z
         s = s + outer(beta[:, None] * k, v - jnp.einsum("hk,hkv->hv", k, s))
         return s, readout(w, s, z)
 

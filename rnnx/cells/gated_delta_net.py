@@ -21,6 +21,7 @@ from rnnx.cells._linear import (
     rms_norm,
     unit,
     wide,
+    wide_dot,
 )
 
 
@@ -115,17 +116,17 @@ def gated_delta_net(
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
         sizes = keys, keys, values, values, heads
         borders = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        q, k, v, r, beta, step = jnp.split(dot(x, w["input_kernel"]), borders)
+        q, k, v, r, beta, step = jnp.split(wide_dot(x, w["input_kernel"]), borders)
         q, k = (unit(silu(a.reshape(heads, k_size))) for a in (q, k))
-        step = step + w["step_bias"].astype(x.dtype)
-        return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), r, sigmoid(beta), step)
+        step = step + wide(w["step_bias"])
+        return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), r.astype(x.dtype), sigmoid(beta), step)
 
     def decay(w: Params, z: _Input) -> jax.Array:
-        alpha = jnp.exp(-jnp.exp(wide(w["log_rate"])) * softplus(wide(z.step)))
+        alpha = jnp.exp(-jnp.exp(wide(w["log_rate"])) * softplus(z.step))
         return alpha[:, None, None]
 
     def lift(w: Params, z: _Input) -> Product:
-        k, v, beta = wide((z.k, z.v, z.beta))
+        k, v, beta = z.k, z.v, z.beta
         scaled = beta[:, None] * k
         return Product(decay(w, z) * (jnp.eye(k_size)[None] - outer(scaled, k)), outer(scaled, v))
 
@@ -135,7 +136,7 @@ def gated_delta_net(
         return dot(o.astype(z.r.dtype) * silu(z.r), w["output_kernel"])
 
     def step(w: Params, s: jax.Array, z: _Input) -> tuple[jax.Array, jax.Array]:
-        k, v, beta = wide((z.k, z.v, z.beta))
+        k, v, beta = z.k, z.v, z.beta
         s = decay(w, z) * s
         s = s + outer(beta[:, None] * k, v - jnp.einsum("hk,hkv->hv", k, s))
         return s, readout(w, s, z)

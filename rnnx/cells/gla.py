@@ -10,7 +10,7 @@ from jax.nn import log_sigmoid, silu
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, check_heads, combine_affine, outer, rms_norm, wide
+from rnnx.cells._linear import Affine, act_affine, check_heads, combine_affine, outer, rms_norm, wide, wide_dot
 
 
 class _Input(NamedTuple):
@@ -100,14 +100,13 @@ def gla(
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
         borders = [keys, 2 * keys, 2 * keys + values, 2 * keys + 2 * values]
-        q, k, v, r, low = jnp.split(dot(x, w["input_kernel"]), borders)
-        log_decay = log_sigmoid(wide(dot(low, w["decay_kernel"]) + w["decay_bias"].astype(x.dtype))) / temperature
+        q, k, v, r, low = jnp.split(wide_dot(x, w["input_kernel"]), borders)
+        log_decay = log_sigmoid(wide_dot(low, w["decay_kernel"]) + wide(w["decay_bias"])) / temperature
         q, k, log_decay = (a.reshape(heads, k_size) for a in (q / k_size**0.5, k, log_decay))
-        return _Input(q, k, v.reshape(heads, v_size), log_decay, r)
+        return _Input(q, k, v.reshape(heads, v_size), log_decay, r.astype(x.dtype))
 
     def lift(w: Params, z: _Input) -> Affine:
-        k, v = wide((z.k, z.v))
-        return Affine(jnp.exp(z.log_decay), outer(k, v))
+        return Affine(jnp.exp(z.log_decay), outer(z.k, z.v))
 
     def readout(w: Params, s: jax.Array, z: _Input) -> jax.Array:
         o = jnp.einsum("hk,hkv->hv", z.q.astype(s.dtype), s)

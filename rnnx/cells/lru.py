@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, associative_cell, factory
 from rnnx.cells._kernels import check_width, dot, features_of
-from rnnx.cells._linear import Complex, Turn, act_turn, check_channels, combine_turns, exponential, wide
+from rnnx.cells._linear import Complex, Turn, act_turn, check_channels, combine_turns, exponential, wide, wide_dot
 
 
 class _Input(NamedTuple):
@@ -97,7 +97,7 @@ def lru(
         return Complex(zero, zero)
 
     def project(w: Weights, x: jax.Array, key: Key | None) -> _Input:
-        re, im = wide((dot(x, w["input_kernel_re"]), dot(x, w["input_kernel_im"])))
+        re, im = wide_dot(x, w["input_kernel_re"]), wide_dot(x, w["input_kernel_im"])
         return _Input(Complex(w["gamma"] * re, w["gamma"] * im), x)
 
     def lift(w: Weights, z: _Input) -> Turn:

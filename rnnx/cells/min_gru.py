@@ -11,8 +11,8 @@ from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, combine_affine, wide
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, combine_affine, wide_affine
 
 
 def positive(x: jax.Array) -> jax.Array:
@@ -76,10 +76,10 @@ def min_gru(
         return jnp.zeros((width,), w["bias"].dtype)
 
     def lift(w: Params, x: jax.Array) -> Affine:
-        z, n = jnp.split(wide(x), 2)
+        z, n = jnp.split(x, 2)
         return Affine(sigmoid(-z), sigmoid(z) * activation(n))
 
     def readout(w: Params, h: jax.Array, x: jax.Array) -> jax.Array:
         return h
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=affine)
+    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=wide_affine)

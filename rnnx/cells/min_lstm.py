@@ -11,8 +11,8 @@ from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, combine_affine, wide
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, combine_affine, wide_affine
 from rnnx.cells.min_gru import positive
 
 
@@ -73,11 +73,11 @@ def min_lstm(
         return jnp.zeros((width,), w["bias"].dtype)
 
     def lift(w: Params, x: jax.Array) -> Affine:
-        f, i, n = jnp.split(wide(x), 3)
+        f, i, n = jnp.split(x, 3)
         odds = softplus(-i) - softplus(-f)  # log of sigma(f) / sigma(i)
         return Affine(sigmoid(odds), sigmoid(-odds) * activation(n))
 
     def readout(w: Params, h: jax.Array, x: jax.Array) -> jax.Array:
         return h
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=affine)
+    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=wide_affine)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import check_heads, outer, wide
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import check_heads, outer, wide, wide_affine, wide_dot
 
 
 class MLSTMCarry(NamedTuple):
@@ -112,15 +112,13 @@ def mlstm(
         return MLSTMCarry(*(jnp.zeros(shape, w["bias"].dtype) for shape in shapes))
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
-        columns = dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
-        q, k, v, o = jnp.split(columns, [keys, 2 * keys, 2 * keys + width])
-        i, f = jnp.split(dot(x, w["gate_kernel"]) + w["gate_bias"].astype(x.dtype), 2)
+        q, k, v, o = jnp.split(wide_affine(w, x), [keys, 2 * keys, 2 * keys + width])
+        i, f = jnp.split(wide_dot(x, w["gate_kernel"]) + wide(w["gate_bias"]), 2)
         q, k = q.reshape(heads, k_size), k.reshape(heads, k_size) / k_size**0.5
-        return _Input(q, k, v.reshape(heads, v_size), o, i, f)
+        return _Input(q, k, v.reshape(heads, v_size), o.astype(x.dtype), i, f)
 
     def lift(w: Params, z: _Input) -> _Element:
-        k, v, i, f = wide((z.k, z.v, z.i, z.f))
-        return _Element(log_sigmoid(f), MLSTMCarry(outer(k, v), k, i))
+        return _Element(log_sigmoid(z.f), MLSTMCarry(outer(z.k, z.v), z.k, z.i))
 
     def act(carry: MLSTMCarry, element: _Element) -> MLSTMCarry:
         (c, n, m), (log_f, (c_in, n_in, i)) = carry, element

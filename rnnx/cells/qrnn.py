@@ -10,8 +10,8 @@ from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, combine_affine, wide
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, combine_affine, wide_affine
 
 
 @factory
@@ -44,8 +44,8 @@ def qrnn(
         param_dtype: of all params, and so of the carry.
 
     Returns:
-        The AssociativeCell. Params, with the gates in the order z, f, o, i, as many as there are: `input_kernel`
-        (D, 3H), `bias` (3H,). One step takes x `(D,)` and the carry c `(H,)`, zero at first, and gives y `(H,)`.
+        The AssociativeCell. Params, with the gates in the order z, f, o, i, as many as there are (g): `input_kernel`
+        (D, gH), `bias` (gH,). One step takes x `(D,)` and the carry c `(H,)`, zero at first, and gives y `(H,)`.
         The state is computed in float32 or more.
 
     Raises:
@@ -78,11 +78,11 @@ def qrnn(
         return jnp.zeros((width,), w["bias"].dtype)
 
     def lift(w: Params, x: jax.Array) -> Affine:
-        z, f, *others = jnp.split(wide(x), gates)
+        z, f, *others = jnp.split(x, gates)
         i = sigmoid(others[-1]) if input_gate else sigmoid(-f)
         return Affine(sigmoid(f), i * jnp.tanh(z))
 
     def readout(w: Params, c: jax.Array, x: jax.Array) -> jax.Array:
         return sigmoid(x[2 * width : 3 * width]) * c if output_gate else c
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=affine)
+    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=wide_affine)

@@ -96,8 +96,9 @@ def rg_lru(
         return jnp.zeros_like(w["rate"])
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
-        gates = jnp.einsum("hd,ghde->ghe", x.reshape(heads, size), w["gate_kernel"].astype(x.dtype))
-        r, i = gates.reshape(2, width) + w["gate_bias"].astype(x.dtype)
+        kernel, gathered = w["gate_kernel"].astype(x.dtype), jnp.promote_types(x.dtype, jnp.float32)
+        gates = jnp.einsum("hd,ghde->ghe", x.reshape(heads, size), kernel, preferred_element_type=gathered)
+        r, i = gates.reshape(2, width) + wide(w["gate_bias"])
         return _Input(r, i, x)
 
     def lift(w: Params, z: _Input) -> Affine:

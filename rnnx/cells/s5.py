@@ -11,7 +11,18 @@ from jax.nn.initializers import lecun_normal
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, associative_cell, factory
 from rnnx.cells._kernels import check_width, dot, features_of
-from rnnx.cells._linear import Complex, Turn, act_turn, check_channels, combine_turns, held, log_uniform, times, wide
+from rnnx.cells._linear import (
+    Complex,
+    Turn,
+    act_turn,
+    check_channels,
+    combine_turns,
+    held,
+    log_uniform,
+    times,
+    wide,
+    wide_dot,
+)
 
 
 class _Input(NamedTuple):
@@ -106,7 +117,7 @@ def s5(
         return Complex(zero, zero)
 
     def project(w: Weights, x: jax.Array, key: Key | None) -> _Input:
-        b = Complex(*wide((dot(x, w["input_kernel_re"]), dot(x, w["input_kernel_im"]))))
+        b = Complex(wide_dot(x, w["input_kernel_re"]), wide_dot(x, w["input_kernel_im"]))
         return _Input(times(w["scale"], b), x)
 
     def lift(w: Weights, z: _Input) -> Turn:

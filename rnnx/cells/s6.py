@@ -10,8 +10,17 @@ import jax.numpy as jnp
 from jax.nn import softplus
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, check_channels, combine_affine, inverse_softplus, log_uniform, wide
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import (
+    Affine,
+    act_affine,
+    check_channels,
+    combine_affine,
+    inverse_softplus,
+    log_uniform,
+    wide,
+    wide_dot,
+)
 
 
 class _Input(NamedTuple):
@@ -96,8 +105,8 @@ def s6(
         return jnp.zeros_like(w["log_decay"])
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
-        low, b, c = jnp.split(dot(x, w["input_kernel"]), [inner, inner + state])
-        return _Input(dot(low, w["step_kernel"]) + w["step_bias"].astype(x.dtype), b, c, x)
+        low, b, c = jnp.split(wide_dot(x, w["input_kernel"]), [inner, inner + state])
+        return _Input(wide_dot(low, w["step_kernel"]) + wide(w["step_bias"]), b, c, x)
 
     def lift(w: Params, z: _Input) -> Affine:
         (step, b, _, x), log_decay = wide(z), wide(w["log_decay"])

@@ -11,8 +11,8 @@ from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, combine_affine, wide
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, combine_affine, wide, wide_dot
 
 
 class _Input(NamedTuple):
@@ -83,13 +83,12 @@ def sru(
         return jnp.zeros((width,), w["bias"].dtype)
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
-        n, f, r, *projected = jnp.split(dot(x, w["input_kernel"]), w["input_kernel"].shape[1] // width)
-        b_f, b_r = jnp.split(w["bias"].astype(x.dtype), 2)
+        n, f, r, *projected = jnp.split(wide_dot(x, w["input_kernel"]), w["input_kernel"].shape[1] // width)
+        b_f, b_r = jnp.split(wide(w["bias"]), 2)
         return _Input(n, f + b_f, r + b_r, projected[0] if projected else x)
 
     def lift(w: Params, z: _Input) -> Affine:
-        n, f = wide((z.n, z.f))
-        return Affine(sigmoid(f), sigmoid(-f) * n)
+        return Affine(sigmoid(z.f), sigmoid(-z.f) * z.n)
 
     def readout(w: Params, c: jax.Array, z: _Input) -> jax.Array:
         r = sigmoid(z.r)

@@ -1,0 +1,131 @@
+"""Checks, initialisers and products of the convolutional cells: one unbatched image, channels last."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import Key, PyTree
+from rnnx.cells._kernels import Initializer, per_gate
+
+Padding = str | Sequence[tuple[int, int]]
+"""`"SAME"`, `"VALID"`, or the zeros before and after in each space dimension."""
+
+Sizes = int | Sequence[int]
+"""One whole number for every space dimension, or one number for each of them."""
+
+
+def image_of(x: PyTree, name: str) -> tuple[int, ...]:
+    """The shape `(*space, C)` of one step's input; an error that names the cell for anything else."""
+    if not hasattr(x, "shape") or not 2 <= len(x.shape) <= 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+        came = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
+        raise ValueError(
+            f"{name} takes one floating array with 1, 2 or 3 space dimensions and channels last per step, xs "
+            f"[batch, time, *space, channels], but one step came as {came}; give images without channels a last axis "
+            f"with xs[..., None], and put channels that come first last with jnp.moveaxis(xs, 2, -1)"
+        )
+    return tuple(x.shape)
+
+
+def check_sizes(sizes: Sizes, name: str, what: str) -> None:
+    """What can be said before the number of space dimensions is known."""
+    for size in sizes if isinstance(sizes, Sequence) else (sizes,):
+        if not hasattr(size, "__index__") or size < 1:
+            raise ValueError(
+                f"{name}: {what} is {sizes!r}, but it must be a whole number, 1 or more, or one for each dimension"
+            )
+
+
+def check_rank(sizes: Sizes | Padding, rank: int, name: str, what: str) -> None:
+    """`sizes`, where it is not one for all, must have an entry for every space dimension."""
+    if isinstance(sizes, Sequence) and not isinstance(sizes, str) and len(sizes) != rank:
+        raise ValueError(
+            f"{name}: {what} {tuple(sizes)} is for {len(sizes)} space dimensions, but the inputs have {rank} "
+            f"(xs [batch, time, *space, channels]); give one entry for each, or one for all"
+        )
+
+
+def in_each_dimension(sizes: Sizes, rank: int) -> tuple[int, ...]:
+    return tuple(sizes) if isinstance(sizes, Sequence) else (operator.index(sizes),) * rank
+
+
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    dtype: jnp.dtype | None = None,
+    *,
+    strides: Sizes = 1,
+    padding: Padding = "SAME",
+) -> jax.Array:
+    """Cross-correlates an image `(*space, C)` with a kernel `(*size, C, H)`, in `dtype` (default: that of `x`).
+
+    The image gets a batch of one; `jax.vmap` folds its own axis into that, so a batch is one plain convolution.
+    """
+    dtype = x.dtype if dtype is None else dtype
+    space = "DHW"[1 - x.ndim :]
+    return jax.lax.conv_general_dilated(
+        x.astype(dtype)[None],
+        kernel.astype(dtype),
+        window_strides=in_each_dimension(strides, len(space)),
+        padding=padding,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+    )[0]
+
+
+def biased(image: jax.Array, bias: jax.Array) -> jax.Array:
+    """The same bias at every place, in the image's dtype."""
+    return image + bias.astype(image.dtype).reshape((1,) * (image.ndim - 1) + bias.shape)
+
+
+def convolutional_init(
+    name: str,
+    width: int,
+    gates: int,
+    kernel_size: Sizes,
+    strides: Sizes,
+    padding: Padding,
+    kernel_init: Initializer,
+    recurrent_kernel_init: Initializer,
+    bias_init: Initializer,
+    param_dtype: Any,
+) -> Callable[[Key, PyTree], dict[str, jax.Array]]:
+    """The `init` of a cell with equal gates: kernels (*size, C, gates·H) and (*size, H, gates·H), bias (gates·H,)."""
+    check_sizes(kernel_size, name, "kernel_size")
+    check_sizes(strides, name, "strides")
+    columns = gates * width
+
+    def init(key: Key, x: PyTree) -> dict[str, jax.Array]:
+        *space, channels = image_of(x, name)
+        for what, value in (("kernel_size", kernel_size), ("strides", strides), ("padding", padding)):
+            check_rank(value, len(space), name, what)
+        size = in_each_dimension(kernel_size, len(space))
+        k_input, k_recurrent, k_bias = jax.random.split(key, 3)
+        params = {
+            "input_kernel": per_gate(kernel_init, gates)(k_input, (*size, channels, columns), param_dtype),
+            "recurrent_kernel": per_gate(recurrent_kernel_init, gates)(
+                k_recurrent, (*size, width, columns), param_dtype
+            ),
+            "bias": bias_init(k_bias, (columns,), param_dtype),
+        }
+        left = space_after(params["input_kernel"], x, strides, padding)
+        if 0 in left:
+            raise ValueError(
+                f"{name}: nothing is left of images of {tuple(space)} after a convolution of kernel_size {size} with "
+                f"strides {strides} and padding {padding!r}: {left}; take padding='SAME' or a smaller kernel"
+            )
+        return params
+
+    return init
+
+
+def space_after(input_kernel: jax.Array, x: PyTree, strides: Sizes, padding: Padding) -> tuple[int, ...]:
+    """The space dimensions of the state: those that the input's convolution leaves of x."""
+
+    def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return convolve(x, kernel, strides=strides, padding=padding)
+
+    return jax.eval_shape(convolved, x, input_kernel).shape[:-1]

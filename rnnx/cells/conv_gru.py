@@ -1,0 +1,113 @@
+"""The convolutional gated recurrent unit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+from jax.nn.initializers import zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, default_recurrent_init
+
+
+@factory
+def conv_gru(
+    width: int,
+    *,
+    kernel_size: Sizes = 3,
+    strides: Sizes = 1,
+    padding: Padding = "SAME",
+    reset_after: bool = False,
+    kernel_init: Initializer = default_kernel_init,
+    recurrent_kernel_init: Initializer = default_recurrent_init,
+    bias_init: Initializer = zeros,
+    param_dtype: jnp.dtype = jnp.float32,
+) -> Cell:
+    r"""The GRU over images, with convolutions in place of its matrix products, in 1, 2 or 3 space dimensions.
+
+    .. math::
+        r &= \sigma(W_r * x_t + R_r * h_{t-1} + b_r) \\
+        z &= \sigma(W_z * x_t + R_z * h_{t-1} + b_z) \\
+        n &= \tanh(W_n * x_t + b_n + R_n * (r \odot h_{t-1})) \qquad\text{(reset before)} \\
+        n &= \tanh(W_n * x_t + b_n + r \odot (R_n * h_{t-1} + b'_n)) \qquad\text{(reset after)} \\
+        h_t &= (1 - z) \odot n + z \odot h_{t-1}, \qquad y_t = h_t
+
+    As everywhere in deep learning, the convolution :math:`*` does not flip its kernel. That of h never shrinks the
+    image: its padding is "SAME" and its stride 1.
+
+    Args:
+        width: H, the number of output channels.
+        kernel_size: of both convolutions: one number for every space dimension, or one for each.
+        strides: of the convolution of x, likewise. The state is as large as what it leaves.
+        padding: of the convolution of x: "SAME", "VALID", or a pair (before, after) for each space dimension.
+        reset_after: whether the reset gate acts after the convolution of h rather than before it, as in the paper.
+            After takes one convolution of h per step, before takes two of which the second waits for the first.
+        kernel_init: of `input_kernel`. LeCun normal, over the taps and channels that one output of one gate reads,
+            keeps the variance of x through each gate.
+        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal (the kernel taken as a matrix
+            with a row for every tap and channel): white noise neither grows nor shrinks, but for the edges. The
+            convolution as a whole is orthogonal with `jax.nn.initializers.delta_orthogonal`, where only the centre
+            tap is not zero (Xiao et al. 2018).
+        bias_init: of `bias`, and of `recurrent_bias`.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params, with the gates in the order r, z, n: `input_kernel` (*kernel_size, C, 3H),
+        `recurrent_kernel` (*kernel_size, H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) when
+        `reset_after`. One step takes x `(*space, C)` and the carry h `(*space, H)` with the space that the
+        convolution of x leaves, zero at first, and gives y `(*space, H)`.
+
+    Raises:
+        ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs which are not floating images,
+            have another number of space dimensions than the options, or of which the convolution leaves nothing.
+
+    Elsewhere, and in the paper, z and 1 - z are often exchanged: there z lets the new value in.
+
+    References: N. Ballas et al., *Delving deeper into convolutional networks for learning video representations*,
+    ICLR 2016, arXiv 1511.06432; L. Xiao et al., *Dynamical isometry and a mean field theory of CNNs*, ICML 2018.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.conv_gru(4, kernel_size=(3, 5))
+        >>> xs = jnp.ones((2, 5, 8, 8, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 8, 8, 4), (2, 5, 8, 8, 4))
+    """
+    check_width(width, "conv_gru")
+    inits = kernel_init, recurrent_kernel_init, bias_init
+    init_gates = convolutional_init("conv_gru", width, 3, kernel_size, strides, padding, *inits, param_dtype)
+
+    def init(key: Key, x: PyTree) -> Params:
+        k_gates, k_candidate = jax.random.split(key)
+        params = init_gates(k_gates, x)
+        if reset_after:
+            params["recurrent_bias"] = bias_init(k_candidate, (width,), param_dtype)
+        return params
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((*space_after(w["input_kernel"], x, strides, padding), width), w["bias"].dtype)
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
+        return biased(convolve(x, w["input_kernel"], strides=strides, padding=padding), w["bias"])
+
+    def step_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x_rz, x_n = jnp.split(x, [2 * width], axis=-1)
+        kernel_rz, kernel_n = jnp.split(w["recurrent_kernel"], [2 * width], axis=-1)
+        r, z = jnp.split(sigmoid(x_rz + convolve(h, kernel_rz, x.dtype)), 2, axis=-1)
+        n = jnp.tanh(x_n + convolve(r * h, kernel_n, x.dtype))
+        h = (1 - z) * n + z * h
+        return h, h
+
+    def step_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
+        h_r, h_z, h_n = jnp.split(convolve(h, w["recurrent_kernel"], x.dtype), 3, axis=-1)
+        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+        n = jnp.tanh(x_n + r * biased(h_n, w["recurrent_bias"]))
+        h = (1 - z) * n + z * h
+        return h, h
+
+    return cell(init, initial_carry, step_after if reset_after else step_before, project=project)

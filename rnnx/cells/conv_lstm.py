@@ -1,0 +1,130 @@
+"""The convolutional long short-term memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+from jax.nn.initializers import zeros
+
+from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, default_recurrent_init
+
+
+class ConvLSTMCarry(NamedTuple):
+    """The state of a ConvLSTM: the output `h` and the memory `c`, each `[batch, *space, H]`."""
+
+    h: jax.Array
+    c: jax.Array
+
+
+@factory
+def conv_lstm(
+    width: int,
+    *,
+    kernel_size: Sizes = 3,
+    strides: Sizes = 1,
+    padding: Padding = "SAME",
+    peephole: bool = False,
+    kernel_init: Initializer = default_kernel_init,
+    recurrent_kernel_init: Initializer = default_recurrent_init,
+    bias_init: Initializer = zeros,
+    peephole_init: Initializer = zeros,
+    forget_bias: float = 1.0,
+    param_dtype: jnp.dtype = jnp.float32,
+) -> Cell:
+    r"""The LSTM over images, with convolutions in place of its matrix products, in 1, 2 or 3 space dimensions.
+
+    .. math::
+        i, f, g &= W * x_t + R * h_{t-1} + [P_i \odot c_{t-1},\ P_f \odot c_{t-1},\ 0] + b \\
+        c_t &= \sigma(f) \odot c_{t-1} + \sigma(i) \odot \tanh(g) \\
+        o &= W_o * x_t + R_o * h_{t-1} + P_o \odot c_t + b_o \\
+        h_t &= \sigma(o) \odot \tanh(c_t), \qquad y_t = h_t
+
+    The terms with P are there when `peephole`. As everywhere in deep learning, the convolution :math:`*` does not
+    flip its kernel. That of h never shrinks the image: its padding is "SAME" and its stride 1.
+
+    Args:
+        width: H, the number of output channels.
+        kernel_size: of both convolutions: one number for every space dimension, or one for each.
+        strides: of the convolution of x, likewise. The state is as large as what it leaves.
+        padding: of the convolution of x: "SAME", "VALID", or a pair (before, after) for each space dimension.
+        peephole: whether the gates look at the memory, as in the paper. P has weights for every place of the
+            image, so the params then fit images of one size only.
+        kernel_init: of `input_kernel`. LeCun normal, over the taps and channels that one output of one gate reads,
+            keeps the variance of x through each gate.
+        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal (the kernel taken as a matrix
+            with a row for every tap and channel): white noise neither grows nor shrinks, but for the edges. The
+            convolution as a whole is orthogonal with `jax.nn.initializers.delta_orthogonal`, where only the centre
+            tap is not zero (Xiao et al. 2018).
+        bias_init: of `bias`, before `forget_bias` is added.
+        peephole_init: of `peephole_kernel`. Zero: at first the gates see what they see without it.
+        forget_bias: added to the f part of `bias` when it is initialised (never at run time). With 1 the
+            memory starts by remembering, which lets gradients reach far back from the first update on
+            (Gers et al. 2000; Jozefowicz et al. 2015).
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params, with the gates in the order i, f, g, o: `input_kernel` (*kernel_size, C, 4H),
+        `recurrent_kernel` (*kernel_size, H, 4H), `bias` (4H,), and when `peephole` `peephole_kernel` (*space, 3H)
+        in the order i, f, o. One step takes x `(*space, C)` and `ConvLSTMCarry(h, c)`, each `(*space, H)` with the
+        space that the convolution of x leaves, zero at first, and gives y `(*space, H)`.
+
+    Raises:
+        ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs which are not floating images,
+            have another number of space dimensions than the options, or of which the convolution leaves nothing.
+
+    Other libraries: Keras (ConvLSTM1D, 2D, 3D) has the same layout and writes c for g; there, `padding` is "valid"
+    by default. Flax and Haiku order i, g, f, o, add 1 to f at run time and have a second bias, within the
+    convolution of h; Flax strides that one too, so strides other than 1 do not work there. None has peepholes.
+
+    References: X. Shi et al., *Convolutional LSTM network: a machine learning approach for precipitation
+    nowcasting*, NeurIPS 2015, arXiv 1506.04214; L. Xiao et al., *Dynamical isometry and a mean field theory of
+    CNNs*, ICML 2018.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.conv_lstm(4, kernel_size=5, strides=2)
+        >>> xs = jnp.ones((2, 5, 8, 8, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.c.shape, ys.shape
+        ((2, 4, 4, 4), (2, 5, 4, 4, 4))
+    """
+    check_width(width, "conv_lstm")
+    inits = kernel_init, recurrent_kernel_init, bias_init
+    init_gates = convolutional_init("conv_lstm", width, 4, kernel_size, strides, padding, *inits, param_dtype)
+
+    def init(key: Key, x: PyTree) -> Params:
+        k_gates, k_peephole = jax.random.split(key)
+        params = init_gates(k_gates, x)
+        params["bias"] = params["bias"].at[width : 2 * width].add(forget_bias)
+        if peephole:
+            space = space_after(params["input_kernel"], x, strides, padding)
+            params["peephole_kernel"] = peephole_init(k_peephole, (*space, 3 * width), param_dtype)
+        return params
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> ConvLSTMCarry:
+        space = space_after(w["input_kernel"], x, strides, padding)
+        zero = jnp.zeros((*space, width), w["bias"].dtype)
+        return ConvLSTMCarry(zero, zero)
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
+        return biased(convolve(x, w["input_kernel"], strides=strides, padding=padding), w["bias"])
+
+    def step(w: Params, carry: ConvLSTMCarry, z: jax.Array) -> tuple[ConvLSTMCarry, jax.Array]:
+        h, c = carry
+        i, f, g, o = jnp.split(z + convolve(h, w["recurrent_kernel"], z.dtype), 4, axis=-1)
+        if peephole:
+            p_i, p_f, p_o = jnp.split(w["peephole_kernel"].astype(z.dtype), 3, axis=-1)
+            i, f = i + p_i * c.astype(z.dtype), f + p_f * c.astype(z.dtype)
+        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+        if peephole:
+            o = o + p_o * c.astype(z.dtype)
+        h = sigmoid(o) * jnp.tanh(c)
+        return ConvLSTMCarry(h, c), h
+
+    return cell(init, initial_carry, step, project=project)

@@ -1,0 +1,161 @@
+"""The liquid time-constant network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid, softplus
+
+from rnnx.base import Cell, Key, Params, PyTree, Weights, cell, factory
+from rnnx.cells._kernels import check_width, features_of
+
+
+@factory
+def ltc(width: int, *, unfolds: int = 6, param_dtype: jnp.dtype = jnp.float32) -> Cell:
+    r"""Neurons with membranes and synapses, over steps of any length: the liquid time-constant network.
+
+    Neuron i has the potential v_i. Each synapse to it, from a neuron or an input j, opens with the potential there
+    and then pulls v_i towards its own potential E_ji; so inputs and state set how fast v_i moves, its time constant:
+
+    .. math::
+        C_i \dot v_i &= g_i (V_i - v_i) + \sum_j s_{ji}(v_j) (E_{ji} - v_i) + \sum_k s'_{ki}(u_k) (E'_{ki} - v_i) \\
+        s_{ji}(v_j) &= w_{ji}\, \sigma(\sigma_{ji} (v_j - \mu_{ji})), \qquad u = a \odot x_t + b, \qquad
+        y_t = a' \odot v + b'
+
+    with C, g and w (also w') made positive by softplus. A step of length dt takes L substeps of
+    :math:`\delta = dt / L`, each implicit in v_i alone (the authors' fused solver; stable for any dt):
+
+    .. math::
+        v_i \leftarrow \frac{C_i v_i + \delta (g_i V_i + \sum_j s_{ji} E_{ji} + \sum_k s'_{ki} E'_{ki})}
+        {C_i + \delta (g_i + \sum_j s_{ji} + \sum_k s'_{ki})}
+
+    This is the form of the authors' package `ncps`, fully connected. Algorithm 1 of the paper is more general: it
+    leaves open what network drives the conductances, and here it is one sigmoid for each synapse.
+
+    Args:
+        width: H, the number of neurons.
+        unfolds: L, the substeps in each step.
+        param_dtype: of all params, and so of the carry.
+
+    Returns:
+        The Cell. Params: `recurrent` and `input`, each with `w`, `mu`, `sigma` and `erev` (E), (H, H) and (D, H),
+        from row to column; `gleak` (g), `vleak` (V) and `cm` (C), each (H,); `input_w` and `input_b` (a, b), each
+        (D,); `output_w` and `output_b` (a', b'), each (H,). w, gleak and cm are stored as they are before softplus.
+        One step takes `{"x": (D,), "dt": ()}` and the carry v `(H,)`, zero at first, and gives y `(H,)`.
+
+        All begin as in `ncps`, uniform in ranges in which its neurons are neither dead nor saturated, for inputs of
+        about 0 to 1: w and gleak in [0.001, 1), mu in [0.3, 0.8), sigma in [3, 8), cm in [0.4, 0.6) (before
+        softplus), vleak in [-0.2, 0.2); erev is 1 or -1, twice as often 1; the maps of input and output do nothing.
+
+    Raises:
+        ValueError: for a width or unfolds below 1, or (in `init`) inputs which are not a dict of floating features x
+            and a floating dt.
+
+    `dt` is the time since the step before, never negative; where it is 0, v stays as it is. The result depends on
+    the unit in which it is given: with the first params, about 1 is the time in which v moves. It may be float32
+    beside x in bfloat16; the outputs then are float32. A step costs O(L H (D + H)) in time and O(H (D + H)) in memory.
+
+    Other libraries: `ncps` divides by dt, so that dt = 0 gives NaN, and adds 1e-8 to the denominator, which here is
+    positive anyway. Its `LTCCell` without `implicit_param_constraints` needs w, gleak and cm clipped after each
+    update; its `LTC` has softplus by default, as here.
+
+    References: R. Hasani, M. Lechner et al., *Liquid time-constant networks*, AAAI 2021, arXiv 2006.04439;
+    M. Lechner et al., *Neural circuit policies enabling auditable autonomy*, Nature Machine Intelligence 2 (2020).
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.ltc(4)
+        >>> xs = {"x": jnp.ones((2, 5, 3)), "dt": jnp.full((2, 5), 0.1)}
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> carry.shape, ys.shape
+        ((2, 4), (2, 5, 4))
+    """
+    check_width(width, "ltc")
+    if unfolds < 1:
+        raise ValueError(f"ltc: unfolds is {unfolds}, but it must be 1 or more")
+
+    def init(key: Key, x: PyTree) -> Params:
+        features = features_in_time(x, "ltc")
+        k_recurrent, k_input, k_gleak, k_vleak, k_cm = jax.random.split(key, 5)
+
+        def uniform(key: Key, shape: tuple[int, ...], low: float, high: float) -> jax.Array:
+            wide = jnp.promote_types(param_dtype, jnp.float32)
+            return jax.random.uniform(key, shape, wide, low, high).astype(param_dtype)
+
+        def synapses(key: Key, sources: int) -> dict[str, jax.Array]:
+            k_w, k_mu, k_sigma, k_erev = jax.random.split(key, 4)
+            shape = (sources, width)
+            return {
+                "w": uniform(k_w, shape, 0.001, 1),
+                "mu": uniform(k_mu, shape, 0.3, 0.8),
+                "sigma": uniform(k_sigma, shape, 3, 8),
+                "erev": jnp.where(jax.random.bernoulli(k_erev, 2 / 3, shape), 1, -1).astype(param_dtype),
+            }
+
+        return {
+            "recurrent": synapses(k_recurrent, width),
+            "input": synapses(k_input, features),
+            "gleak": uniform(k_gleak, (width,), 0.001, 1),
+            "vleak": uniform(k_vleak, (width,), -0.2, 0.2),
+            "cm": uniform(k_cm, (width,), 0.4, 0.6),
+            "input_w": jnp.ones((features,), param_dtype),
+            "input_b": jnp.zeros((features,), param_dtype),
+            "output_w": jnp.ones((width,), param_dtype),
+            "output_b": jnp.zeros((width,), param_dtype),
+        }
+
+    def prepare(params: Params, key: Key | None) -> Weights:
+        positive = {name: softplus(params[name]) for name in ("gleak", "cm")}
+        conducting = {name: {**params[name], "w": softplus(params[name]["w"])} for name in ("recurrent", "input")}
+        return {**params, **positive, **conducting}
+
+    def initial_carry(w: Weights, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["cm"].dtype)
+
+    def conductances(w: Weights, source: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What flows into each neuron at v = 0, and how much less with every volt: the sums over its synapses."""
+        w = jax.tree.map(lambda a: a.astype(source.dtype), w)
+        s = w["w"] * sigmoid(w["sigma"] * (source[:, None] - w["mu"]))
+        return (s * w["erev"]).sum(axis=0), s.sum(axis=0)
+
+    def project(w: Weights, x: PyTree, key: Key | None) -> PyTree:
+        u = x["x"]
+        flow, slope = conductances(w["input"], u * w["input_w"].astype(u.dtype) + w["input_b"].astype(u.dtype))
+        gleak, vleak = w["gleak"].astype(u.dtype), w["vleak"].astype(u.dtype)
+        return flow + gleak * vleak, slope + gleak, x["dt"] / unfolds
+
+    def step(w: Weights, v: jax.Array, z: PyTree) -> tuple[jax.Array, jax.Array]:
+        input_flow, input_slope, delta = z
+        cm = w["cm"]
+        for _ in range(unfolds):
+            flow, slope = conductances(w["recurrent"], v.astype(input_flow.dtype))
+            # Not with cm / delta, as in the authors' code: the same, but no number where delta is 0.
+            v = (cm * v + delta * (flow + input_flow)) / (cm + delta * (slope + input_slope))
+        return v, w["output_w"] * v + w["output_b"]
+
+    return cell(init, initial_carry, step, project=project, prepare=prepare)
+
+
+def features_in_time(x: PyTree, name: str) -> int:
+    """The width D of one step's input `{"x": (D,), "dt": ()}`; an error that names the cell for anything else."""
+
+    def shown(x: PyTree) -> str:
+        return f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
+
+    if not isinstance(x, Mapping) or set(x) != {"x", "dt"}:
+        came = f"a dict of {sorted(map(str, x))}" if isinstance(x, Mapping) else shown(x)
+        raise ValueError(
+            f'{name} takes features and the time since the step before, xs {{"x": [batch, time, features], "dt": '
+            f'[batch, time]}}, but one step came as {came}; where all steps are equally long, pass {{"x": xs, "dt": '
+            f"jnp.ones(xs.shape[:2], xs.dtype)}}"
+        )
+    dt = x["dt"]
+    if not hasattr(dt, "shape") or dt.shape != () or not jnp.issubdtype(dt.dtype, jnp.floating):
+        raise ValueError(
+            f"{name}: dt is one floating number per step, [batch, time], but that of one step came as {shown(dt)}; "
+            f"take dt[..., 0], or dt.astype(jnp.float32)"
+        )
+    return features_of(x["x"], name)
