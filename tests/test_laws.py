@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import chex
@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import rnnx
-from checks import ByPieces, all_layers, assert_close, joined, shaken, split, spoiled, weighted_sum, weights_of
+from checks import ByPieces, all_layers, assert_close, at_row, joined, shaken, split, spoiled, weighted_sum, weights_of
 from registry import BATCH, CASES, TIME, Case
 
 LENGTHS = np.array([TIME, 4, 0, 1])
@@ -26,6 +26,7 @@ RESETS[0, [0, 3, 4]] = RESETS[1, [2, 4, 6]] = RESETS[2, 1] = RESETS[3, [0, 5]] =
 class Setup(NamedTuple):
     """A case made ready once: compiled functions are shared by all laws."""
 
+    case: Case
     layer: rnnx.Layer
     params: Any
     xs: Any
@@ -39,9 +40,7 @@ def floats(tree: Any) -> list[jax.Array]:
     return split(tree)[0]
 
 
-@functools.cache
-def made(name: str) -> Setup:
-    case = next(case for case in CASES if case.name == name)
+def made(case: Case) -> Setup:
     layer = case.make()
     k_params, k_xs = jax.random.split(jax.random.key(0))
     xs = case.inputs(k_xs, BATCH, TIME)
@@ -49,10 +48,10 @@ def made(name: str) -> Setup:
     carry = jax.jit(lambda params, xs: layer.initial_carry(params, xs, None))(params, xs)
     carry = shaken(carry) if layer.spec.chunkable else carry
 
-    def run(params: Any, carry: Any, xs: Any, lengths: Any, resets: Any) -> Any:
+    def run(params: Any, carry: Any, xs: Any, lengths: Any, resets: Any) -> Any:  # evaluators compile themselves
         return layer.apply(params, carry, xs, lengths=lengths, resets=resets)
 
-    return Setup(layer, params, xs, carry, jax.jit(run), jax.jit(with_gradient(layer, run)), ByPieces(layer))
+    return Setup(case, layer, params, xs, carry, run, jax.jit(with_gradient(layer, run)), ByPieces(layer))
 
 
 def with_gradient(layer: rnnx.Layer, run: Any) -> Any:
@@ -71,18 +70,16 @@ def with_gradient(layer: rnnx.Layer, run: Any) -> Any:
     return both
 
 
-# One worker runs all laws of a case, so that it compiles each function once.
-every_case = pytest.mark.parametrize(
-    "case", [pytest.param(case, id=case.name, marks=pytest.mark.xdist_group(case.name)) for case in CASES]
+# All laws of a case run one after the other, in one worker, so that it compiles each function once.
+@pytest.fixture(
+    scope="module", params=[pytest.param(c, id=c.name, marks=pytest.mark.xdist_group(c.name)) for c in CASES]
 )
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly(case: Case):
-    """Most time goes into compiling, so most cases do without optimisations; these have them."""
-    jax.config.update("jax_disable_most_optimizations", case.name not in OPTIMISED)
-    yield
+def s(request: pytest.FixtureRequest) -> Iterator[Setup]:
+    # Most time goes into compiling, so most cases do without optimisations.
+    jax.config.update("jax_disable_most_optimizations", request.param.name not in OPTIMISED)
+    yield made(request.param)
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # hundreds of megabytes a case
 
 
 class Ragged(NamedTuple):
@@ -99,16 +96,14 @@ def ragged(draw: Any) -> Ragged:
     return Ragged(np.array(lengths), np.array(resets).reshape(batch, time))
 
 
-@every_case
 @given(ragged())
 @example(Ragged(LENGTHS, RESETS))
 @settings(max_examples=3, deadline=None, derandomize=True, database=None)
-def test_chunk_padding_reset_and_batch(case: Case, drawn: Ragged):
+def test_chunk_padding_reset_and_batch(s: Setup, drawn: Ragged):
     """A padded, cut batch with NaN in its pads equals its rows run alone and step by step: values and gradients.
 
     From this the chunk law follows: wherever a sequence is cut, both ways equal the run step by step.
     """
-    s = made(case.name)
     lengths, resets = drawn
     batch, time = resets.shape
     xs, carry = jax.tree.map(lambda x: x[:batch, :time], s.xs), jax.tree.map(lambda c: c[:batch], s.carry)
@@ -123,9 +118,7 @@ def test_chunk_padding_reset_and_batch(case: Case, drawn: Ragged):
     assert_close(gradient[kept], by_hand[kept])
 
 
-@every_case
-def test_a_carry_is_refused_where_both_directions_are_read(case: Case):
-    s = made(case.name)
+def test_a_carry_is_refused_where_both_directions_are_read(s: Setup):
     if s.layer.spec.chunkable:
         carry, _ = rnnx.unroll(s.layer, s.params, s.xs, carry=s.carry)
         chex.assert_trees_all_equal_shapes_and_dtypes(carry, s.carry)
@@ -134,10 +127,8 @@ def test_a_carry_is_refused_where_both_directions_are_read(case: Case):
             rnnx.unroll(s.layer, s.params, s.xs, carry=s.carry)
 
 
-@every_case
-def test_padding_holds_anything(case: Case):
+def test_padding_holds_anything(s: Setup):
     """Whatever stands in the pads, the results are the same to the bit, and outputs there are zero."""
-    s = made(case.name)
     results = [
         s.both(s.params, s.carry, spoiled(s.xs, LENGTHS, value), LENGTHS, RESETS)
         for value in (np.nan, np.inf, -np.inf, 0.0)
@@ -150,10 +141,8 @@ def test_padding_holds_anything(case: Case):
         assert not np.asarray(leaf)[pads].any()
 
 
-@every_case
-def test_lengths_and_resets_that_say_nothing(case: Case):
+def test_lengths_and_resets_that_say_nothing(s: Setup):
     """Full lengths and no resets equal None; each of the two works without the other."""
-    s = made(case.name)
     full, never = np.full(BATCH, TIME), np.zeros_like(RESETS)
     plain = s.run(s.params, s.carry, s.xs, None, None)
     assert_close(s.run(s.params, s.carry, s.xs, full, never), plain, 1e-6)
@@ -161,10 +150,22 @@ def test_lengths_and_resets_that_say_nothing(case: Case):
     assert_close(s.run(s.params, s.carry, s.xs, None, RESETS), s.run(s.params, s.carry, s.xs, full, RESETS), 1e-6)
 
 
-@every_case
-def test_reverse(case: Case):
+def test_both_directions(s: Setup):
+    """Whatever is causal can be read both ways, and the two be merged in any way."""
+    if not s.layer.spec.causal:
+        return
+    both = rnnx.bidirectional(s.layer, merge=lambda f, b: (f, b))
+
+    def run(key, xs):
+        return rnnx.unroll(both, both.init(key, xs), xs, lengths=LENGTHS, resets=RESETS)
+
+    carry, ys = jax.eval_shape(run, jax.random.key(0), s.xs)
+    wanted = jax.eval_shape(s.run, s.params, s.carry, s.xs, LENGTHS, RESETS)
+    chex.assert_trees_all_equal_shapes_and_dtypes((carry.forward, ys[0]), (carry.backward, ys[1]), wanted)
+
+
+def test_reverse(s: Setup):
     """`reverse` equals flipping each valid part, the layer, and flipping back, borders included."""
-    s = made(case.name)
     backwards = rnnx.reverse(s.layer)
     flipped, borders = jax.tree.map(np.array, s.xs), np.zeros_like(RESETS)
     for b, length in enumerate(LENGTHS):
@@ -181,10 +182,8 @@ def test_reverse(case: Case):
     assert_close(backwards.apply(s.params, s.carry, xs, lengths=LENGTHS, resets=RESETS), (carry, ys), 1e-6)
 
 
-@every_case
-def test_ensemble_and_gradients_per_example(case: Case):
+def test_ensemble_and_gradients_per_example(s: Setup):
     """`vmap` over stacked params equals a loop; so does `vmap(grad)` over examples."""
-    s = made(case.name)
     members = [shaken(s.params, seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
@@ -203,13 +202,16 @@ def test_ensemble_and_gradients_per_example(case: Case):
 
     rows = jax.tree.map(jnp.asarray, (s.carry, s.xs, LENGTHS, RESETS))
     together = jax.jit(jax.vmap(by_params, in_axes=(None, 0, 0, 0, 0)))(s.params, *rows)
-    alone = [by_params(s.params, *jax.tree.map(lambda a, b=b: a[b], rows)) for b in range(BATCH)]
+    alone = []
+    for b in range(BATCH):
+        row = at_row((s.carry, s.xs, LENGTHS, RESETS), b)
+        result = s.by_pieces.run(s.params, *row)
+        cotangent = weights_of(result) if s.layer.spec.chunkable else (result[0], weights_of(result[1]))
+        alone.append(s.by_pieces.run(s.params, *row, cotangent)[1][0])
     assert_close(together, jax.tree.map(lambda *leaves: np.stack(leaves), *alone))
 
 
-@every_case
-def test_compiles_once(case: Case):
-    s = made(case.name)
+def test_compiles_once(s: Setup):
     chex.clear_trace_counter()  # it counts by name, over all cases
 
     @jax.jit
@@ -222,10 +224,8 @@ def test_compiles_once(case: Case):
             run(s.params, s.xs, lengths, resets)
 
 
-@every_case
-def test_dtypes(case: Case):
+def test_dtypes(s: Setup):
     """The carry keeps the params' dtype; outputs have the input's; and bfloat16 is close to float32."""
-    s = made(case.name)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x, s.xs)
     carry, ys = rnnx.unroll(s.layer, s.params, half, lengths=LENGTHS, resets=RESETS)
     full_carry, full_ys = rnnx.unroll(s.layer, s.params, s.xs, lengths=LENGTHS, resets=RESETS)
@@ -236,18 +236,14 @@ def test_dtypes(case: Case):
     assert_close(jax.tree.map(lambda y: y.astype(jnp.float32), ys), full_ys, 0.1)
 
 
-@every_case
-def test_every_parameter_gets_a_gradient(case: Case):
-    s = made(case.name)
+def test_every_parameter_gets_a_gradient(s: Setup):
     by_params = s.both(s.params, s.carry, s.xs, LENGTHS, RESETS)[1][0]
     for path, leaf in jax.tree_util.tree_leaves_with_path(by_params):
         assert np.abs(leaf).max() > 1e-6, f"{jax.tree_util.keystr(path)} gets no gradient"
 
 
-@every_case
-def test_first_and_second_derivatives(case: Case):
+def test_first_and_second_derivatives(s: Setup):
     """In a random direction, against central differences in float64: forward, reverse, and one over the other."""
-    s = made(case.name)
     with jax.enable_x64(True):
 
         def double(tree: Any) -> Any:
@@ -276,21 +272,19 @@ def test_first_and_second_derivatives(case: Case):
         value, first, forward, second = derivatives(at)
         ahead = derivatives(jax.tree.map(lambda a, d: a + step * d, at, direction))
         behind = derivatives(jax.tree.map(lambda a, d: a - step * d, at, direction))
-        if case.smooth:
+        if s.case.smooth:
             difference = (ahead[0] - behind[0]) / (2 * step)
             assert_close((first, forward), (difference,) * 2, 1e-5)
             difference = (ahead[1] - behind[1]) / (2 * step)
             np.testing.assert_allclose(second, difference, rtol=1e-5, atol=1e-6 * abs(float(value)))
         assert_close(first, forward, 1e-9)
-        if case.name in OPTIMISED:
+        if s.case.name in OPTIMISED:
             again = sum(map(jnp.vdot, jax.tree.leaves(jax.grad(reverse)(at)), jax.tree.leaves(direction)))
             assert_close(again, second, 1e-9)
 
 
-@every_case
-def test_export(case: Case):
+def test_export(s: Setup):
     """One export with symbolic batch and time serves cpu, cuda and tpu, and gives the same numbers."""
-    s = made(case.name)
     batch, time = jax.export.symbolic_shape("batch, time")
 
     def struct(x, *sizes):
@@ -313,40 +307,30 @@ def test_export(case: Case):
     assert_close(ys, run(s.params, s.xs, jnp.asarray(LENGTHS), jnp.asarray(RESETS)), 1e-6)
 
 
-@every_case
-@pytest.mark.parametrize(("batch", "time"), [(1, 1), (2, 0), (1, 2)])
-def test_small_sizes(case: Case, batch: int, time: int):
-    """No step, one step, one row: no step returns the carry that came in."""
-    s = made(case.name)
-    xs, carry = jax.tree.map(lambda x: x[:batch, :time], s.xs), jax.tree.map(lambda c: c[:batch], s.carry)
-    lengths, resets = np.full(batch, time), np.zeros((batch, time), bool)
-    after, ys = s.layer.apply(s.params, carry, xs, lengths=lengths, resets=resets)
-    plain = s.layer.apply(s.params, carry, xs)
-    assert_close((after, ys), plain, 1e-6)
-    assert all(leaf.shape[:2] == (batch, time) for leaf in jax.tree.leaves(ys))
-    if time == 0:
-        assert_close(after, carry, 0)
+def test_no_step(s: Setup):
+    """Of no time at all comes the carry that went in. (One step and one row are among the drawn shapes.)"""
+    xs = jax.tree.map(lambda x: x[:, :0], s.xs)
+    for lengths, resets in ((None, None), (np.zeros(BATCH, int), RESETS[:, :0])):
+        after, ys = s.run(s.params, s.carry, xs, lengths, resets)
+        assert all(leaf.shape[:2] == (BATCH, 0) for leaf in jax.tree.leaves(ys))
+        assert_close(after, s.carry, 0)
 
 
-@every_case
-def test_noise(case: Case):
+def test_noise(s: Setup):
     """The same key gives the same result; without one there is no noise at all."""
-    s = made(case.name)
     runs = [
         rnnx.unroll(s.layer, s.params, s.xs, key=key)[1] for key in (None, None, *jax.random.split(jax.random.key(1)))
     ]
     runs.append(rnnx.unroll(s.layer, s.params, s.xs, key=jax.random.split(jax.random.key(1))[1])[1])
     chex.assert_trees_all_equal(runs[0], runs[1])
     chex.assert_trees_all_equal(runs[3], runs[4])
-    noisy = case.noisy or any(layer.spec.name == "dropout" for layer in all_layers(s.layer))
+    noisy = s.case.noisy or any(layer.spec.name == "dropout" for layer in all_layers(s.layer))
     same = all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(runs[2]), jax.tree.leaves(runs[3])))
     assert same != noisy
 
 
-@every_case
-def test_half_precision_params(case: Case):
+def test_half_precision_params(s: Setup):
     """Params, and so the carry, may be bfloat16, beside inputs of any precision."""
-    s = made(case.name)
 
     def half(tree: Any) -> Any:
         floating = jnp.floating
