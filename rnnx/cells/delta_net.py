@@ -73,7 +73,8 @@ def delta_net(
         ((2, 2, 2, 2), (2, 5, 4))
     """
     check_width(width, "delta_net")
-    keys, values = key_width or width, value_width or width
+    keys = width if key_width is None else key_width
+    values = width if value_width is None else value_width
     check_heads(keys, heads, "the keys of delta_net")
     check_heads(values, heads, "the values of delta_net")
     k_size, v_size = keys // heads, values // heads

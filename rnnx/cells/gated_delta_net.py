@@ -92,7 +92,8 @@ def gated_delta_net(
         ((2, 2, 2, 2), (2, 5, 4))
     """
     check_width(width, "gated_delta_net")
-    keys, values = key_width or width, value_width or width
+    keys = width if key_width is None else key_width
+    values = width if value_width is None else value_width
     check_heads(keys, heads, "the keys of gated_delta_net")
     check_heads(values, heads, "the values of gated_delta_net")
     k_size, v_size = keys // heads, values // heads

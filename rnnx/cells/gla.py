@@ -79,7 +79,8 @@ def gla(
     """
     check_width(width, "gla")
     check_width(rank, "the rank of gla")
-    keys, values = key_width or max(width // 2, 1), value_width or width
+    keys = max(width // 2, 1) if key_width is None else key_width
+    values = width if value_width is None else value_width
     check_heads(keys, heads, "the keys of gla")
     check_heads(values, heads, "the values of gla")
     k_size, v_size = keys // heads, values // heads

@@ -74,7 +74,8 @@ def lru(
         check_channels(features_of(x, "lru"), width, "lru")
         keys = jax.random.split(key, 7)
         area, phase = jax.random.uniform(keys[0], (2, units), minval=1e-6)
-        nu = jnp.log(-0.5 * jnp.log(area * (r_max**2 - r_min**2) + r_min**2))
+        rate = -0.5 * jnp.log(area * (r_max**2 - r_min**2) + r_min**2)
+        nu = jnp.log(jnp.maximum(rate, 1e-7))  # where |\lambda| is rounded to 1 there is no logarithm
         params = {
             "nu": nu,
             "theta": jnp.log(max_phase * phase),

@@ -90,7 +90,7 @@ def mlstm(
         ((2, 2, 2, 2), (2, 5, 4))
     """
     check_width(width, "mlstm")
-    keys = key_width or width
+    keys = width if key_width is None else key_width
     check_heads(width, heads, "mlstm")
     check_heads(keys, heads, "the keys of mlstm")
     k_size, v_size = keys // heads, width // heads

@@ -68,7 +68,8 @@ def s5(
         ValueError: for a width below 1, a state that 2 * blocks does not divide, and (in `init`) for inputs which
             are not H floating features.
 
-    The real part of \Lambda is kept at -1e-4 or below, so that the state cannot grow.
+    The real part of \Lambda is kept at -1e-4 or below, so that the state cannot grow; in the authors' code that is an
+    option. There B, too, has the variance 1/P at first; here it is 1/H, H being the number of inputs it reads.
 
     Reference: J. Smith, A. Warrington and S. Linderman, *Simplified state space layers for sequence modeling*,
     ICLR 2023, arXiv 2208.04933.

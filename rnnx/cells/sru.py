@@ -56,6 +56,8 @@ def sru(
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
     Other forms: from version 2 of the paper on, the gates read c_{t-1} as well, which makes the recurrence nonlinear.
+    The authors' package (`SRUCell(D, H, v1=True)`) has no g by default, and multiplies the x of the last line by
+    sqrt(3) where D is H (without `rescale`, it does not).
 
     Reference: T. Lei and Y. Zhang, *Training RNNs as fast as CNNs*, arXiv 1709.02755, version 1 (2017).
 
