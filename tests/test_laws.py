@@ -20,6 +20,8 @@ from registry import BATCH, CASES, TIME, Case
 LENGTHS = np.array([TIME, 4, 0, 1])
 RESETS = np.zeros((BATCH, TIME), bool)
 OPTIMISED = {"lstm", "scan checkpoint_every"}
+# What conftest.py turns off, for the sake of time, where it can be turned off at all.
+WITH_FUSION = {"xla_cpu_use_fusion_emitters": True} if jax.version.__version_info__ < (0, 11) else None
 RESETS[0, [0, 3, 4]] = RESETS[1, [2, 4, 6]] = RESETS[2, 1] = RESETS[3, [0, 5]] = True
 
 
@@ -51,7 +53,9 @@ def made(case: Case) -> Setup:
     def run(params: Any, carry: Any, xs: Any, lengths: Any, resets: Any) -> Any:  # evaluators compile themselves
         return layer.apply(params, carry, xs, lengths=lengths, resets=resets)
 
-    return Setup(case, layer, params, xs, carry, run, jax.jit(with_gradient(layer, run)), ByPieces(layer))
+    options = WITH_FUSION if case.name in OPTIMISED else None
+    both = jax.jit(with_gradient(layer, run), compiler_options=options)
+    return Setup(case, layer, params, xs, carry, run, both, ByPieces(layer))
 
 
 def with_gradient(layer: rnnx.Layer, run: Any) -> Any:
