@@ -20,7 +20,7 @@ def as_layer(layer: Any) -> Layer:
     if isinstance(layer, Layer):
         return layer
     if isinstance(layer, nn.RNNCellBase):
-        hint = "; rnnx.lstm(width), rnnx.gru(width), ... are the recurrent layers here"
+        hint = "; rnnx.scan(rnnx.linen.as_cell(cell)) makes it one; rnnx.lstm(width), ... are the recurrent layers here"
     elif isinstance(layer, nn.Module):
         return pointwise(layer)
     elif isinstance(layer, Cell):

@@ -5,12 +5,14 @@ A new public name needs a row here: `test_registry.py` fails until it has one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 import rnnx
 
@@ -189,6 +191,9 @@ CASES = [
         ("zoneout",),
         noisy=True,
     ),
+    Case("linen cell", lambda: rnnx.scan(rnnx.linen.as_cell(nn.LSTMCell(4))), ()),
+    Case("linen cell conv", lambda: rnnx.scan(rnnx.linen.as_cell(nn.ConvLSTMCell(2, (3, 3)))), (), images),
+    Case("nnx cell", lambda: rnnx.scan(rnnx.nnx.as_cell(functools.partial(nnx.GRUCell, FEATURES, 4))), ()),
     Case("scan unroll", lambda: rnnx.scan(rnnx.cells.lstm(4), unroll=3), ()),
     Case("scan checkpoint_every", lambda: rnnx.scan(rnnx.cells.gru(4), checkpoint_every=3, unroll=2), ()),
     Case("pointwise", lambda: rnnx.pointwise(nn.Dense(4)), ("pointwise",)),

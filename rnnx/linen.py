@@ -1,0 +1,234 @@
+"""Flax linen, both ways: any Layer as a linen module, and any recurrent cell of linen as a Cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import unfreeze
+
+from rnnx.base import FORWARD, Carry, Cell, Key, Layer, Params, PyTree, cell
+from rnnx.pointwise import as_layer, pointwise
+from rnnx.sequences import cast_floats, float_dtype
+from rnnx.unrolling import unroll
+
+AxisNames = Callable[[str, tuple[int, ...]], Sequence[str | None] | None]
+"""`(path, shape) -> names` of the axes of a param, for a mesh; None for a param whose axes have no names."""
+
+
+class _Whole:
+    """Keeps a Layer together: of tuples in its attributes linen makes others, in search of modules."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Whole) and self.layer == other.layer
+
+    def __hash__(self) -> int:
+        return hash(self.layer)
+
+    def __repr__(self) -> str:
+        return repr(self.layer)
+
+
+class RNN(nn.Module):
+    """Any Layer as a linen module, which is called as `rnn(xs, carry=, lengths=, resets=, key=) -> (carry, ys)`.
+
+    The arguments are those of `rnnx.unroll`, which runs it; where there is no `key`, the module's `dropout` rng is
+    taken if it was given one (`module.apply(variables, xs, rngs={"dropout": key})`). The variables are the layer's
+    params, under the same names, in the collection `params`, and nothing else: transforms of linen (`nn.vmap`,
+    `nn.scan`, `nn.remat`, `nn.jit`), optimisers and checkpoints take them as those of any module.
+
+    Attributes:
+        layer: what to run. Make it once, outside of functions that run often: two layers made alike are two layers
+            to `jax.jit`.
+        batch_axes: how many axes of xs (and of `lengths`, `resets` and every leaf of a carry) stand before time: 1 for
+            `[batch, time, ...]`, 0 for one sequence, `[time, ...]`.
+        axis_names: `(path, shape) -> names` gives each param the names of its axes as an `nn.Partitioned`; the path
+            is like `"1_lstm.bias"`. To split the last axis of all params over the axis "model" of a mesh:
+            `lambda path, shape: (None,) * (len(shape) - 1) + ("model",)`.
+
+    Raises:
+        TypeError, ValueError: as `rnnx.unroll` does; and where arguments differ in their batch axes, or names do not
+            fit a param.
+
+    In place of the options of `flax.linen.RNN`: `seq_lengths` is `lengths`, `initial_carry` is `carry`, `init_key` is
+    `key`. `return_carry`: both are always returned. `reverse` with `keep_order`: `rnnx.reverse(layer)`, whose outputs
+    stand in the order of the inputs; `nn.Bidirectional`: `rnnx.bidirectional(layer)`. `unroll`: `rnnx.scan(cell,
+    unroll=)`. `time_major`: time is the axis behind the batch, and `jnp.swapaxes(xs, 0, 1)` brings it there. Outputs
+    are zero beyond the lengths, and a sequence of length 0 returns the carry that it was given.
+
+    Example::
+
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.reverse(rnnx.gru(8))
+        >>> class Tagger(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, xs, lengths=None):
+        ...         _, ys = rnnx.linen.RNN(layer)(xs, lengths=lengths)
+        ...         return nn.Dense(3)(ys)
+        >>> xs = jnp.ones((2, 5, 4))
+        >>> variables = Tagger().init(jax.random.key(0), xs)
+        >>> Tagger().apply(variables, xs, jnp.array([5, 2])).shape
+        (2, 5, 3)
+        >>> rnn = rnnx.linen.RNN(rnnx.lstm(8), batch_axes=2)  # two players in each of three games
+        >>> xs, lengths = jnp.ones((3, 2, 5, 4)), jnp.array([[5, 0], [2, 3], [1, 5]])
+        >>> (carry, ys), variables = rnn.init_with_output(jax.random.key(0), xs, lengths=lengths)
+        >>> carry.h.shape, ys.shape, sorted(variables["params"])
+        ((3, 2, 8), (3, 2, 5, 8), ['bias', 'input_kernel', 'recurrent_kernel'])
+    """
+
+    layer: Layer | _Whole
+    batch_axes: int = 1
+    axis_names: AxisNames | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, _Whole):
+            self.layer = _Whole(as_layer(self.layer))
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        xs: PyTree,
+        carry: Carry | None = None,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        assert isinstance(self.layer, _Whole)
+        layer = self.layer.layer
+        if self.is_mutable_collection("params") and "params" not in self.variables:
+            params = layer.init(self.make_rng("params"), one_batch_axis(xs, self.batch_axes))
+            for name, value in jax.tree_util.tree_map_with_path(self._named, params).items():
+                self.put_variable("params", name, value)
+        else:
+            params = nn.meta.unbox(unfreeze(dict(self.variables.get("params", {}))))
+        if key is None and self.has_rng("dropout"):
+            key = self.make_rng("dropout")
+        return unroll_batched(layer, params, xs, self.batch_axes, carry=carry, lengths=lengths, resets=resets, key=key)
+
+    def _named(self, path: Any, leaf: jax.Array) -> Any:
+        names = names_of(self.axis_names, path, leaf)
+        return leaf if names is None else nn.Partitioned(leaf, names)
+
+
+def names_of(axis_names: AxisNames | None, path: Any, leaf: jax.Array) -> tuple[str | None, ...] | None:
+    where = jax.tree_util.keystr(path, simple=True, separator=".")
+    names = None if axis_names is None else axis_names(where, leaf.shape)
+    if names is not None and len(names) != leaf.ndim:
+        raise ValueError(f"axis_names: {where} has shape {leaf.shape}, but was given the names {tuple(names)}")
+    return None if names is None else tuple(names)
+
+
+def one_batch_axis(xs: PyTree, batch_axes: int) -> PyTree:
+    """The shapes of xs with one batch axis, for `layer.init`."""
+
+    def one(x: Any) -> jax.ShapeDtypeStruct:
+        if jnp.ndim(x) <= batch_axes:
+            wanted = "[batch, time, ...]" if batch_axes == 1 else f"{batch_axes} batch axes, time, ..."
+            raise ValueError(f"xs must be {wanted}, but a leaf has shape {jnp.shape(x)}")
+        return jax.ShapeDtypeStruct((1, *jnp.shape(x)[batch_axes:]), jnp.result_type(x))
+
+    return jax.tree.map(one, xs)
+
+
+def unroll_batched(
+    layer: Layer, params: Params, xs: PyTree, batch_axes: int, *, carry: Any, lengths: Any, resets: Any, key: Any
+) -> tuple[Carry, PyTree]:
+    """`rnnx.unroll` with any number of axes in place of the one of the batch."""
+    if batch_axes == 1:
+        return unroll(layer, params, xs, carry=carry, lengths=lengths, resets=resets, key=key)
+    sizes = jnp.shape(jax.tree.leaves(xs)[0])[:batch_axes]
+
+    def flat(name: str, tree: PyTree) -> PyTree:
+        def one(leaf: Any) -> jax.Array:
+            if jnp.shape(leaf)[:batch_axes] != sizes:
+                raise ValueError(
+                    f"{name} has shape {jnp.shape(leaf)}, but with batch_axes={batch_axes} and xs of shape "
+                    f"{jax.tree.map(jnp.shape, xs)} it must begin with {sizes}"
+                )
+            return jnp.asarray(leaf).reshape(math.prod(sizes), *jnp.shape(leaf)[batch_axes:])
+
+        return jax.tree.map(one, tree)
+
+    lengths, resets = (a if a is None else jnp.asarray(a) for a in (lengths, resets))
+    carry, lengths, resets = flat("carry", carry), flat("lengths", lengths), flat("resets", resets)
+    after = unroll(layer, params, flat("xs", xs), carry=carry, lengths=lengths, resets=resets, key=key)
+    return jax.tree.map(lambda a: a.reshape(*sizes, *a.shape[1:]), after)
+
+
+def as_cell(module: nn.RNNCellBase) -> Cell:
+    """A recurrent cell of Flax linen as a Cell, for every evaluator and combinator: lengths, resets, checkpoints.
+
+    Args:
+        module: e.g. `nn.LSTMCell(8)`, or your own `nn.RNNCellBase`, with no variables but params.
+
+    Returns:
+        The Cell. Params and carry are those of the module (an LSTM's carry is `(c, h)` there), the carry in the
+        dtype of the params. It begins with `initialize_carry`: where that draws numbers, from the key, or without
+        one from a fixed key, the same for all sequences. All of the module runs in `step`. With a key, each step of
+        each sequence has a `dropout` rng of its own; without, there is none (an `nn.Dropout` within must then be
+        deterministic: `nn.Dropout(0.5, deterministic=not self.has_rng("dropout"))`). Computation is in the dtype
+        that the module chooses; names of axes (`nn.with_partitioning`) are dropped.
+
+    Raises:
+        TypeError: for what is not a cell of linen.
+        ValueError: in `init`, when the module keeps other collections than params (`batch_stats`, ...), or for
+            inputs that are not one array.
+
+    Example::
+
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.scan(rnnx.linen.as_cell(nn.GRUCell(8)), checkpoint_every=16)
+        >>> xs = jnp.ones((2, 50, 3))
+        >>> params = layer.init(jax.random.key(0), xs)
+        >>> carry, ys = rnnx.unroll(layer, params, xs, lengths=jnp.array([50, 7]))
+        >>> carry.shape, ys.shape, sorted(params)
+        ((2, 8), (2, 50, 8), ['hn', 'hr', 'hz', 'in', 'ir', 'iz'])
+    """
+    if not isinstance(module, nn.RNNCellBase):
+        hint = "; for a cell of flax.nnx there is rnnx.nnx.as_cell" if hasattr(module, "initialize_carry") else ""
+        raise TypeError(f"a cell of flax.linen is wanted, e.g. nn.LSTMCell(512), but {module!r} came{hint}")
+    spec = pointwise(module).spec._replace(directions=FORWARD)
+
+    def begin(module: nn.RNNCellBase, x: PyTree, key: Key | None) -> Carry:
+        return module.initialize_carry(jax.random.key(0) if key is None else key, x.shape)
+
+    def first_step(module: nn.RNNCellBase, x: jax.Array, key: Key) -> None:
+        module(begin(module, x, key), x)
+
+    def init(key: Key, x: PyTree) -> Params:
+        check_one_array(x, spec.name)
+        params_key, dropout_key, carry_key = jax.random.split(key, 3)
+        rngs = {"params": params_key, "dropout": dropout_key}
+        variables = module.init(rngs, jnp.zeros(x.shape, x.dtype), carry_key, method=first_step)
+        others = sorted(set(variables) - {"params"})
+        if others:
+            raise ValueError(
+                f"{spec.name} keeps the collections {others} beside its params, which a Cell has no place for: what "
+                "changes from step to step belongs in the carry"
+            )
+        return nn.meta.unbox(variables.get("params", {}))
+
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> Carry:
+        return cast_floats(module.apply({"params": w}, x, key, method=begin), float_dtype(w))
+
+    def project(w: Params, x: jax.Array, key: Key | None) -> PyTree:
+        return x, key
+
+    def step(w: Params, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
+        x, key = z
+        return module.apply({"params": w}, carry, x, rngs=None if key is None else {"dropout": key})
+
+    return cell(init, initial_carry, step, project=project)._replace(spec=spec)
+
+
+def check_one_array(x: PyTree, name: str) -> None:
+    if not hasattr(x, "shape") or not x.shape:
+        raise ValueError(f"{name} takes one array of features per step, xs [batch, time, ...features], but got {x}")
