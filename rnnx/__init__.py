@@ -1,6 +1,9 @@
 """rnnx: recurrent networks as pure functions in JAX. Write a cell once, evaluate it any way."""
 
-from rnnx import cells
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rnnx import cells, interop, linen
 from rnnx.base import AssociativeCell, Cell, Layer, Spec, as_cell, associative_cell, cell, factory
 from rnnx.batching import bucket, pad, unpad
 from rnnx.cells.around import expose_carry, learned_carry, recurrent_dropout, weight_drop, zoneout
@@ -51,6 +54,9 @@ from rnnx.pointwise import pointwise
 from rnnx.summarizing import summary
 from rnnx.unrolling import unroll
 
+if TYPE_CHECKING:
+    from rnnx import nnx as nnx
+
 __all__ = [
     "AssociativeCell",
     "BiCarry",
@@ -81,9 +87,11 @@ __all__ = [
     "gru",
     "heads",
     "indrnn",
+    "interop",
     "janet",
     "learned_carry",
     "lem",
+    "linen",
     "lmu",
     "locked_dropout",
     "lru",
@@ -126,3 +134,9 @@ __all__ = [
     "window",
     "zoneout",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "nnx":  # only for those who use it: importing flax.nnx takes a fifth as long again
+        return importlib.import_module("rnnx.nnx")
+    raise AttributeError(f"module 'rnnx' has no attribute {name!r}")

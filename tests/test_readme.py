@@ -16,15 +16,31 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.xdist_group("readme")
-def test_the_python_in_readme_runs(capsys):
-    # README speaks to users, whose JAX promotes ranks.
-    code = "\n".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
-    with jax.numpy_rank_promotion("allow"):
+BESIDE_OTHERS = "## Coming from PyTorch, Keras or Flax"
+
+
+def run_blocks(markdown):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", markdown, flags=re.DOTALL))
+    with jax.numpy_rank_promotion("allow"):  # README speaks to users, whose JAX promotes ranks
         namespace = {}
         exec(compile(code, "README.md", "exec"), namespace)
+    return namespace
+
+
+@pytest.mark.xdist_group("readme")
+def test_the_python_in_readme_runs(capsys):
+    namespace = run_blocks(README.split(BESIDE_OTHERS)[0])
     assert namespace["text"].shape == (1, 200)
     assert "1_lstm: lstm(width=64)" in capsys.readouterr().out
+
+
+@pytest.mark.xdist_group("readme")
+def test_the_python_beside_that_of_others_runs(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    pytest.importorskip("torch")
+    pytest.importorskip("keras")
+    namespace = run_blocks(README.split(BESIDE_OTHERS)[1])  # it compares the numbers itself
+    assert {f"{name}_logits" for name in ("torch", "rnnx", "keras", "flax")} <= set(namespace)
 
 
 def test_the_test_command_is_the_one_that_ci_runs():

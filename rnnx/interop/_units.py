@@ -1,0 +1,153 @@
+"""What every library's weights go through: the levels of a net, each with one recurrent layer for each direction."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.dtypes import canonicalize_dtype
+
+import rnnx.layers
+from rnnx.base import Layer, Params
+from rnnx.combinators.directions import bidirectional
+from rnnx.combinators.noise import dropout
+from rnnx.combinators.stacking import stack
+from rnnx.unrolling import check_params
+
+KINDS: Mapping[str, Callable[..., Layer]] = {
+    "elman": rnnx.layers.elman,
+    "lstm": rnnx.layers.lstm,
+    "gru": rnnx.layers.gru,
+}
+
+WITHOUT_EFFECT = frozenset(
+    {
+        *("width", "param_dtype", "kernel_init", "recurrent_kernel_init", "bias_init", "forget_bias"),
+        *("unroll", "checkpoint_every"),
+    }
+)
+"""Options that say how params come about and steps are grouped, or are read from the params' shapes anyway."""
+
+
+class Unit(NamedTuple):
+    """One recurrent layer in one direction: the name and options of its rnnx factory, and its params."""
+
+    kind: str
+    options: Mapping[str, Any]
+    params: Params
+
+
+class Level(NamedTuple):
+    """One level of a net: a recurrent layer, and the one that reads from right to left beside it, if there is one."""
+
+    forward: Unit
+    backward: Unit | None = None
+
+
+def levels_of(layer: Layer, params: Params, library: str) -> list[Level]:
+    """Takes a layer apart, reading its spec; raises for what no library's recurrent net looks like.
+
+    The params are those that `layer.init` makes, in structure and shapes, or an error names the first that is not.
+    """
+    if not isinstance(layer, Layer):
+        raise TypeError(f"a Layer is wanted, e.g. rnnx.lstm(512), and its params, but {layer!r} came")
+    places = _places(layer, library)
+    _check_params(layer, params)
+
+    def unit(child: Layer, path: tuple[str, ...]) -> Unit:
+        inner = params
+        for key in path:
+            inner = inner[key]
+        made = Unit(child.spec.name, child.spec.options, inner)
+        check_options(made, library, inspect.signature(KINDS[made.kind]).parameters)  # what wraps a cell adds others
+        return made
+
+    return [Level(*(unit(*place) for place in level)) for level in places]
+
+
+def assembled(levels: Sequence[Level], *, dropout_rate: float = 0.0) -> tuple[Layer, Params]:
+    """The layer and params of such levels: bare where there is one level, else a stack.
+
+    The params come out as JAX arrays of their own, not views of what was given. The factories are told their dtype.
+    """
+    layers: list[Layer] = []
+    params: list[Params] = []
+    for i, (forward, backward) in enumerate(levels):
+        if i and dropout_rate:
+            layers.append(dropout(dropout_rate))
+            params.append({})
+        if backward is None:
+            layers.append(_layer_of(forward))
+            params.append(forward.params)
+        else:
+            layers.append(bidirectional(_layer_of(forward), _layer_of(backward)))
+            params.append({"forward": forward.params, "backward": backward.params})
+    if len(layers) == 1:
+        layer, whole = layers[0], params[0]
+    else:
+        layer = stack(*layers)
+        whole = {name: p for (name, _), p in zip(layer.spec.children, params)}
+    whole = jax.tree.map(_jax_array, whole)
+    _check_params(layer, whole)
+    return layer, whole
+
+
+def check_options(unit: Unit, library: str, known: Collection[str] = ()) -> None:
+    """Raises for an option, other than the `known` ones, that makes the unit compute something else."""
+    for option, value in unit.options.items():
+        if option not in WITHOUT_EFFECT and option not in known:
+            raise ValueError(
+                f"{unit.kind} with {option}={value!r} has no counterpart in {library}: it computes something else, "
+                "which no other weights bring about"
+            )
+
+
+def _places(layer: Layer, library: str, path: tuple[str, ...] = ()) -> list[list[tuple[Layer, tuple[str, ...]]]]:
+    """For each level its layers, one or two, and where their params are."""
+    spec = layer.spec
+    if spec.name in KINDS and not spec.children:
+        return [[(layer, path)]]
+    if spec.name == "bidirectional" and spec.options:
+        raise ValueError(
+            f"{library} joins the outputs of both directions along their features, but this layer has another merge:\n"
+            f"{layer}"
+        )
+    if spec.name == "bidirectional":
+        sides = [_places(child, library, (*path, key)) for key, child in spec.children]
+        if all(len(side) == 1 and len(side[0]) == 1 for side in sides):
+            return [[side[0][0] for side in sides]]
+    if spec.name == "stack":
+        recurrent = [(key, child) for key, child in spec.children if child.spec.name != "dropout"]
+        levels = [level for key, child in recurrent for level in _places(child, library, (*path, key))]
+        if levels:
+            return levels
+    raise ValueError(
+        f"{spec.name} has no counterpart in {library}: what can be converted is rnnx.elman, lstm and gru, "
+        "bidirectional of one of them, and a stack of those (dropout between them is left out); take other layers "
+        f"off and convert the rest, each with its own params. The layer is\n{layer}"
+    )
+
+
+def _check_params(layer: Layer, params: Params) -> None:
+    first = (leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if "input_kernel" in str(path[-1:]))
+    shape = np.shape(next(first, np.zeros((1, 1))))
+    features = shape[0] if shape else 1
+    check_params(layer, params, jax.ShapeDtypeStruct((1, 1, features), jnp.float32))
+
+
+def _layer_of(unit: Unit) -> Layer:
+    return KINDS[unit.kind](**{"param_dtype": unit.params["input_kernel"].dtype, **unit.options})
+
+
+def _jax_array(value: Any) -> jax.Array:
+    dtype = np.dtype(value.dtype)
+    if canonicalize_dtype(dtype) != dtype:
+        raise ValueError(
+            f"the weights are {dtype}, which JAX would round to {canonicalize_dtype(dtype)}: convert within "
+            "jax.enable_x64(True), or after jax.config.update('jax_enable_x64', True), or round them beforehand"
+        )
+    return jnp.array(value)

@@ -1,0 +1,219 @@
+"""Weights from and to Keras 3: `SimpleRNN`, `LSTM`, `GRU` and `Bidirectional`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnx.base import Layer, Params
+from rnnx.interop._entries import GATES, by_level, by_unit, is_layer, needs_zero, reordered, unit_of, weight
+from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+
+CELLS = {"SimpleRNNCell": "elman", "LSTMCell": "lstm", "GRUCell": "gru"}
+LAYERS = ("SimpleRNN", "LSTM", "GRU", "RNN")
+WEIGHTLESS = ("InputLayer", "Masking", "Dropout")
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}
+
+
+def from_keras(layer: Any) -> tuple[Layer, Params]:
+    """The Layer that computes what recurrent layers of Keras do, with their weights.
+
+    Args:
+        layer: a built `SimpleRNN`, `LSTM` or `GRU`, an `RNN` of one of their cells, or a `Bidirectional` of one of
+            these; or a list or a `Sequential` of them, the levels of a deeper net.
+
+    Returns:
+        `(layer, params)`, the dtype of the weights kept. A layer without bias gets zeros. Of several levels the layer
+        is a `rnnx.stack`, of a `Bidirectional` a `rnnx.bidirectional`.
+
+    Raises:
+        TypeError: for other layers. Of a model that has them, pass a list of the recurrent ones.
+        ValueError: for a layer without weights, and for what rnnx computes otherwise: activations, `go_backwards`
+            outside of a `Bidirectional`, a `merge_mode` other than "concat".
+
+    What has no weights stays behind: dropout, and the masks of `Masking` and `Embedding(mask_zero=True)`, which are
+    `lengths=` here. (Masks with gaps have no counterpart.) Every output is returned, as with `return_sequences=True`,
+    and those beyond the lengths are zero, as with `zero_output_for_mask=True`.
+
+    Example::
+
+        >>> import keras, rnnx  # doctest: +SKIP
+        >>> net = keras.Sequential([keras.Input((None, 3)), keras.layers.GRU(4)])  # doctest: +SKIP
+        >>> layer, params = rnnx.interop.from_keras(net)  # doctest: +SKIP
+        >>> layer  # doctest: +SKIP
+        gru(width=4)
+    """
+    levels = []
+    for i, (forward, backward) in enumerate(_sides("from_keras", layer)):
+        back = None if backward is None else _unit(f"from_keras, level {i} backward", backward, True)
+        levels.append(Level(_unit(f"from_keras, level {i}", forward, False), back))
+    return assembled(levels)
+
+
+def to_keras(layer: Layer, params: Params, like: Any = None) -> Any:
+    """A layer's weights as the lists of arrays that `set_weights` of Keras layers takes.
+
+    Args:
+        layer: `rnnx.elman`, `rnnx.lstm` or `rnnx.gru`, `rnnx.bidirectional` of one of them, or a `rnnx.stack` of
+            those.
+        params: its params.
+        like: the built Keras layers that they are for, in the form that `from_keras` takes: everything is checked
+            against them before anything is set, and those with `use_bias=False` get no biases.
+
+    Returns:
+        A list of NumPy arrays (those of the forward layer, then those of the backward one); for a stack, a list of
+        such lists.
+
+    Raises:
+        ValueError: for params that do not fit the layer, and where `like` has another kind, size, activation or
+            place of the reset gate, or no place for a bias which is not zero.
+        TypeError: when `layer` is no Layer, or `like` holds other layers.
+
+    Example::
+
+        >>> lstm = keras.layers.LSTM(4, return_sequences=True)  # doctest: +SKIP
+        >>> lstm.build((None, None, 3))  # doctest: +SKIP
+        >>> lstm.set_weights(rnnx.interop.to_keras(layer, params, like=lstm))  # doctest: +SKIP
+    """
+    levels = levels_of(is_layer("to_keras", layer), params, "Keras")
+    if like is not None:
+        pairs = _sides("to_keras", like)
+        for i, (forward, backward) in enumerate(pairs):
+            _cell(f"to_keras, level {i}", forward, False)
+            if backward is not None:
+                _cell(f"to_keras, level {i} backward", backward, True)
+        like = [forward if backward is None else (forward, backward) for forward, backward in pairs]
+    results = by_unit(levels, _weights, like, "to_keras")
+    flat = [
+        [*one[0], *one[1]] if isinstance(one, tuple) else one for one in (results if len(levels) > 1 else [results])
+    ]
+    return flat if len(levels) > 1 else flat[0]
+
+
+def _name(layer: Any) -> str:
+    """The class of a layer of Keras's own; of any other object the empty string."""
+    of = type(layer)
+    return of.__name__ if of.__module__.startswith("keras.") else ""
+
+
+def _sides(name: str, layer: Any) -> list[tuple[Any, Any]]:
+    """For each level its layers: `(forward, backward or None)`."""
+    layers = list(layer.layers) if _name(layer) == "Sequential" else layer
+    layers = [one for one in layers if _name(one) not in WEIGHTLESS] if isinstance(layers, list) else [layers]
+    pairs = []
+    for one in layers:
+        if _name(one) == "Bidirectional":
+            if one.merge_mode != "concat":
+                raise ValueError(
+                    f"{name}: {one.name!r} has the merge_mode {one.merge_mode!r}; 'concat' can be converted"
+                )
+            pairs.append((one.forward_layer, one.backward_layer))
+        else:
+            pairs.append((one, None))
+    return by_level([pair if pair[1] is not None else pair[0] for pair in pairs], name)
+
+
+def _cell(where: str, layer: Any, backward: bool) -> tuple[Any, str]:
+    """The layer's cell and its kind, once it computes what we compute."""
+    if _name(layer) not in LAYERS or _name(layer.cell) not in CELLS:
+        came = f"an RNN of {type(layer.cell).__name__}" if _name(layer) == "RNN" else type(layer).__name__
+        raise TypeError(
+            f"{where}: SimpleRNN, LSTM and GRU, and a Bidirectional of them, can be converted, but got {came}; of a "
+            "model that has other layers, pass a list of the recurrent ones"
+        )
+    cell, kind = layer.cell, CELLS[_name(layer.cell)]
+    if layer.go_backwards != backward:
+        raise ValueError(
+            f"{where}: {layer.name!r} has go_backwards={layer.go_backwards}; only the backward layer of a "
+            "Bidirectional can be converted with it. (With go_backwards=False, put rnnx.reverse around the layer: its "
+            "outputs stand in the order of the inputs.)"
+        )
+    wanted = {"recurrent_activation": "sigmoid"} if kind != "elman" else {}
+    wanted |= {"activation": "tanh"} if kind != "elman" else {}
+    for option, value in wanted.items():
+        came = getattr(cell, option).__name__
+        if came != value:
+            raise ValueError(f"{where}: {layer.name!r} has {option}={came!r}, but rnnx.{kind} has {value} there")
+    if kind == "elman" and _activation(cell) is None:
+        raise ValueError(
+            f"{where}: {layer.name!r} has the activation {cell.activation}, but one of {[*ACTIVATIONS]} is wanted"
+        )
+    if not cell.built:
+        raise ValueError(f"{where}: {layer.name!r} has no weights yet: build it, or call it once, before")
+    return cell, kind
+
+
+def _activation(cell: Any) -> Any:
+    return ACTIVATIONS.get(cell.activation.__name__)
+
+
+def _unit(where: str, layer: Any, backward: bool) -> Unit:
+    cell, kind = _cell(where, layer, backward)
+    width, columns = cell.units, GATES[kind] * cell.units
+    kernel = weight(f"{where}: {layer.name}/kernel", _value(cell.kernel), (None, columns))
+    recurrent = weight(f"{where}: {layer.name}/recurrent_kernel", _value(cell.recurrent_kernel), (width, columns))
+    shape = _bias_shape(cell, kind)
+    if cell.bias is None:
+        bias = jnp.zeros(shape, kernel.dtype)
+    else:
+        bias = weight(f"{where}: {layer.name}/bias", _value(cell.bias), shape)
+    ours = {"input_kernel": kernel, "recurrent_kernel": recurrent}
+    if kind != "gru":
+        ours["bias"] = bias
+        return unit_of(kind, ours, **({"activation": _activation(cell)} if kind == "elman" else {}))
+    order = (1, 0, 2)  # its gates come as z, r, n
+    ours = {name: reordered(value, order) for name, value in ours.items()}
+    if not cell.reset_after:
+        return unit_of(kind, {**ours, "bias": reordered(bias, order)}, reset_after=False)
+    of_x, of_h = reordered(bias[0], order), reordered(bias[1], order)
+    r_z, n = jnp.split(of_h, [2 * width])
+    return unit_of(kind, {**ours, "bias": of_x.at[: 2 * width].add(r_z), "recurrent_bias": n})
+
+
+def _bias_shape(cell: Any, kind: str) -> tuple[int, ...]:
+    columns = GATES[kind] * cell.units
+    return (2, columns) if kind == "gru" and cell.reset_after else (columns,)
+
+
+def _value(variable: Any) -> Any:
+    """A variable's array: of the JAX backend itself, so that it may be traced, else in NumPy."""
+    value = variable.value
+    return value if isinstance(value, jax.Array) else variable.numpy()
+
+
+def _weights(where: str, unit: Unit, like: Any) -> list[np.ndarray]:
+    if unit.kind not in CELLS.values():
+        raise ValueError(f"{where}: Keras has no layer like rnnx.{unit.kind}")
+    check_options(unit, "Keras", ("reset_after", "activation"))
+    p = {name: jnp.asarray(value) for name, value in unit.params.items()}
+    if unit.kind == "gru":
+        inner = p.pop("recurrent_bias", None)
+        p = {name: reordered(value, (1, 0, 2)) for name, value in p.items()}
+        if inner is not None:
+            p["bias"] = jnp.stack([p["bias"], jnp.concatenate([jnp.zeros_like(p["bias"][: 2 * inner.size]), inner])])
+    weights = {"kernel": p["input_kernel"], "recurrent_kernel": p["recurrent_kernel"], "bias": p["bias"]}
+    if like is not None:
+        cell, width = like.cell, unit.options["width"]
+        if (CELLS[_name(cell)], cell.units) != (unit.kind, width):
+            raise ValueError(
+                f"{where}: the layer has {unit.kind}(width={width}) where `like` has a {_name(like)} of {cell.units} "
+                "units"
+            )
+        if unit.kind == "elman" and _activation(cell) is not unit.options.get("activation", jnp.tanh):
+            raise ValueError(
+                f"{where}: the activation of {like.name!r} is {cell.activation.__name__}, not that of the layer"
+            )
+        if unit.kind == "gru" and cell.reset_after != (weights["bias"].ndim == 2):
+            raise ValueError(
+                f"{where}: {like.name!r} has reset_after={cell.reset_after}, the layer has {not cell.reset_after}; "
+                "neither can be converted into the other"
+            )
+        shapes = {"kernel": tuple(cell.kernel.shape), "recurrent_kernel": tuple(cell.recurrent_kernel.shape)}
+        for name, shape in shapes.items():
+            weight(f"{where}: {like.name}/{name}", weights[name], shape)
+        if cell.bias is None:
+            needs_zero(where, "bias", weights.pop("bias"), f"{like.name!r} with use_bias=False")
+    return [np.asarray(value) for value in weights.values()]

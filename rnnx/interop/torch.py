@@ -1,0 +1,370 @@
+"""Weights from torch.nn.RNN, LSTM and GRU, and back."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnx.base import Layer, Params
+from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+
+GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
+ENTRY = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
+
+CELL = (("",),)
+"""The suffixes of a cell's entries: one layer, one direction, and nothing to tell."""
+
+
+def from_torch(module: Any) -> tuple[Layer, Params]:
+    """The layer that computes what a torch module does, and its params.
+
+    Args:
+        module: a `torch.nn.RNN`, `LSTM` or `GRU`, of any number of layers and directions, with or without biases and
+            `proj_size`; or an `RNNCell`, `LSTMCell` or `GRUCell`. It is not changed, and shares no memory with the
+            params.
+
+    Returns:
+        `(layer, params)`: `rnnx.elman`, `lstm` or `gru`; in both directions `bidirectional` of it; of several layers
+        a `stack` of those, with `rnnx.dropout` between them where the module has dropout (it acts when there is a
+        key, whichever of train and eval the module is in). Params are in the module's dtype.
+
+        torch's two biases are added up, except for the b'_n of a GRU (n's part of `bias_hh`), which is rnnx's
+        `recurrent_bias`; without biases (`bias=False`) rnnx's are zero. `batch_first` leaves nothing to convert: here
+        xs are always `[batch, time, features]`. torch's final `h_n[layer * directions + direction]` is the `h` of
+        that layer's and direction's carry, and `c_n` the `c`: with two layers and both directions `h_n[1]` is
+        `carry[0].backward.h`.
+
+    Raises:
+        TypeError: for anything else, a state dict, a file or a subclass among them.
+        ValueError: when an entry of the module is missing, unknown, or of another shape or dtype than the rest asks
+            for; the message names it. For float64 when JAX is not in x64 mode.
+
+    Weights in a file come by way of a module that reads them without unpickling code (`torch.load` with
+    `weights_only=True`, or `safetensors`), or as plain arrays through `rnnx.interop.from_torch_arrays`.
+
+    Example (with torch)::
+
+        lstm = torch.nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
+        layer, params = rnnx.interop.from_torch(lstm)
+        carry, ys = rnnx.unroll(layer, params, xs)  # as lstm(xs) gives them
+    """
+    if isinstance(module, Mapping):
+        raise TypeError(
+            "from_torch takes a module, but a state dict came, which does not say what it is of: build the module, "
+            "load_state_dict, and give that; or call from_torch_arrays(state_dict, mode=...)"
+        )
+    if isinstance(module, str | bytes | os.PathLike):
+        raise TypeError(
+            f"from_torch takes a module, but {module!r} came; it opens no files, since unpickling one may run code: "
+            "build the module, load its weights with torch.load(path, weights_only=True), and give that"
+        )
+    import torch
+
+    nets = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
+    cells = (torch.nn.RNNCell, torch.nn.LSTMCell, torch.nn.GRUCell)
+    if type(module) in nets:
+        mode, projection, rate = module.mode, module.proj_size or None, module.dropout
+        suffixes = _suffixes(module.num_layers, module.bidirectional)
+    elif type(module) in cells:
+        kind = type(module).__name__.removesuffix("Cell")
+        mode = f"RNN_{module.nonlinearity.upper()}" if kind == "RNN" else kind
+        projection, rate, suffixes = None, 0.0, CELL
+    elif isinstance(module, nets):
+        raise TypeError(
+            f"{type(module).__name__} is made from one of torch's recurrent nets and may compute something else; if it "
+            f"does not, call from_torch_arrays(module.state_dict(), mode={module.mode!r})"
+        )
+    else:
+        modules = module.named_modules() if isinstance(module, torch.nn.Module) else ()
+        inside = [name for name, m in modules if type(m) in (*nets, *cells)]
+        hint = f"; inside it there are {inside}: give one of those" if inside else ""
+        raise TypeError(
+            "from_torch takes a torch.nn.RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell, but got "
+            f"{type(module).__name__}{hint}"
+        )
+    form = _Form(mode, module.input_size, module.hidden_size, bool(module.bias), projection, suffixes)
+    return _converted(form, module.state_dict(), rate)
+
+
+def from_torch_arrays(arrays: Mapping[str, Any], *, mode: str) -> tuple[Layer, Params]:
+    """As `from_torch`, from weights in torch's layout, by torch's names: it needs no torch.
+
+    Args:
+        arrays: a state dict of a `torch.nn.RNN`, `LSTM` or `GRU` (or of one of the cells), as NumPy arrays or
+            tensors: `{"weight_ih_l0": ..., "weight_hh_l0": ..., "bias_ih_l0": ..., "bias_hh_l0": ...}`, in the second
+            direction `weight_ih_l0_reverse`, and so on. Layers, directions, widths and `proj_size` are read from
+            names and shapes. Of a larger model's entries take those of one net and cut the prefix off::
+
+                {name.removeprefix("encoder."): a for name, a in state.items() if name.startswith("encoder.")}
+        mode: what the weights are of, which they do not tell: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", as in the
+            module's own `mode`.
+
+    Returns:
+        `(layer, params)` as from `from_torch`, without dropout, of which weights know nothing.
+
+    Raises:
+        ValueError: for an unknown mode; when an entry is missing, unknown, or of another shape or dtype than the rest
+            asks for; the message names it. (Where the last layers are missing altogether nothing tells so; `from_torch`
+            knows their number.) For float64 when JAX is not in x64 mode.
+
+    Example::
+
+        >>> import jax.numpy as jnp, numpy as np, rnnx
+        >>> from rnnx.interop.torch import from_torch_arrays
+        >>> random = np.random.default_rng(0)
+        >>> shapes = {"weight_ih_l0": (12, 3), "weight_hh_l0": (12, 4), "bias_ih_l0": (12,), "bias_hh_l0": (12,)}
+        >>> arrays = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        >>> layer, params = from_torch_arrays(arrays, mode="GRU")
+        >>> layer
+        gru(width=4)
+        >>> carry, ys = rnnx.unroll(layer, params, jnp.ones((2, 5, 3)))
+        >>> ys.shape
+        (2, 5, 4)
+    """
+    if mode not in GATES:
+        raise ValueError(f"mode is {mode!r}, but it must be one of {list(GATES)}")
+    found = {name: ENTRY.fullmatch(name) for name in arrays}
+    unknown = [name for name, match in found.items() if match is None]
+    if unknown:
+        raise ValueError(
+            f"{unknown} are not entries of a torch.nn.RNN, LSTM or GRU (e.g. weight_ih_l0, bias_hh_l1_reverse); give "
+            "those of one net alone, without a prefix"
+        )
+    matches = [match for match in found.values() if match is not None]
+    numbers = [int(match[2]) for match in matches if match[2] is not None]
+    reverse = any(match[3] for match in matches)
+    # A number beyond what so few entries can fill is found out of place below, and no long list made for it.
+    suffixes = _suffixes(min(1 + max(numbers), len(arrays)), reverse) if numbers else CELL
+    projected = f"weight_hr{suffixes[0][0]}" if any(match[1] == "weight_hr" for match in matches) else None
+    features = _columns(arrays, f"weight_ih{suffixes[0][0]}")
+    state = _columns(arrays, f"weight_hh{suffixes[0][0]}")
+    width, projection = (_columns(arrays, projected), state) if projected else (state, None)
+    bias = any(match[1].startswith("bias") for match in matches)
+    return _converted(_Form(mode, features, width, bias, projection, suffixes), arrays, 0.0)
+
+
+def to_torch(layer: Layer, params: Params, *, bias: bool = True) -> dict[str, Any]:
+    """A state dict for a torch module that computes what the layer does.
+
+    Args:
+        layer: `rnnx.elman` (with tanh or relu), `lstm` (with or without `projection`) or `gru`; `bidirectional` of
+            one of them; or a `stack` of those, all of one kind and width and all in one or all in both directions.
+            `rnnx.dropout` in it is left out. What it is made of is read from its `spec`.
+        params: its params.
+        bias: whether the module has biases; False wants all of rnnx's to be zero.
+
+    Returns:
+        A dict of tensors on the CPU, in the dtypes of the params, for `load_state_dict` of a `torch.nn.RNN`, `LSTM`
+        or `GRU` that was built with `num_layers`, `bidirectional`, `proj_size`, `nonlinearity` and `bias` to match.
+        (The entries of an `RNNCell`, `LSTMCell` or `GRUCell` have no `_l0` at their end.) rnnx's bias goes to
+        `bias_ih`; `bias_hh` is zero but for the b'_n of a GRU, so that the way to torch and back gives the very same
+        params.
+
+    Raises:
+        ValueError: for a layer that no torch module computes, and for params that do not fit it.
+
+    Example (with torch)::
+
+        layer = rnnx.stack(rnnx.gru(5), rnnx.gru(5))
+        params = layer.init(jax.random.key(0), xs)
+        gru = torch.nn.GRU(xs.shape[-1], 5, num_layers=2, batch_first=True)
+        gru.load_state_dict(rnnx.interop.to_torch(layer, params))
+    """
+    import torch
+
+    def tensor(array: np.ndarray) -> Any:
+        if array.dtype == jnp.bfloat16:  # which NumPy and torch do not hand to each other
+            return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+        return torch.tensor(array)
+
+    return {name: tensor(array) for name, array in to_torch_arrays(layer, params, bias=bias).items()}
+
+
+def to_torch_arrays(layer: Layer, params: Params, *, bias: bool = True) -> dict[str, np.ndarray]:
+    """As `to_torch`, in NumPy arrays: it needs no torch.
+
+    Args:
+        layer, params, bias: as in `to_torch`.
+
+    Returns:
+        Arrays in torch's layout, by torch's names.
+
+    Raises:
+        ValueError: for a layer that no torch module computes, and for params that do not fit it.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> from rnnx.interop.torch import to_torch_arrays
+        >>> layer = rnnx.elman(4)
+        >>> params = layer.init(jax.random.key(0), jnp.ones((2, 5, 3)))
+        >>> for name, array in to_torch_arrays(layer, params).items():
+        ...     print(name, array.shape)
+        weight_ih_l0 (4, 3)
+        weight_hh_l0 (4, 4)
+        bias_ih_l0 (4,)
+        bias_hh_l0 (4,)
+    """
+    levels = [[unit for unit in level if unit is not None] for level in levels_of(layer, params, "torch")]
+    described = {_described(unit) for level in levels for unit in level}
+    if len(described) > 1 or len({len(level) for level in levels}) > 1:
+        raise ValueError(
+            "a torch module has layers of one kind and width, all of them in one or all in both directions, but this "
+            f"is not so in\n{layer}\nConvert its layers one by one, each for a module of its own"
+        )
+    arrays: dict[str, np.ndarray] = {}
+    for level, suffixes in zip(levels, _suffixes(len(levels), len(levels[0]) == 2)):
+        for unit, suffix in zip(level, suffixes):
+            entries = _entries(unit)
+            if not bias and (entries.pop("bias_ih").any() | entries.pop("bias_hh").any()):
+                raise ValueError(
+                    f"bias=False was asked for, but the biases of {unit.kind} are not zero, and a torch module without "
+                    "biases has no place for them"
+                )
+            arrays |= {name + suffix: array for name, array in entries.items()}
+    return arrays
+
+
+class _Form(NamedTuple):
+    """What the entries of a state dict and their shapes follow from."""
+
+    mode: str
+    features: int
+    width: int
+    bias: bool
+    projection: int | None
+    suffixes: tuple[tuple[str, ...], ...]  # for each layer one, or one for each direction
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        columns, state = GATES[self.mode] * self.width, self.projection or self.width
+        shapes: dict[str, tuple[int, ...]] = {}
+        features = self.features
+        for level in self.suffixes:
+            for suffix in level:
+                shapes[f"weight_ih{suffix}"] = (columns, features)
+                shapes[f"weight_hh{suffix}"] = (columns, state)
+                if self.bias:
+                    shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (columns,)
+                if self.projection:
+                    shapes[f"weight_hr{suffix}"] = (self.projection, self.width)
+            features = state * len(level)
+        return shapes
+
+    def __str__(self) -> str:
+        options = ["both directions"] if len(self.suffixes[0]) == 2 else []
+        options += [] if self.bias else ["no biases"]
+        options += [f"proj_size {self.projection}"] if self.projection else []
+        layers = "a cell" if self.suffixes == CELL else f"{len(self.suffixes)} layer(s)"
+        return ", ".join([f"{self.mode} of width {self.width} for {self.features} features: {layers}", *options])
+
+
+def _suffixes(layers: int, both: bool) -> tuple[tuple[str, ...], ...]:
+    return tuple((f"_l{k}", f"_l{k}_reverse") if both else (f"_l{k}",) for k in range(layers))
+
+
+def _columns(arrays: Mapping[str, Any], name: str) -> int:
+    """The number of columns of a matrix, from which the other shapes follow."""
+    if name not in arrays:
+        raise ValueError(f"the entry {name} is missing; there are {list(arrays)}")
+    shape = tuple(np.shape(arrays[name]))
+    if len(shape) != 2:
+        raise ValueError(f"the entry {name} has shape {shape}, but a matrix is wanted, (rows, columns)")
+    return shape[1]
+
+
+def _converted(form: _Form, arrays: Mapping[str, Any], dropout_rate: float) -> tuple[Layer, Params]:
+    if form.projection and form.mode != "LSTM":
+        raise ValueError(f"there are entries weight_hr of a projection, which only an LSTM has, but this is {form}")
+    checked = _checked(form, arrays)
+    levels = [Level(*(_unit(form, checked, suffix) for suffix in level)) for level in form.suffixes]
+    return assembled(levels, dropout_rate=dropout_rate)
+
+
+def _checked(form: _Form, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays, when each is there, of the shape and dtype that the others ask for."""
+    wanted = form.shapes()
+    unknown = sorted(set(arrays) - set(wanted))
+    if unknown:
+        raise ValueError(f"there are entries {unknown}, which have no place in {form}; it has {list(wanted)}")
+    for name, shape in wanted.items():
+        if name not in arrays:
+            raise ValueError(f"the entry {name} of shape {shape} is missing from {form}; there are {list(arrays)}")
+        came = tuple(np.shape(arrays[name]))
+        if came != shape:
+            raise ValueError(f"the entry {name} has shape {came}, but {shape} is wanted in {form}")
+    checked = {name: _array(arrays[name]) for name in wanted}
+    first = next(iter(checked))
+    for name, array in checked.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(f"the entry {name} is {array.dtype}, but floating numbers are wanted")
+        if array.dtype != checked[first].dtype:
+            raise ValueError(f"the entry {name} is {array.dtype}, but {first} is {checked[first].dtype}: one is wanted")
+    return checked
+
+
+def _array(value: Any) -> np.ndarray:
+    if hasattr(value, "detach"):  # a tensor
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":  # which torch does not hand to NumPy
+            import torch
+
+            return value.view(torch.int16).numpy().view(jnp.bfloat16)
+        return value.numpy()
+    return np.asarray(value)
+
+
+def _unit(form: _Form, arrays: Mapping[str, np.ndarray], suffix: str) -> Unit:
+    kernel, recurrent = arrays[f"weight_ih{suffix}"], arrays[f"weight_hh{suffix}"]
+    none = np.zeros(kernel.shape[:1], kernel.dtype)
+    b_x, b_h = (arrays.get(f"{name}{suffix}", none) for name in ("bias_ih", "bias_hh"))
+    params = {"input_kernel": kernel.T, "recurrent_kernel": recurrent.T}
+    options: dict[str, Any] = {"width": form.width}
+    if form.mode == "GRU":
+        params["recurrent_bias"] = b_h[2 * form.width :]
+        b_h = np.where(np.arange(len(b_h)) < 2 * form.width, b_h, none)
+    # Where a bias is zero the other is taken as it is: a sum would make 0.0 of -0.0.
+    params["bias"] = np.where(b_h == 0, b_x, b_x + b_h)
+    if form.projection:
+        options["projection"] = form.projection
+        params["projection_kernel"] = arrays[f"weight_hr{suffix}"].T
+    if form.mode == "RNN_RELU":
+        options["activation"] = jax.nn.relu
+    return Unit({"LSTM": "lstm", "GRU": "gru"}.get(form.mode, "elman"), options, params)
+
+
+def _entries(unit: Unit) -> dict[str, np.ndarray]:
+    """The entries of one layer in one direction, without their suffix."""
+    w = {name: np.asarray(p) for name, p in unit.params.items()}
+    none = np.zeros_like(w["bias"])
+    entries = {
+        "weight_ih": w["input_kernel"].T,
+        "weight_hh": w["recurrent_kernel"].T,
+        "bias_ih": w["bias"],
+        "bias_hh": none,
+    }
+    if unit.kind == "gru":
+        entries["bias_hh"] = np.concatenate([none[: -w["recurrent_bias"].size], w["recurrent_bias"]])
+    if "projection_kernel" in w:
+        entries["weight_hr"] = w["projection_kernel"].T
+    return {name: array.copy(order="C") for name, array in entries.items()}
+
+
+def _described(unit: Unit) -> tuple[Any, ...]:
+    """What has to be equal in all layers of a torch module; raises for what torch has not."""
+    if unit.kind == "gru" and not unit.options.get("reset_after", True):
+        raise ValueError(
+            "gru(reset_after=False) multiplies the state by the reset gate before the recurrent product, torch's GRU "
+            "after it: neither's weights make the other's function"
+        )
+    activation = unit.options.get("activation", jnp.tanh)
+    if unit.kind == "elman" and activation not in (jnp.tanh, jax.lax.tanh, jax.nn.relu):
+        raise ValueError(f"torch.nn.RNN has tanh and relu, but this is elman with {activation}")
+    check_options(unit, "torch", ("activation", "projection", "reset_after"))
+    nonlinearity = activation is jax.nn.relu if unit.kind == "elman" else None
+    return unit.kind, unit.params["recurrent_kernel"].shape, unit.options.get("projection"), nonlinearity

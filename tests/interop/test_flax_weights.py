@@ -1,0 +1,213 @@
+"""Weights from and to the cells of Flax, linen and nnx."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from peers import (
+    BATCH,
+    FEATURES,
+    LENGTHS,
+    TIME,
+    WIDTH,
+    agree,
+    assert_same_bits,
+    inputs,
+    random_like,
+    random_params,
+    walked,
+    zeros,
+)
+
+import rnnx
+from rnnx.interop.flax import from_flax, to_flax
+
+KINDS = {
+    "SimpleCell": ("elman", rnnx.elman),
+    "LSTMCell": ("lstm", rnnx.lstm),
+    "OptimizedLSTMCell": ("lstm", rnnx.lstm),
+    "GRUCell": ("gru", rnnx.gru),
+}
+LINEN = [("SimpleCell", "float64"), ("LSTMCell", "float64"), ("OptimizedLSTMCell", "float32"), ("GRUCell", "float64")]
+NNX = [("SimpleCell", "float64"), ("LSTMCell", "float32"), ("OptimizedLSTMCell", "float64"), ("GRUCell", "float64")]
+
+
+@pytest.fixture(autouse=True)
+def compiled_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def linen(name, dtype="float32", **options):
+    return getattr(nn, name)(WIDTH, param_dtype=jnp.dtype(dtype), **options)
+
+
+def nnx_cell(name, features=FEATURES, dtype="float32", **options):
+    numbers = {"dtype": jnp.dtype(dtype), "param_dtype": jnp.dtype(dtype)}
+    return getattr(nnx, name)(features, WIDTH, rngs=nnx.Rngs(0), **numbers, **options)
+
+
+def h_first(kind, carry):
+    return rnnx.cells.LSTMCarry(carry[1], carry[0]) if kind == "lstm" else carry
+
+
+@pytest.mark.parametrize(("name", "dtype"), LINEN)
+def test_linen_two_levels_both_directions_and_lengths(name, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        rnns = [nn.RNN(linen(name, dtype)) for _ in range(3)]
+        modules = [nn.Bidirectional(*rnns[:2]), rnns[2]]
+        xs, variables = inputs(dtype), []
+        for module in modules:
+            xs, its = module.init_with_output(jax.random.key(0), xs)
+            variables.append(its["params"])
+
+        def theirs(weights, xs):
+            carries = []
+            for module, params in zip(modules, weights):
+                run = {"seq_lengths": LENGTHS, "return_carry": True}
+                carry, xs = module.apply({"params": params}, xs, **run)
+                pair = carry if isinstance(module, nn.Bidirectional) else [carry]
+                carries += [h_first(KINDS[name][0], carry) for carry in pair]
+            return carries, jnp.where(jnp.arange(TIME)[None, :, None] < LENGTHS[:, None, None], xs, 0)
+
+        agree(lambda weights: from_flax(modules, weights), theirs, random_like(variables, dtype), dtype, LENGTHS)
+
+
+def test_linen_cells_with_an_activation_and_with_partitioned_params():
+    cell = nn.SimpleCell(
+        WIDTH, activation_fn=nn.relu, kernel_init=nn.with_partitioning(nn.initializers.lecun_normal(), (None, "model"))
+    )
+    rnn = nn.RNN(cell)
+    variables = rnn.init(jax.random.key(0), inputs("float32"))
+    layer, params = from_flax(rnn, variables)
+    assert str(layer) == "elman(width=4, activation=relu)"
+    with jax.numpy_rank_promotion("allow"):
+        wanted = rnn.apply(variables, inputs("float32"))
+    np.testing.assert_allclose(rnnx.unroll(layer, params, inputs("float32"))[1], wanted, atol=1e-6)
+    assert_same_bits(from_flax(cell, variables["params"]["cell"])[1], params)
+
+
+@pytest.mark.parametrize(("name", "dtype"), NNX)
+def test_nnx_two_levels_both_directions_and_lengths(name, dtype):
+    """Cell by cell: nnx.RNN cannot run where its rngs are traced."""
+    kind = KINDS[name][0]
+    with jax.enable_x64(dtype == "float64"):
+        cells = [nnx_cell(name, n, dtype) for n in (FEATURES, FEATURES, 2 * WIDTH)]
+        graph, state = nnx.split(cells)
+
+        def merged(state):
+            forward, backward, deeper = nnx.merge(graph, state)
+            return [(forward, backward), deeper]
+
+        def theirs(state, xs):
+            carries = []
+            for pair in merged(state):
+                outputs = []
+                for backward, cell in enumerate(pair if isinstance(pair, tuple) else (pair,)):
+                    carry, ys = walked(cell, zeros(kind, dtype), xs, LENGTHS, bool(backward))
+                    carries.append(h_first(kind, carry))
+                    outputs.append(ys)
+                xs = jnp.concatenate(outputs, axis=-1)
+            return carries, xs
+
+        agree(lambda state: from_flax(merged(state)), theirs, random_like(state, dtype), dtype, LENGTHS)
+
+
+def test_nnx_whole_modules_and_back_into_them():
+    make = nnx_cell("LSTMCell"), nnx_cell("LSTMCell")
+    module = nnx.Bidirectional(*(nnx.RNN(cell) for cell in make))
+    layer = rnnx.bidirectional(rnnx.lstm(WIDTH))
+    params = random_params(layer, "float32")
+    before = from_flax(module)[1]
+    weights = to_flax(layer, params, module)
+    assert_same_bits(from_flax(module)[1], before)  # the module is left alone
+    nnx.update(module, weights)
+    with jax.numpy_rank_promotion("allow"):
+        wanted = module(inputs("float32"))
+    np.testing.assert_allclose(rnnx.unroll(layer, params, inputs("float32"))[1], wanted, atol=1e-5)
+    assert_same_bits(from_flax(module)[1], params)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("name", KINDS)
+def test_there_and_back_is_the_identity(name, dtype):
+    kind, make = KINDS[name]
+    with jax.enable_x64(dtype == "float64"):
+        one, cell = make(WIDTH, param_dtype=jnp.dtype(dtype)), linen(name, dtype)
+        rnn = nn.RNN(linen(name, dtype))
+        nets = [
+            (one, cell),
+            (rnnx.bidirectional(one), (cell, cell)),
+            (rnnx.stack(one, one), [rnn, rnn]),
+            (rnnx.stack(rnnx.bidirectional(one), one), [nn.Bidirectional(rnn, rnn), rnn]),
+        ]
+        for layer, modules in nets:
+            params = random_params(layer, dtype)
+            back, same = from_flax(modules, to_flax(layer, params, modules))
+            assert str(back) == str(layer)
+            assert_same_bits(same, params)
+        params = random_params(one, dtype)
+        if kind == "gru":
+            params["recurrent_bias"] = jnp.zeros_like(params["recurrent_bias"])
+        cell = nnx_cell(name)
+        nnx.update(cell, to_flax(one, params, cell))
+        assert_same_bits(from_flax(cell)[1], params)
+        assert_same_bits(from_flax(nnx.RNN(cell))[1], params)
+
+
+def test_without_modules_they_are_those_of_the_plain_cells():
+    layer = rnnx.stack(rnnx.lstm(WIDTH), rnnx.dropout(0.5), rnnx.bidirectional(rnnx.gru(WIDTH)))
+    lstm, (forward, backward) = to_flax(layer, random_params(layer, "float32"))
+    for cell, features, params in (("LSTMCell", 3, lstm), ("GRUCell", 4, forward), ("GRUCell", 4, backward)):
+        carry = jax.tree.map(jnp.asarray, zeros(KINDS[cell][0], "float32"))
+        made = linen(cell).init(jax.random.key(0), carry, jnp.ones((BATCH, features)))["params"]
+        assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, made)
+
+
+def test_what_cannot_be_converted_says_why():
+    gru, before, lstm = rnnx.gru(WIDTH), rnnx.gru(WIDTH, reset_after=False), rnnx.lstm(WIDTH)
+    with pytest.raises(ValueError, match=r"no place for recurrent_bias \(4,\), which is not all zero"):
+        to_flax(gru, random_params(gru, "float32"), nnx_cell("GRUCell"))
+    with pytest.raises(ValueError, match="resets after the recurrent product"):
+        to_flax(before, random_params(before, "float32"))
+    params = random_params(lstm, "float32")
+    with pytest.raises(ValueError, match=r"lstm\(width=4\) where `like` has LSTMCell with 5 units"):
+        to_flax(lstm, params, nn.LSTMCell(5))
+    with pytest.raises(ValueError, match=r"input_kernel has the shape \(3, 16\), but \(2, 16\) is wanted"):
+        to_flax(lstm, params, nnx_cell("LSTMCell", 2))
+    elman = rnnx.elman(WIDTH, activation=jax.nn.relu)
+    with pytest.raises(ValueError, match="the units of the layer are"):
+        to_flax(elman, random_params(elman, "float32"), nn.SimpleCell(WIDTH))
+    given = to_flax(lstm, params)
+    for option, function in (("gate_fn", nn.hard_sigmoid), ("activation_fn", nn.relu)):
+        with pytest.raises(ValueError, match=f"LSTMCell with {option}="):
+            from_flax(nn.LSTMCell(WIDTH, **{option: function}), given)
+    with pytest.raises(ValueError, match="residual=True"):
+        from_flax(nn.SimpleCell(WIDTH, residual=True), {})
+    with pytest.raises(ValueError, match="carry_init of its own"):
+        from_flax(nn.LSTMCell(WIDTH, carry_init=nn.initializers.ones), given)
+    with pytest.raises(ValueError, match="reverse=True"):
+        from_flax(nn.RNN(nn.LSTMCell(WIDTH), reverse=True), given)
+    with pytest.raises(ValueError, match="default merge_fn"):
+        from_flax(nn.Bidirectional(nn.RNN(nn.LSTMCell(4)), nn.RNN(nn.LSTMCell(4)), merge_fn=jnp.add), given)
+    with pytest.raises(TypeError, match=r"but got flax\.linen\.recurrent\.ConvLSTMCell"):
+        from_flax(nn.ConvLSTMCell(WIDTH, (3, 3)), given)
+    with pytest.raises(ValueError, match="weights inside; leave params out"):
+        from_flax(nnx_cell("LSTMCell"), given)
+    with pytest.raises(ValueError, match="give its params too"):
+        from_flax(nn.LSTMCell(WIDTH))
+    with pytest.raises(ValueError, match="a list of 2 modules params are a list like it, but came as a dict"):
+        from_flax([nn.LSTMCell(WIDTH)] * 2, given)
+    with pytest.raises(ValueError, match=r"level 0: the params of a LSTMCell should have the entries"):
+        from_flax(nn.LSTMCell(WIDTH), {name: p for name, p in given.items() if name != "hf"})
+    with pytest.raises(ValueError, match=r"level 0: ig/kernel has the shape \(2, 4\), but \(3, 4\) is wanted"):
+        from_flax(nn.LSTMCell(WIDTH), {**given, "ig": {"kernel": jnp.ones((2, 4))}})
+    with pytest.raises(ValueError, match=r"hg should have the entries \['bias', 'kernel'\], but came as \['kernel'\]"):
+        from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": jnp.ones((4, 4))}})
+    with pytest.raises(ValueError, match=r"hg/bias is int32\[4\], but weights are real floating"):
+        from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": jnp.ones((4, 4)), "bias": jnp.arange(4)}})
+    with pytest.raises(ValueError, match="float64, which JAX would cut down to float32"):
+        from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": np.ones((4, 4)), "bias": np.ones(4)}})

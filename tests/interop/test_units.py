@@ -1,0 +1,107 @@
+"""What all converters share: a net taken apart by its spec, and put together."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnnx
+from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+
+XS = jax.ShapeDtypeStruct((2, 5, 3), jnp.float32)
+
+
+def made(layer, xs=XS):
+    random = np.random.default_rng(0)
+    like = jax.eval_shape(layer.init, jax.random.key(0), xs)
+    return layer, jax.tree.map(lambda a: jnp.asarray(random.normal(size=a.shape), a.dtype), like)
+
+
+def test_taken_apart_and_put_together():
+    layer, params = made(
+        rnnx.stack(
+            rnnx.dropout(0.5),
+            rnnx.bidirectional(rnnx.gru(4), rnnx.gru(6)),
+            rnnx.stack(rnnx.scan(rnnx.cells.lstm(5, projection=2), unroll=2), rnnx.dropout(0.5)),
+            rnnx.elman(7, activation=jax.nn.relu),
+        )
+    )
+    levels = levels_of(layer, params, "any library")
+    assert [[unit.kind for unit in level if unit] for level in levels] == [["gru", "gru"], ["lstm"], ["elman"]]
+    assert levels[0].backward.params is params["1_bidirectional"]["backward"]
+    assert levels[1].forward.options == {"width": 5, "projection": 2, "unroll": 2}
+    for level in levels:
+        check_options(level.forward, "any library", ("projection", "activation"))
+    plain = [level._replace(forward=level.forward._replace(options=dict(level.forward.options))) for level in levels]
+    plain[1].forward.options.pop("unroll")
+    back, whole = assembled(plain, dropout_rate=0.5)
+    assert [child.spec.name for _, child in back.spec.children] == [
+        "bidirectional",
+        "dropout",
+        "lstm",
+        "dropout",
+        "elman",
+    ]
+    assert [id(p) for p in jax.tree.leaves(whole)] != [id(p) for p in jax.tree.leaves(params)]
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(params), strict=True):
+        assert (a == b).all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: rnnx.indrnn(4),
+            r"^indrnn has no counterpart in Lib: what can be converted is .* take other layers off",
+        ),
+        (lambda: rnnx.stack(rnnx.gru(4), nn.Dense(2)), "^Dense has no counterpart"),
+        (lambda: rnnx.stack(rnnx.dropout(0.1)), "^stack has no counterpart"),
+        (lambda: rnnx.dropout(0.1), "^dropout has no counterpart"),
+        (lambda: rnnx.reverse(rnnx.gru(4)), "^reverse has no counterpart"),
+        (lambda: rnnx.skip_stack(rnnx.gru(4), rnnx.gru(4)), "^skip_stack has no counterpart"),
+        (lambda: rnnx.bidirectional(rnnx.stack(rnnx.gru(4), rnnx.gru(4))), "^bidirectional has no counterpart"),
+        (lambda: rnnx.bidirectional(rnnx.gru(4), merge=jnp.maximum), "^Lib joins the outputs of both directions"),
+        (lambda: rnnx.scan(rnnx.learned_carry(rnnx.cells.gru(4))), "gru with learned_carry=True has no counterpart"),
+        (lambda: rnnx.scan(rnnx.zoneout(rnnx.cells.gru(4), 0.1)), "gru with zoneout=0.1 has no counterpart"),
+    ],
+)
+def test_what_is_no_such_net(make, message):
+    layer, params = made(make())
+    with pytest.raises(ValueError, match=message):
+        levels_of(layer, params, "Lib")
+
+
+def test_params_of_another_layer():
+    layer, params = made(rnnx.stack(rnnx.gru(4), rnnx.gru(4)))
+    with pytest.raises(ValueError, match=r"\['1_gru'\]\['bias'\] has shape \(9,\), but \(12,\) is wanted"):
+        levels_of(layer, {**params, "1_gru": {**params["1_gru"], "bias": jnp.zeros(9)}}, "Lib")
+    with pytest.raises(ValueError, match=r"\['1_gru'\]\['bias'\] of shape \(12,\) is wanted but missing"):
+        levels_of(layer, {"0_gru": params["0_gru"]}, "Lib")
+    with pytest.raises(ValueError, match="wanted but missing"):
+        levels_of(layer, {}, "Lib")
+
+
+def test_arrays_that_make_no_layer():
+    _, params = made(rnnx.gru(4))
+    unit = Unit("gru", {"width": 4}, {**params, "bias": np.zeros(9, np.float32)})
+    with pytest.raises(ValueError, match=r"\['bias'\] has shape \(9,\), but \(12,\) is wanted"):
+        assembled([Level(unit)])
+    unit = Unit("gru", {"width": 4}, {name: np.asarray(p, np.float64) for name, p in params.items()})
+    with pytest.raises(ValueError, match="the weights are float64, which JAX would round to float32"):
+        assembled([Level(unit)])
+    with jax.enable_x64(True):
+        layer, whole = assembled([Level(unit)])
+        assert str(layer) == "gru(width=4, param_dtype=dtype('float64'))"
+        assert rnnx.unroll(layer, whole, jnp.ones((1, 2, 3)))[0].dtype == jnp.float64
+
+
+def test_no_layer():
+    with pytest.raises(TypeError, match="a Layer is wanted"):
+        levels_of(rnnx.cells.gru(4), {}, "Lib")
+
+
+def test_within_jit():
+    layer, params = made(rnnx.stack(rnnx.gru(4), rnnx.gru(4)))
+    moved = jax.jit(lambda params: assembled(levels_of(layer, params, "Lib"))[1])(params)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), moved, params))
