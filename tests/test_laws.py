@@ -201,8 +201,10 @@ def test_ensemble_and_gradients_per_example(s: Setup):
     if jax.tree.leaves(s.params):
         assert_close(of_all(s.run), one_by_one(s.run))
 
+    both = with_gradient(s.layer, s.run)
+
     def by_params(params, *row):
-        return s.both(params, *jax.tree.map(lambda a: a[None], row))[1][0]
+        return both(params, *jax.tree.map(lambda a: a[None], row))[1][0]
 
     rows = jax.tree.map(jnp.asarray, (s.carry, s.xs, LENGTHS, RESETS))
     together = jax.jit(jax.vmap(by_params, in_axes=(None, 0, 0, 0, 0)))(s.params, *rows)

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnx
-from registry import gated_sum
 
 PREPARED = []
 
@@ -72,18 +71,6 @@ def test_repeat_of_a_layer_without_params():
     _, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs, key=jax.random.key(1))
     assert set(np.unique(ys)) == {0.0, 8.0}
     assert (rnnx.unroll(layer, {}, xs)[1] == xs).all()
-
-
-def test_elements_of_an_associative_cell_combine():
-    """Acting one after the other equals acting with the combination; combining is associative."""
-    cell = gated_sum(3)
-    weights = cell.init(jax.random.key(0), jnp.zeros(2))
-    a, b, c = (cell.lift(weights, x, None) for x in jax.random.normal(jax.random.key(1), (3, 2)))
-    h = jnp.ones(3)
-    both = cell.act(h, cell.combine(a, b))
-    np.testing.assert_allclose(cell.act(cell.act(h, a), b), both, rtol=1e-6)
-    left, right = cell.combine(cell.combine(a, b), c), cell.combine(a, cell.combine(b, c))
-    np.testing.assert_allclose(np.stack(left), np.stack(right), rtol=1e-5)
 
 
 def test_eager_streams_compile_once_and_layers_can_be_static():

@@ -12,7 +12,7 @@ import numpy as np
 from rnnx.base import Layer, Params
 from rnnx.interop._units import Level, Unit
 
-GATES: Mapping[str, int] = {"elman": 1, "lstm": 4, "gru": 3, "mgu": 2}
+GATES: Mapping[str, int] = {"elman": 1, "lstm": 4, "gru": 3, "mgu": 2, "ugrnn": 2, "conv_lstm": 4}
 
 
 def weight(where: str, value: Any, shape: Sequence[int | None]) -> jax.Array:

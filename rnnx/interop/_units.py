@@ -22,7 +22,13 @@ KINDS: Mapping[str, Callable[..., Layer]] = {
     "elman": rnnx.layers.elman,
     "lstm": rnnx.layers.lstm,
     "gru": rnnx.layers.gru,
+    "mgu": rnnx.layers.mgu,
+    "ugrnn": rnnx.layers.ugrnn,
+    "conv_lstm": rnnx.layers.conv_lstm,
 }
+
+EVERYWHERE = ("elman", "lstm", "gru")
+"""The kinds that are converted to every library; of those with more, its own module says so."""
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -48,23 +54,34 @@ class Level(NamedTuple):
     backward: Unit | None = None
 
 
-def levels_of(layer: Layer, params: Params, library: str) -> list[Level]:
+def levels_of(
+    layer: Layer,
+    params: Params,
+    library: str,
+    kinds: Sequence[str] = EVERYWHERE,
+    check: Callable[[Layer], None] = lambda recurrent: None,
+) -> list[Level]:
     """Takes a layer apart, reading its spec; raises for what no library's recurrent net looks like.
 
+    The recurrent layers are of these `kinds`, and `check` may raise for any of them before the params are looked at.
     The params are those that `layer.init` makes, in structure and shapes, or an error names the first that is not.
     """
     if not isinstance(layer, Layer):
         raise TypeError(f"a Layer is wanted, e.g. rnnx.lstm(512), and its params, but {layer!r} came")
-    places = _places(layer, library)
-    _check_params(layer, params)
+    places = _places(layer, library, kinds)
+    for level in places:
+        for recurrent, _ in level:
+            kind, options = recurrent.spec.name, recurrent.spec.options
+            known = inspect.signature(KINDS[kind]).parameters  # what wraps a cell adds others
+            check_options(Unit(kind, options, {}), library, known)
+            check(recurrent)
+    _check_params(layer, params, places[0][0][0].spec.name)
 
     def unit(child: Layer, path: tuple[str, ...]) -> Unit:
         inner = params
         for key in path:
             inner = inner[key]
-        made = Unit(child.spec.name, child.spec.options, inner)
-        check_options(made, library, inspect.signature(KINDS[made.kind]).parameters)  # what wraps a cell adds others
-        return made
+        return Unit(child.spec.name, child.spec.options, inner)
 
     return [Level(*(unit(*place) for place in level)) for level in places]
 
@@ -92,7 +109,7 @@ def assembled(levels: Sequence[Level], *, dropout_rate: float = 0.0) -> tuple[La
         layer = stack(*layers)
         whole = {name: p for (name, _), p in zip(layer.spec.children, params)}
     whole = jax.tree.map(_jax_array, whole)
-    _check_params(layer, whole)
+    _check_params(layer, whole, levels[0].forward.kind)
     return layer, whole
 
 
@@ -106,10 +123,12 @@ def check_options(unit: Unit, library: str, known: Collection[str] = ()) -> None
             )
 
 
-def _places(layer: Layer, library: str, path: tuple[str, ...] = ()) -> list[list[tuple[Layer, tuple[str, ...]]]]:
+def _places(
+    layer: Layer, library: str, kinds: Sequence[str], path: tuple[str, ...] = ()
+) -> list[list[tuple[Layer, tuple[str, ...]]]]:
     """For each level its layers, one or two, and where their params are."""
     spec = layer.spec
-    if spec.name in KINDS and not spec.children:
+    if spec.name in kinds and not spec.children:
         return [[(layer, path)]]
     if spec.name == "bidirectional" and spec.options:
         raise ValueError(
@@ -117,26 +136,37 @@ def _places(layer: Layer, library: str, path: tuple[str, ...] = ()) -> list[list
             f"{layer}"
         )
     if spec.name == "bidirectional":
-        sides = [_places(child, library, (*path, key)) for key, child in spec.children]
+        sides = [_places(child, library, kinds, (*path, key)) for key, child in spec.children]
         if all(len(side) == 1 and len(side[0]) == 1 for side in sides):
             return [[side[0][0] for side in sides]]
     if spec.name == "stack":
         recurrent = [(key, child) for key, child in spec.children if child.spec.name != "dropout"]
-        levels = [level for key, child in recurrent for level in _places(child, library, (*path, key))]
+        levels = [level for key, child in recurrent for level in _places(child, library, kinds, (*path, key))]
         if levels:
             return levels
     raise ValueError(
-        f"{spec.name} has no counterpart in {library}: what can be converted is rnnx.elman, lstm and gru, "
-        "bidirectional of one of them, and a stack of those (dropout between them is left out); take other layers "
-        f"off and convert the rest, each with its own params. The layer is\n{layer}"
+        f"{spec.name} has no counterpart in {library}: what can be converted is rnnx.{', '.join(kinds[:-1])} and "
+        f"{kinds[-1]}, bidirectional of one of them, and a stack of those (dropout between them is left out); take "
+        f"other layers off and convert the rest, each with its own params. The layer is\n{layer}"
     )
 
 
-def _check_params(layer: Layer, params: Params) -> None:
-    first = (leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params) if "input_kernel" in str(path[-1:]))
-    shape = np.shape(next(first, np.zeros((1, 1))))
-    features = shape[0] if shape else 1
-    check_params(layer, params, jax.ShapeDtypeStruct((1, 1, features), jnp.float32))
+def _check_params(layer: Layer, params: Params, kind: str) -> None:
+    """Params against those of inputs as the first layer, of this kind, reads them."""
+    kernels = [(_place(path), np.shape(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+    kernels = [(place, shape) for place, shape in kernels if place[-1][1] == "input_kernel"]
+    shape = min(kernels, default=((), (1, 1)))[1]
+    step = shape[:1] or (1,)
+    if kind == "conv_lstm":
+        step = shape[:-1] if len(shape) > 2 else (1, 1)  # images as large as the kernel: any size would do
+    check_params(layer, params, jax.ShapeDtypeStruct((1, 1, *step), jnp.float32))
+
+
+def _place(path: Any) -> tuple[tuple[int, str], ...]:
+    """The keys along a path, in an order in which "10_gru" comes after "1_gru"."""
+    keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    numbers = [key.partition("_")[0] for key in keys]
+    return tuple((int(number) if number.isdigit() else 0, key) for number, key in zip(numbers, keys)) or ((0, ""),)
 
 
 def _layer_of(unit: Unit) -> Layer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
 from rnnx.base import Layer, Params
-from rnnx.interop._entries import GATES, by_level, by_unit, entries, is_layer, needs_zero, unit_of, weight
-from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+from rnnx.interop._entries import GATES, by_level, by_unit, entries, is_layer, needs_zero, reordered, unit_of, weight
+from rnnx.interop._units import EVERYWHERE, Level, Unit, assembled, check_options, levels_of
 
 
 class Layout(NamedTuple):
@@ -22,7 +22,7 @@ class Layout(NamedTuple):
         kind: the name of the rnnx factory.
         inputs, hidden: the submodules that read x and h, in the order of our gates.
         bias_on: which of the two have the biases.
-        inner: the submodule whose bias is our `recurrent_bias`, if there is one.
+        inner: the other submodule with a bias, if there is one: our `recurrent_bias`, or of a ConvLSTM added to `bias`.
     """
 
     kind: str
@@ -38,7 +38,10 @@ LINEN = {
     "LSTMCell": LSTM,
     "OptimizedLSTMCell": LSTM,
     "GRUCell": Layout("gru", ("ir", "iz", "in"), ("hr", "hz", "hn"), "inputs", inner="hn"),
+    "MGUCell": Layout("mgu", ("if", "in"), ("hf", "hn"), "inputs", inner="hn"),
+    "ConvLSTMCell": Layout("conv_lstm", ("ih",), ("hh",), "inputs", inner="hh"),
 }
+MGU_WITHOUT_RESET = Layout("ugrnn", ("if", "in"), ("hf", "hn"), "inputs")
 NNX = {
     "SimpleCell": Layout("elman", ("dense_i",), ("dense_h",), "inputs"),
     "LSTMCell": LSTM._replace(inputs=("ii", "if_", "ig", "io")),
@@ -46,14 +49,17 @@ NNX = {
     "GRUCell": Layout("gru", ("dense_i",), ("dense_h",), "inputs"),
 }
 
+IGFO = (0, 2, 1, 3)  # from ConvLSTMCell's order of gates to ours and back: g and f change places
+CONV_FORGET_BIAS = 1.0  # what ConvLSTMCell adds to f at run time
+
 
 def from_flax(module: Any, params: Any = None) -> tuple[Layer, Params]:
     """The Layer that computes what recurrent cells of Flax do, with their weights.
 
     Args:
-        module: a `SimpleCell`, `LSTMCell`, `OptimizedLSTMCell` or `GRUCell` of linen or nnx, an `RNN` of one of them,
-            or a `Bidirectional` of two; a pair of cells is `(forward, backward)`, and a list has the levels of a
-            deeper net, each one of these.
+        module: a `SimpleCell`, `LSTMCell`, `OptimizedLSTMCell` or `GRUCell` of linen or nnx, a `MGUCell` or
+            `ConvLSTMCell` of linen, an `RNN` of one of them, or a `Bidirectional` of two; a pair of cells is
+            `(forward, backward)`, and a list has the levels of a deeper net, each one of these.
         params: of linen, the module's params, `variables["params"]` or what of it belongs to the module (or the
             variables themselves), in pairs and lists like `module`. Modules of nnx have theirs inside: None.
 
@@ -64,12 +70,14 @@ def from_flax(module: Any, params: Any = None) -> tuple[Layer, Params]:
     Raises:
         TypeError: for other modules.
         ValueError: for what rnnx computes otherwise (activations, an initial carry that is not zero, `residual`,
-            `reverse`, another merge), for missing or superfluous entries, and arrays of a wrong shape: the message
-            names the entry and both shapes.
+            `reverse`, another merge, strides or padding of a `ConvLSTMCell`), for missing or superfluous entries, and
+            arrays of a wrong shape: the message names the entry and both shapes.
 
-    A carry of Flax's LSTM is (c, h), here it is `LSTMCarry(h, c)`. Outputs beyond the lengths are zero here. nnx's
-    GRUCell has no bias b'_n within the reset: it becomes zeros. Layers compute in the dtype of their inputs, whatever
-    the module's `dtype` says.
+    A carry of Flax's LSTM is (c, h), here it is `LSTMCarry(h, c)`; so it is with the ConvLSTM. Outputs beyond the
+    lengths are zero here. nnx's GRUCell has no bias b'_n within the reset: it becomes zeros. MGUCell becomes
+    `rnnx.mgu(reset_after=True)`, without its `reset_gate` `rnnx.ugrnn`. ConvLSTMCell has two biases, and adds 1 to
+    the forget gate when it runs: the bias here is the sum of the three. Layers compute in the dtype of their inputs,
+    whatever the module's `dtype` says.
 
     Example::
 
@@ -107,11 +115,12 @@ def to_flax(layer: Layer, params: Params, like: Any = None) -> Any:
     """A layer's weights as the params of Flax modules.
 
     Args:
-        layer: `rnnx.elman`, `rnnx.lstm` or `rnnx.gru`, `rnnx.bidirectional` of one of them, or a `rnnx.stack` of
-            those.
+        layer: `rnnx.elman`, `lstm`, `gru`, `mgu(reset_after=True)`, `ugrnn` or `conv_lstm`, `rnnx.bidirectional` of
+            one of them, or a `rnnx.stack` of those.
         params: its params.
         like: the modules that they are for, in the form that `from_flax` takes. Default: linen's `SimpleCell`,
-            `LSTMCell` (`OptimizedLSTMCell` has the same params) and `GRUCell`.
+            `LSTMCell` (`OptimizedLSTMCell` has the same params), `GRUCell`, `MGUCell` (of `ugrnn` without its
+            `reset_gate`) and `ConvLSTMCell`.
 
     Returns:
         The params of one module for one layer, a pair for two directions, a list for several levels; those of a
@@ -119,10 +128,13 @@ def to_flax(layer: Layer, params: Params, like: Any = None) -> Any:
         module of nnx they are what `nnx.update(module, ...)` takes; the module itself is left as it is.
 
     Raises:
-        ValueError: for a layer without a counterpart (a GRU which resets before the product), for params that do
-            not fit the layer, and where `like` has another kind, size or activation, or no place for a bias which
-            is not zero (b'_n in nnx's GRUCell).
+        ValueError: for a layer without a counterpart (a GRU or MGU which resets before the product, a ConvLSTM with
+            peepholes, strides or a padding other than "SAME"), for params that do not fit the layer, and where `like`
+            has another kind, size or activation, or no place for a bias which is not zero (b'_n in nnx's GRUCell).
         TypeError: when `layer` is no Layer, or `like` holds other modules.
+
+    A forget bias b of a ConvLSTM is stored as b - 1, and the other of Flax's two biases is zero; back again it is b,
+    but for the rounding of that sum.
 
     Example::
 
@@ -137,7 +149,8 @@ def to_flax(layer: Layer, params: Params, like: Any = None) -> Any:
         >>> sorted(weights["cell"])
         ['hn', 'hr', 'hz', 'in', 'ir', 'iz']
     """
-    levels = levels_of(is_layer("to_flax", layer), params, "Flax")
+    kinds = (*EVERYWHERE, "mgu", "ugrnn", "conv_lstm")
+    levels = levels_of(is_layer("to_flax", layer), params, "Flax", kinds, _check_convolutions)
     if like is None:
         return by_unit(levels, _weights, None, "to_flax")
     modules = like if isinstance(like, list) else [like]
@@ -205,6 +218,18 @@ def _cell(where: str, module: Any) -> tuple[Any, Layout]:
             f"but got {type(module).__module__}.{type(module).__name__}"
         )
     layout = layouts[name]
+    if name == "MGUCell" and not module.reset_gate:
+        layout = MGU_WITHOUT_RESET
+    if name == "ConvLSTMCell" and not _is_one(1 if module.strides is None else module.strides):
+        raise ValueError(
+            f"{where}: a ConvLSTMCell with strides={module.strides!r} cannot be converted: they stride its convolution "
+            "of h too, which never shrinks the image in rnnx.conv_lstm"
+        )
+    if name == "ConvLSTMCell" and module.padding != "SAME":
+        raise ValueError(
+            f"{where}: a ConvLSTMCell with padding={module.padding!r} cannot be converted: it pads h like x, and "
+            "rnnx.conv_lstm pads h with 'SAME'"
+        )
     wanted = {"gate_fn": jax.nn.sigmoid, "activation_fn": jnp.tanh, "residual": False}
     for option, value in wanted.items():
         came = getattr(module, option, value)
@@ -215,10 +240,34 @@ def _cell(where: str, module: Any) -> tuple[Any, Layout]:
     return module, layout
 
 
+def _is_one(sizes: int | Sequence[int]) -> bool:
+    return all(size == 1 for size in (sizes if isinstance(sizes, Sequence) else (sizes,)))
+
+
+def _check_convolutions(layer: Layer) -> None:
+    """Raises for a ConvLSTM that computes what Flax's cannot."""
+    name, options = layer.spec.name, layer.spec.options
+    if name != "conv_lstm":
+        return
+    if options.get("peephole"):
+        raise ValueError(f"Flax's ConvLSTMCell has no peepholes, so it has no place for those of\n{layer}")
+    if not _is_one(options.get("strides", 1)):
+        raise ValueError(
+            f"Flax's ConvLSTMCell strides its convolution of h too, so its only strides that work are 1, not those of\n"
+            f"{layer}"
+        )
+    if options.get("padding", "SAME") != "SAME":
+        raise ValueError(
+            f"Flax's ConvLSTMCell pads h like x, and only 'SAME' keeps the image's size, not the padding of\n{layer}"
+        )
+
+
 def _unit(where: str, module: Any, params: Any) -> Unit:
     cell, layout = _cell(where, module)
     names = (*layout.inputs, *layout.hidden)
     biased = {*getattr(layout, layout.bias_on), *([layout.inner] if layout.inner else [])}
+    if not getattr(cell, "use_bias", True):
+        biased = set()
     if _is_linen(cell):
         if params is None:
             raise ValueError(f"{where}: a linen module has no weights of its own; give its params too")
@@ -240,6 +289,18 @@ def _unit(where: str, module: Any, params: Any) -> Unit:
         return weight(f"{where}: {name}/{entry}", entries(f"{where}: {name}", given[name], wanted)[entry], shape)
 
     columns = _columns(layout, width)
+    if layout.kind == "conv_lstm":
+        size = tuple(cell.kernel_size)
+        kernel = array("ih", "kernel", (*size, None, columns))
+        bias = jnp.zeros((columns,), kernel.dtype)
+        if biased:
+            bias = array("ih", "bias", (columns,)) + array("hh", "bias", (columns,))
+        convolutions = {
+            "input_kernel": reordered(kernel, IGFO),
+            "recurrent_kernel": reordered(array("hh", "kernel", (*size, width, columns)), IGFO),
+            "bias": reordered(bias, IGFO).at[width : 2 * width].add(CONV_FORGET_BIAS),
+        }
+        return unit_of(layout.kind, convolutions, kernel_size=size)
     kernels = []
     for name in layout.inputs:
         kernels.append(array(name, "kernel", (features, columns)))
@@ -253,7 +314,10 @@ def _unit(where: str, module: Any, params: Any) -> Unit:
         ours["recurrent_bias"] = array(layout.inner, "bias", (width,))
     elif layout.kind == "gru":
         ours["recurrent_bias"] = jnp.zeros((width,), ours["bias"].dtype)
-    return unit_of(layout.kind, ours, **({"activation": cell.activation_fn} if layout.kind == "elman" else {}))
+    options: dict[str, Any] = {"reset_after": True} if layout.kind == "mgu" else {}
+    if layout.kind == "elman":
+        options["activation"] = cell.activation_fn
+    return unit_of(layout.kind, ours, **options)
 
 
 def _columns(layout: Layout, width: int) -> int:
@@ -262,20 +326,32 @@ def _columns(layout: Layout, width: int) -> int:
 
 
 def _weights(where: str, unit: Unit, like: Any) -> dict[str, Any]:
-    check_options(unit, "Flax", ("reset_after", "activation"))
+    known = ("reset_after", "activation", "kernel_size", "strides", "padding", "peephole", "peephole_init")
+    check_options(unit, "Flax", known)
     p = unit.params
-    if unit.kind == "gru" and "recurrent_bias" not in p:
+    if unit.kind in ("gru", "mgu") and "recurrent_bias" not in p:
         raise ValueError(
-            f"{where}: Flax's GRUCell resets after the recurrent product, this one (reset_after=False) before it; "
-            "neither can be converted into the other"
+            f"{where}: Flax's {unit.kind.upper()}Cell resets after the recurrent product, this one (reset_after=False) "
+            "before it; neither can be converted into the other"
         )
     if like is None:
-        cell, layout = None, next(layout for layout in LINEN.values() if layout.kind == unit.kind)
+        layouts = (*LINEN.values(), MGU_WITHOUT_RESET)
+        cell, layout = None, next(layout for layout in layouts if layout.kind == unit.kind)
     else:
         cell, layout = _cell(where, like)
         _check_fit(where, unit, cell, layout)
 
     weights: dict[str, dict[str, jax.Array]] = {name: {} for name in (*layout.inputs, *layout.hidden)}
+    if layout.kind == "conv_lstm":
+        width = unit.options["width"]
+        bias = reordered(jnp.asarray(p["bias"]).at[width : 2 * width].add(-CONV_FORGET_BIAS), IGFO)
+        weights["ih"]["kernel"] = reordered(jnp.asarray(p["input_kernel"]), IGFO)
+        weights["hh"]["kernel"] = reordered(jnp.asarray(p["recurrent_kernel"]), IGFO)
+        if cell is None or cell.use_bias:
+            weights["ih"]["bias"], weights["hh"]["bias"] = bias, jnp.zeros_like(bias)
+        else:
+            needs_zero(where, "bias (less the 1 of the forget gate)", bias, "ConvLSTMCell(use_bias=False)")
+        return {"cell": weights} if _name(like) == "RNN" else weights
     blocks = len(layout.inputs)
     parts = {
         (layout.inputs, "kernel"): p["input_kernel"],
@@ -298,10 +374,14 @@ def _check_fit(where: str, unit: Unit, cell: Any, layout: Layout) -> None:
     name, activation = _name(cell), unit.options.get("activation", jnp.tanh)
     width = cell.features if _is_linen(cell) else cell.hidden_features
     if (layout.kind, width) != (unit.kind, unit.options["width"]):
+        reset = ", without reset_gate" if layout is MGU_WITHOUT_RESET else ""
         raise ValueError(
             f"{where}: the layer has {unit.kind}(width={unit.options['width']}) where `like` has {name} with {width} "
-            "units"
+            f"units{reset}"
         )
+    size = jnp.shape(unit.params["input_kernel"])[:-2]
+    if unit.kind == "conv_lstm" and tuple(cell.kernel_size) != size:
+        raise ValueError(f"{where}: the layer's kernel_size is {size}, that of `like` {tuple(cell.kernel_size)}")
     if unit.kind == "elman" and cell.activation_fn is not activation:
         raise ValueError(f"{where}: the units of the layer are {activation}, those of `like` {cell.activation_fn}")
     if not _is_linen(cell):

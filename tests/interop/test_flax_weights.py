@@ -1,9 +1,12 @@
 """Weights from and to the cells of Flax, linen and nnx."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peers
 import pytest
 from flax import nnx
 from peers import (
@@ -22,6 +25,7 @@ from peers import (
 )
 
 import rnnx
+from checks import assert_close
 from rnnx.interop.flax import from_flax, to_flax
 
 KINDS = {
@@ -29,6 +33,10 @@ KINDS = {
     "LSTMCell": ("lstm", rnnx.lstm),
     "OptimizedLSTMCell": ("lstm", rnnx.lstm),
     "GRUCell": ("gru", rnnx.gru),
+}
+MGUS = {
+    "MGUCell": functools.partial(rnnx.mgu, WIDTH, reset_after=True),
+    "MGUCell without reset": functools.partial(rnnx.ugrnn, WIDTH),
 }
 LINEN = [("SimpleCell", "float64"), ("LSTMCell", "float64"), ("OptimizedLSTMCell", "float32"), ("GRUCell", "float64")]
 NNX = [("SimpleCell", "float64"), ("LSTMCell", "float32"), ("OptimizedLSTMCell", "float64"), ("GRUCell", "float64")]
@@ -42,7 +50,21 @@ def compiled_quickly():
 
 
 def linen(name, dtype="float32", **options):
+    if name == "MGUCell without reset":
+        name, options = "MGUCell", {"reset_gate": False, **options}
     return getattr(nn, name)(WIDTH, param_dtype=jnp.dtype(dtype), **options)
+
+
+def images(rank, dtype="float32"):
+    return jnp.asarray(np.random.default_rng(1).normal(size=(BATCH, TIME, *(5, 4, 3)[:rank], 2)), dtype)
+
+
+def conv(rank, dtype="float32", **options):
+    return linen("ConvLSTMCell", dtype, kernel_size=(3, 2, 3)[:rank], **options)
+
+
+def conv_params(layer, rank, dtype="float32"):
+    return random_like(jax.eval_shape(layer.init, jax.random.key(0), images(rank, dtype)), dtype)
 
 
 def nnx_cell(name, features=FEATURES, dtype="float32", **options):
@@ -74,6 +96,72 @@ def test_linen_two_levels_both_directions_and_lengths(name, dtype):
             return carries, jnp.where(jnp.arange(TIME)[None, :, None] < LENGTHS[:, None, None], xs, 0)
 
         agree(lambda weights: from_flax(modules, weights), theirs, random_like(variables, dtype), dtype, LENGTHS)
+
+
+@pytest.mark.parametrize("name", MGUS)
+def test_linen_mgu(name):
+    with jax.enable_x64(True):
+        rnn = nn.RNN(linen(name, "float64"), return_carry=True)
+        variables = rnn.init(jax.random.key(0), inputs("float64"))
+        agree(lambda weights: from_flax(rnn, weights), rnn.apply, random_like(variables, "float64"), "float64")
+
+
+@pytest.mark.parametrize(("rank", "dtype"), [(1, "float64"), (2, "float32"), (3, "float64")])
+def test_linen_conv_lstm(rank, dtype, monkeypatch):
+    with jax.enable_x64(dtype == "float64"):
+        xs = images(rank, dtype)
+        monkeypatch.setattr(peers, "inputs", lambda dtype: xs)
+        rnn = nn.RNN(conv(rank, dtype), return_carry=True)
+        variables = random_like(jax.eval_shape(rnn.init, jax.random.key(0), xs), dtype)
+
+        def theirs(variables, xs):
+            carry, ys = rnn.apply(variables, xs)
+            return h_first("lstm", carry), ys
+
+        agree(lambda weights: from_flax(rnn, weights), theirs, variables, dtype)
+
+
+def test_linen_conv_lstm_two_levels_both_directions_and_without_bias():
+    xs = images(1)
+    rnns = [nn.RNN(conv(1, use_bias=bias)) for bias in (True, False, True)]
+    modules, weights, ys = [nn.Bidirectional(*rnns[:2]), rnns[2]], [], xs
+    for module in modules:
+        weights.append(random_like(jax.eval_shape(module.init, jax.random.key(0), ys), "float32"))
+        with jax.numpy_rank_promotion("allow"):
+            ys = module.apply(weights[-1], ys)
+    layer, params = from_flax(modules, weights)
+    np.testing.assert_allclose(rnnx.unroll(layer, params, xs)[1], ys, atol=2e-5)
+    back = from_flax(modules, to_flax(layer, params, modules))
+    assert str(back[0]) == str(layer)
+    assert_close(back[1], params, 1.2e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_mgu_and_conv_lstm_there_and_back(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        for name, make in MGUS.items():
+            one, cell = make(param_dtype=jnp.dtype(dtype)), linen(name, dtype)
+            rnn = nn.RNN(cell)
+            for layer, modules in [
+                (one, cell),
+                (rnnx.stack(rnnx.bidirectional(one), one), [nn.Bidirectional(rnn, rnn), rnn]),
+            ]:
+                params = random_params(layer, dtype)
+                back, same = from_flax(modules, to_flax(layer, params, modules))
+                assert str(back) == str(layer)
+                assert_same_bits(same, params)
+        for rank in (1, 2, 3):
+            cell = conv(rank, dtype)
+            one = rnnx.conv_lstm(WIDTH, kernel_size=cell.kernel_size, param_dtype=jnp.dtype(dtype))
+            params = conv_params(one, rank, dtype)
+            back, same = from_flax(nn.RNN(cell), to_flax(one, params, nn.RNN(cell)))
+            assert str(back) == str(one)
+            for kernel in ("input_kernel", "recurrent_kernel"):
+                np.testing.assert_array_equal(same[kernel], params[kernel], strict=True)
+            assert same["bias"].dtype == dtype  # to b - 1 and back
+            np.testing.assert_allclose(
+                *(p["bias"].astype(float) for p in (same, params)), rtol=0, atol=jnp.finfo(dtype).eps
+            )
 
 
 def test_linen_cells_with_an_activation_and_with_partitioned_params():
@@ -165,6 +253,15 @@ def test_without_modules_they_are_those_of_the_plain_cells():
         carry = jax.tree.map(jnp.asarray, zeros(KINDS[cell][0], "float32"))
         made = linen(cell).init(jax.random.key(0), carry, jnp.ones((BATCH, features)))["params"]
         assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, made)
+    for name, make in MGUS.items():
+        params = to_flax(make(), random_params(make(), "float32"))
+        made = linen(name).init(jax.random.key(0), jnp.ones((BATCH, WIDTH)), jnp.ones((BATCH, 3)))["params"]
+        assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, made)
+    layer, rnn = rnnx.conv_lstm(WIDTH, kernel_size=3), nn.RNN(nn.ConvLSTMCell(WIDTH, (3, 3)))
+    params = conv_params(layer, 2)
+    weights = to_flax(layer, params)
+    wanted = jax.jit(rnn.apply)({"params": {"cell": weights}}, images(2))
+    np.testing.assert_allclose(rnnx.unroll(layer, params, images(2))[1], wanted, atol=2e-5)
 
 
 def test_what_cannot_be_converted_says_why():
@@ -193,8 +290,8 @@ def test_what_cannot_be_converted_says_why():
         from_flax(nn.RNN(nn.LSTMCell(WIDTH), reverse=True), given)
     with pytest.raises(ValueError, match="default merge_fn"):
         from_flax(nn.Bidirectional(nn.RNN(nn.LSTMCell(4)), nn.RNN(nn.LSTMCell(4)), merge_fn=jnp.add), given)
-    with pytest.raises(TypeError, match=r"but got flax\.linen\.recurrent\.ConvLSTMCell"):
-        from_flax(nn.ConvLSTMCell(WIDTH, (3, 3)), given)
+    with pytest.raises(TypeError, match=r"but got flax\.linen\.linear\.Dense"):
+        from_flax(nn.Dense(WIDTH), given)
     with pytest.raises(ValueError, match="weights inside; leave params out"):
         from_flax(nnx_cell("LSTMCell"), given)
     with pytest.raises(ValueError, match="give its params too"):
@@ -211,3 +308,50 @@ def test_what_cannot_be_converted_says_why():
         from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": jnp.ones((4, 4)), "bias": jnp.arange(4)}})
     with pytest.raises(ValueError, match="float64, which JAX would cut down to float32"):
         from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": np.ones((4, 4)), "bias": np.ones(4)}})
+
+
+def test_refused_mgus_say_why():
+    after, before = rnnx.mgu(WIDTH, reset_after=True), rnnx.mgu(WIDTH)
+    with pytest.raises(ValueError, match=r"MGUCell resets after .* this one \(reset_after=False\) before it"):
+        to_flax(before, random_params(before, "float32"))
+    params = random_params(after, "float32")
+    with pytest.raises(ValueError, match=r"mgu\(width=4\) where `like` has MGUCell with 4 units, without reset_gate"):
+        to_flax(after, params, linen("MGUCell without reset"))
+    with pytest.raises(ValueError, match="MGUCell with activation_fn="):
+        from_flax(linen("MGUCell", activation_fn=nn.relu), to_flax(after, params))
+    with pytest.raises(ValueError, match=r"hn should have the entries \['kernel'\]"):
+        from_flax(linen("MGUCell without reset"), to_flax(after, params))
+
+
+def test_refused_convolutions_say_why():
+    layer = rnnx.conv_lstm(WIDTH)
+    params = conv_params(layer, 2)
+    weights = to_flax(layer, params)
+    for options, message in (
+        ({"peephole": True}, "has no peepholes"),
+        ({"strides": (1, 2)}, "strides its convolution of h too"),
+        ({"padding": "VALID"}, "only 'SAME' keeps the image's size"),
+    ):
+        other = rnnx.stack(rnnx.conv_lstm(WIDTH, **options))
+        with pytest.raises(ValueError, match=message):
+            to_flax(other, conv_params(other, 2))
+    for options, message in (
+        ({"strides": 2}, "strides=2 cannot be converted: they stride its convolution of h too"),
+        ({"padding": "VALID"}, "padding='VALID' cannot be converted"),
+        ({"carry_init": nn.initializers.ones}, "carry_init of its own"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_flax(nn.ConvLSTMCell(WIDTH, (3, 3), **options), weights)
+    with pytest.raises(ValueError, match=r"ih/kernel has the shape \(3, 3, 2, 16\), but \(5, 5, any, 16\) is wanted"):
+        from_flax(nn.ConvLSTMCell(WIDTH, (5, 5)), weights)
+    with pytest.raises(ValueError, match=r"the layer's kernel_size is \(3, 3\), that of `like` \(5, 5\)"):
+        to_flax(layer, params, nn.ConvLSTMCell(WIDTH, (5, 5)))
+    with pytest.raises(ValueError, match=r"use_bias=False\) has no place for bias"):
+        to_flax(layer, params, nn.ConvLSTMCell(WIDTH, (3, 3), use_bias=False))
+    with pytest.raises(ValueError, match=r"\['bias'\] has shape \(9,\), but \(16,\) is wanted"):
+        to_flax(layer, {**params, "bias": jnp.zeros(9)})
+    with pytest.raises(ValueError, match="wanted but missing"):
+        to_flax(layer, {})
+    learned = rnnx.scan(rnnx.learned_carry(rnnx.cells.conv_lstm(WIDTH)))
+    with pytest.raises(ValueError, match="conv_lstm with learned_carry=True has no counterpart"):
+        to_flax(learned, conv_params(learned, 2))

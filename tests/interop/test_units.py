@@ -1,5 +1,7 @@
 """What all converters share: a net taken apart by its spec, and put together."""
 
+import importlib
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import rnnx
 from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
 
 XS = jax.ShapeDtypeStruct((2, 5, 3), jnp.float32)
+IMAGES = jax.ShapeDtypeStruct((2, 5, 6, 6, 3), jnp.float32)
 
 
 def made(layer, xs=XS):
@@ -70,6 +73,23 @@ def test_what_is_no_such_net(make, message):
     layer, params = made(make())
     with pytest.raises(ValueError, match=message):
         levels_of(layer, params, "Lib")
+
+
+@pytest.mark.parametrize("library", ["torch", "keras", "haiku", "equinox"])
+@pytest.mark.parametrize("kind", ["mgu", "ugrnn", "conv_lstm"])
+def test_kinds_that_only_flax_has_are_refused_elsewhere(kind, library):
+    layer, params = made(getattr(rnnx, kind)(4), IMAGES if kind == "conv_lstm" else XS)
+    with pytest.raises(ValueError, match=rf"(?i)^{kind} has no counterpart in {library}: .* rnnx\.elman, lstm and gru"):
+        getattr(importlib.import_module(f"rnnx.interop.{library}"), f"to_{library}")(layer, params)
+
+
+def test_images():
+    layer, params = made(rnnx.stack(rnnx.conv_lstm(4), rnnx.conv_lstm(5, kernel_size=2)), IMAGES)
+    with pytest.raises(ValueError, match=r"^conv_lstm has no counterpart"):
+        levels_of(layer, params, "Lib")
+    levels = levels_of(layer, params, "Lib", ["lstm", "conv_lstm"])
+    assert [level.forward.options for level in levels] == [{"width": 4}, {"width": 5, "kernel_size": 2}]
+    assert str(assembled(levels)[0]) == str(layer)
 
 
 def test_params_of_another_layer():
