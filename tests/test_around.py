@@ -124,16 +124,52 @@ def test_learned_and_exposed_carries_keep_the_type_and_the_numbers(make):
     assert type(learned) is type(exposed) is type(cell)
     params = made(layer_of(learned))
     start = params["initial_carry"]
-    fields = layer_of(cell).initial_carry(params["cell"], XS, None)
+    own = {name: p for name, p in params.items() if name != "initial_carry"}
+    fields = layer_of(cell).initial_carry(own, XS, None)
     first = type(fields)(**{name: jnp.broadcast_to(a, (BATCH, *a.shape)) for name, a in start.items()})
-    wanted = run(layer_of(cell), params["cell"], carry=first)
+    wanted = run(layer_of(cell), own, carry=first)
     assert_close(run(layer_of(learned), params), wanted, 1e-6)
 
-    carry, ys = run(layer_of(exposed), params["cell"])
-    assert_close((carry, ys.y), run(layer_of(cell), params["cell"]), 1e-6)
+    carry, ys = run(layer_of(exposed), own)
+    assert_close((carry, ys.y), run(layer_of(cell), own), 1e-6)
     assert_close(jax.tree.map(lambda a: a[:, -1], ys.carry), carry, 0)
-    half = rnnx.unroll(layer_of(cell), params["cell"], XS[:, :3])[0]
+    half = rnnx.unroll(layer_of(cell), own, XS[:, :3])[0]
     assert_close(jax.tree.map(lambda a: a[:, 2], ys.carry), half, 1e-6)
+
+
+def test_what_stands_around_a_cell_can_stand_around_another():
+    cell = rnnx.learned_carry(rnnx.cells.lstm(WIDTH))
+    layer = rnnx.scan(rnnx.zoneout(rnnx.recurrent_dropout(rnnx.weight_drop(cell, 0.3), 0.5), 0.1))
+    params = made(layer)
+    assert sorted(params) == ["bias", "initial_carry", "input_kernel", "recurrent_kernel"]
+    quiet, noisy = run(layer, params)[1], run(layer, params, key=KEY)[1]
+    assert np.abs(quiet - noisy).max() > 1e-3
+    gradient = jax.grad(lambda params: (run(layer, params, key=KEY)[1] ** 2).sum())(params)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_dropout_of_a_kernel_that_prepare_makes():
+    layer = rnnx.scan(rnnx.recurrent_dropout(rnnx.cells.orthogonal(WIDTH), 0.5))
+    params = made(layer)
+    assert np.abs(run(layer, params)[1] - run(layer, params, key=KEY)[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            lambda: rnnx.learned_carry(rnnx.recurrent_dropout(rnnx.cells.gru(3), 0.5)).init(
+                KEY, jax.ShapeDtypeStruct((2,), jnp.float32)
+            ),
+            r"recurrent_dropout\(learned_carry\(cell\)\) is the order",
+        ),
+        (lambda: rnnx.zoneout(rnnx.cells.min_gru(3), 0.5), "zoneout takes a Cell.*as_cell makes one"),
+        (lambda: rnnx.recurrent_dropout(rnnx.cells.s4d(3), 0.5), "recurrent_dropout takes a Cell.*as_cell"),
+    ],
+)
+def test_what_cannot_stand_around_a_cell(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        wrong()
 
 
 def test_a_bare_carry_is_learned_as_an_array():
@@ -150,6 +186,18 @@ def test_heads_are_layers_side_by_side():
         wanted_carry, wanted = run(one, mine)
         assert_close(ys[..., 2 * i : 2 * i + 2], wanted)
         assert_close(jax.tree.map(lambda a, i=i: a[:, i], carry), wanted_carry)
+
+
+def test_heads_of_one_number_a_step():
+    layer = rnnx.heads(rnnx.pointwise(jnp.sum), 3)
+    assert_close(run(layer, {})[1], jnp.broadcast_to(XS.sum(axis=-1)[..., None], (BATCH, TIME, 3)))
+
+
+def test_the_last_layer_of_a_skip_stack_may_give_anything():
+    exposed = rnnx.scan(rnnx.expose_carry(rnnx.cells.lstm(7)))
+    layer = rnnx.skip_stack(rnnx.gru(FEATURES), exposed, merge=jnp.add)
+    _, ys = run(layer, made(layer))
+    assert ys.y.shape == (BATCH, TIME, 7)
 
 
 def test_skip_stack_gives_every_layer_the_input():
@@ -172,7 +220,7 @@ def test_skip_stack_gives_every_layer_the_input():
         (lambda: rnnx.locked_dropout(-0.1), "locked_dropout: the rate is -0.1"),
         (
             lambda: rnnx.weight_drop(rnnx.cells.min_gru(3), 0.5).init(KEY, jax.ShapeDtypeStruct((2,), jnp.float32)),
-            r"min_gru has no 'recurrent_kernel' among its params \['bias', 'input_kernel'\]",
+            r"min_gru has no array 'recurrent_kernel' among its weights \['bias', 'input_kernel'\]",
         ),
         (
             lambda: rnnx.recurrent_dropout(rnnx.cells.indrnn(3), 0.5).init(

@@ -5,7 +5,7 @@ What takes any cell returns the type that it takes: an AssociativeCell stays one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -27,15 +27,15 @@ def learned_carry(inner: AnyCell) -> AnyCell:
     """Makes the initial carry a parameter: what every sequence begins with, and goes back to at a reset.
 
     Args:
-        inner: a Cell or AssociativeCell whose carry is made of floating numbers.
+        inner: a Cell or AssociativeCell whose params are a dict, and whose carry is made of floating numbers.
 
     Returns:
-        The same type. Params `{"cell": ..., "initial_carry": ...}`, the latter a dict by the names of the carry's
-        fields (a bare array where the carry is one), beginning with the inner cell's own initial carry.
+        The same type. Params are those of the cell and `initial_carry`, a dict by the names of the carry's fields (a
+        bare array where the carry is one), beginning with the cell's own initial carry.
 
     Raises:
-        TypeError: in `init`, when the carry holds something else than floating numbers. Noise that is kept in the
-            carry (`recurrent_dropout`) goes around this, not into it.
+        TypeError: in `init`, when the params are no dict; when the carry holds something else than floating numbers, or
+            the mask of a `recurrent_dropout`: that goes around this, not into it.
 
     Example::
 
@@ -43,39 +43,57 @@ def learned_carry(inner: AnyCell) -> AnyCell:
         >>> layer = rnnx.scan(rnnx.learned_carry(rnnx.cells.lstm(4)))
         >>> xs = jnp.ones((2, 5, 3))
         >>> params = layer.init(jax.random.key(0), xs)
-        >>> sorted(params["initial_carry"])
-        ['c', 'h']
+        >>> sorted(params), sorted(params["initial_carry"])
+        (['bias', 'initial_carry', 'input_kernel', 'recurrent_kernel'], ['c', 'h'])
     """
+    name = inner.spec.name
 
     def init(key: Key, x: PyTree) -> Params:
         params = inner.init(key, x)
+        if not isinstance(params, Mapping) or LEARNED in params:
+            raise TypeError(f"learned_carry: the params of {name} must be a dict without {LEARNED!r}, but are {params}")
         carry = inner.initial_carry(inner.prepare(params, None), x, None)
+        if any(isinstance(part, MaskedCarry) for part in jax.tree.leaves(carry, is_leaf=_is_masked)):
+            raise TypeError(
+                f"learned_carry: the carry of {name} holds a mask of recurrent_dropout, which is not to be learned; "
+                "recurrent_dropout(learned_carry(cell)) is the order that works"
+            )
         for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(
-                    f"learned_carry: {jax.tree_util.keystr(path)} in the carry of {inner.spec.name} is {leaf.dtype}, "
-                    "but only floating numbers can be learned"
+                    f"learned_carry: {jax.tree_util.keystr(path)} in the carry of {name} is {leaf.dtype}, but only "
+                    "floating numbers can be learned"
                 )
-        return {"cell": params, "initial_carry": _by_name(carry)}
+        return {**params, LEARNED: _by_name(carry)}
 
     def prepare(params: Params, key: Key | None) -> Weights:
-        return {"cell": inner.prepare(params["cell"], key), "initial_carry": params["initial_carry"]}
+        return {**inner.prepare(_without_learned(params), key), LEARNED: params[LEARNED]}
 
     def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Carry:
-        like = jax.eval_shape(lambda cell: inner.initial_carry(cell, x, None), w["cell"])
-        learned = w["initial_carry"]
+        like = jax.eval_shape(lambda w: inner.initial_carry(w, x, None), _without_learned(w))
+        learned = w[LEARNED]
         paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
         leaves = [learned[path] if path else learned for path in paths]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def of_cell(function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda w, *arguments: function(w["cell"], *arguments)
+        return lambda w, *arguments: function(_without_learned(w), *arguments)
 
-    functions = {
-        name: of_cell(f) for name, f in inner._asdict().items() if name in {"project", "lift", "step", "readout"}
-    }
+    readers = {"project", "lift", "step", "readout"}
+    functions = {name: of_cell(f) for name, f in inner._asdict().items() if name in readers}
     functions |= {"init": init, "prepare": prepare, "initial_carry": initial_carry}
     return _replaced(inner, "learned_carry", True, functions)
+
+
+LEARNED = "initial_carry"
+
+
+def _without_learned(tree: Params) -> Params:
+    return {name: part for name, part in tree.items() if name != LEARNED}
+
+
+def _is_masked(part: Any) -> bool:
+    return isinstance(part, MaskedCarry)
 
 
 def _name(path: Any) -> str:
@@ -180,9 +198,9 @@ def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kern
     The state itself stays whole: in an LSTM or GRU only what the gates and the candidate see of h is masked.
 
     Args:
-        inner: a Cell that multiplies its state by a recurrent kernel `(H, ...)`.
+        inner: a Cell that multiplies its state by a recurrent kernel `(H, ...)`, as `h @ kernel`.
         rate: between 0 and 1, below 1. Every unit of every sequence is drawn once; the rest is scaled up.
-        kernel: the name of the kernel among the params.
+        kernel: the name of that kernel among the weights (the params, as `prepare` makes them).
 
     Returns:
         The Cell, with the same params. Its carry is `MaskedCarry(mask, carry)`: the mask is drawn when the sequence
@@ -190,6 +208,7 @@ def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kern
         mask is all ones.
 
     Raises:
+        TypeError: for what is not a Cell.
         ValueError: for a rate outside [0, 1), and (in `init`) when the kernel is not there or is not a matrix.
 
     References: Y. Gal and Z. Ghahramani, *A theoretically grounded application of dropout in recurrent neural
@@ -206,13 +225,15 @@ def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kern
         ((2, 4), (2, 4))
     """
     _check_rate("recurrent_dropout", rate)
+    _check_cell("recurrent_dropout", inner)
 
     def init(key: Key, x: PyTree) -> Params:
         params = inner.init(key, x)
-        _check_kernel("recurrent_dropout", inner, params, kernel)
-        if params[kernel].ndim != 2:
+        weights = inner.prepare(params, None)
+        _check_kernel("recurrent_dropout", inner, weights, kernel)
+        if weights[kernel].ndim != 2:
             raise ValueError(
-                f"recurrent_dropout: {kernel} of {inner.spec.name} has shape {params[kernel].shape}, but a matrix is "
+                f"recurrent_dropout: {kernel} of {inner.spec.name} has shape {weights[kernel].shape}, but a matrix is "
                 "wanted, whose rows read one unit each; rnnx.zoneout takes any cell"
             )
         return params
@@ -276,10 +297,12 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
             `rnnx.cells.LSTMCarry(h=0.05, c=0.5)`, the paper's values for characters.
 
     Returns:
-        The Cell, with the same params and carry. Where the cell gives a part of its carry as y (an LSTM gives h),
-        y is that part after zoneout; else it is the cell's own y.
+        The Cell, with the same params and carry. Where the cell gives a part of its carry as y, the very same array (an
+        LSTM gives h), y is that part after zoneout; else, or where its step is itself under `jax.jit` or the like, it
+        is the cell's own y.
 
     Raises:
+        TypeError: for what is not a Cell.
         ValueError: for a rate outside [0, 1].
 
     Reference: D. Krueger et al., *Zoneout: regularizing RNNs by randomly preserving hidden activations*, ICLR 2017,
@@ -294,6 +317,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
         >>> bool((carry.h == ys[:, -1]).all())
         True
     """
+    _check_cell("zoneout", inner)
     for one in jax.tree.leaves(rate):
         if not 0 <= one <= 1:
             raise ValueError(f"zoneout: the rate is {one}, but it must lie in [0, 1]")
@@ -344,8 +368,13 @@ def _check_rate(name: str, rate: float) -> None:
         raise ValueError(f"{name}: the rate is {rate}, but it must lie in [0, 1)")
 
 
-def _check_kernel(name: str, inner: Cell | AssociativeCell, params: Params, kernel: str) -> None:
-    if kernel not in params:
-        raise ValueError(
-            f"{name}: {inner.spec.name} has no {kernel!r} among its params {sorted(params)}; name one of them"
-        )
+def _check_cell(name: str, inner: Any) -> None:
+    if not isinstance(inner, Cell):
+        hint = "; rnnx.as_cell makes one of it" if isinstance(inner, AssociativeCell) else ""
+        raise TypeError(f"{name} takes a Cell, e.g. rnnx.cells.lstm(512), but got {inner!r}{hint}")
+
+
+def _check_kernel(name: str, inner: Cell | AssociativeCell, weights: Params, kernel: str) -> None:
+    if not isinstance(weights, Mapping) or not hasattr(weights.get(kernel), "ndim"):
+        among = sorted(weights) if isinstance(weights, Mapping) else type(weights).__name__
+        raise ValueError(f"{name}: {inner.spec.name} has no array {kernel!r} among its weights {among}")

@@ -133,8 +133,13 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
             return inner.apply(p, c, xs, lengths=lengths, resets=resets, key=k)
 
         carry, ys = over_heads(one, 0, 1, None if key is None else 0, out_axes=(1, -1))(params, carry, keys)
-        # The heads come last: put them before the features, and join the two.
-        return carry, jax.tree.map(lambda y: jnp.swapaxes(y, -1, -2).reshape(*y.shape[:-2], n * y.shape[-2]), ys)
+
+        def joined(y: jax.Array) -> jax.Array:
+            if y.ndim == 3:  # one number a step, now as many as there are heads
+                return y
+            return jnp.swapaxes(y, -1, -2).reshape(*y.shape[:-2], n * y.shape[-2])  # the heads before the features
+
+        return carry, jax.tree.map(joined, ys)
 
     return Layer(
         init, initial_carry, apply, Spec("heads", {"n": n}, (("layer", inner),), directions=inner.spec.directions)

@@ -86,26 +86,29 @@ def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
 
 
 def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyTree, PyTree], PyTree]) -> Layer:
-    """Layers one after the other; `feed(xs, ys)` is what comes next after a layer that gave `ys`."""
+    """Layers one after the other; `feed(xs, ys)` is what a layer reads after one that gave `ys`."""
     children = named(layers)
     if not children:
         raise ValueError(f"{name} needs at least one layer")
 
-    def fed_struct(xs: PyTree, ys: PyTree) -> PyTree:
-        return jax.eval_shape(feed, xs, ys)
-
     def init(key: Key, xs: PyTree) -> Params:
-        params, inputs = {}, xs
+        params: dict[str, Params] = {}
+        inputs, ys = xs, xs
         for (name, layer), k in zip(children, split_key(key, len(children))):
+            if params:
+                inputs = jax.eval_shape(feed, xs, ys)
             params[name] = layer.init(k, inputs)
-            inputs = fed_struct(xs, output_struct(layer, params[name], inputs))
+            ys = output_struct(layer, params[name], inputs)
         return params
 
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
-        carries, inputs = [], xs
+        carries: list[Carry] = []
+        inputs, ys = xs, xs
         for (name, layer), k in zip(children, split_key(key, len(children))):
+            if carries:
+                inputs = jax.eval_shape(feed, xs, ys)
             carries.append(layer.initial_carry(params[name], inputs, k))
-            inputs = fed_struct(xs, output_struct(layer, params[name], inputs))
+            ys = output_struct(layer, params[name], inputs)
         return tuple(carries)
 
     def apply(
@@ -117,11 +120,13 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
         resets: jax.Array | None = None,
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
-        carries, inputs, ys = [], xs, xs
+        carries: list[Carry] = []
+        inputs, ys = xs, xs
         for (name, layer), c, k in zip(children, carry, split_key(key, len(children))):
+            if carries:
+                inputs = feed(xs, ys)
             c, ys = layer.apply(params[name], c, inputs, lengths=lengths, resets=resets, key=k)
             carries.append(c)
-            inputs = feed(xs, ys)
         return tuple(carries), ys
 
     return Layer(
