@@ -1,5 +1,7 @@
 """Any Layer as a module of Flax linen, and any recurrent cell of linen as a Cell."""
 
+import functools
+
 import chex
 import flax.linen as nn
 import jax
@@ -109,7 +111,7 @@ def test_any_number_of_batch_axes(sizes, reverse):
 
     run = one
     for _ in sizes:
-        run = lambda *arguments, run=run: by_row(run, *arguments)  # noqa: E731
+        run = functools.partial(by_row, run)
     assert_close(result, run(xs, carry, jnp.asarray(lengths), resets))
 
 

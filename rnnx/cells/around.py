@@ -5,6 +5,7 @@ What takes any cell returns the type that it takes: an AssociativeCell stays one
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -251,7 +252,9 @@ def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kern
     return _replaced(inner, "recurrent_dropout", rate, {"init": init, "initial_carry": initial_carry, "step": step})
 
 
-class _MaskedKernel(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _MaskedKernel:
     """Stands in a cell's weights for a kernel: `h @ kernel` is `(h * mask) @ kernel`."""
 
     kernel: jax.Array
@@ -268,7 +271,7 @@ class _MaskedKernel(NamedTuple):
     def astype(self, dtype: jnp.dtype) -> _MaskedKernel:
         return _MaskedKernel(self.kernel.astype(dtype), self.mask.astype(dtype))
 
-    def __getitem__(self, index: Any) -> _MaskedKernel:  # type: ignore[override]
+    def __getitem__(self, index: Any) -> _MaskedKernel:
         rows, columns = index
         return _MaskedKernel(self.kernel[:, columns], self.mask[rows])
 

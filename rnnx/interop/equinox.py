@@ -33,7 +33,7 @@ def from_equinox(cell: Any) -> tuple[Layer, Params]:
 
     Example::
 
-        >>> import equinox as eqx, jax, rnnx  # doctest: +SKIP
+        >>> import equinox as eqx, jax, jax.numpy as jnp, rnnx  # doctest: +SKIP
         >>> cell = eqx.nn.GRUCell(3, 4, key=jax.random.key(0))  # doctest: +SKIP
         >>> layer, params = rnnx.interop.from_equinox(cell)  # doctest: +SKIP
         >>> layer  # doctest: +SKIP

@@ -43,8 +43,16 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], names: Any = None) -> tu
 
     Example::
 
-        >>> import haiku as hk, rnnx  # doctest: +SKIP
-        >>> layer, params = rnnx.interop.from_haiku(hk_params, ["lstm", "lstm_1"])  # doctest: +SKIP
+        >>> import haiku as hk, jax, jax.numpy as jnp, rnnx  # doctest: +SKIP
+        >>> xs = jnp.ones((5, 2, 3))  # doctest: +SKIP
+        >>> def net(xs):  # doctest: +SKIP
+        ...     lstm = hk.LSTM(4)
+        ...     return hk.dynamic_unroll(lstm, xs, lstm.initial_state(2))
+        >>> hk_net = hk.transform(net)  # doctest: +SKIP
+        >>> hk_params = hk_net.init(jax.random.key(0), xs)  # doctest: +SKIP
+        >>> layer, params = rnnx.interop.from_haiku(hk_params)  # doctest: +SKIP
+        >>> layer  # doctest: +SKIP
+        lstm(width=4)
     """
     if names is None:
         found = _modules(params)
@@ -84,7 +92,7 @@ def to_haiku(layer: Layer, params: Params, names: Any = None) -> dict[str, dict[
     Example::
 
         >>> hk_params = {**hk_params, **rnnx.interop.to_haiku(layer, params)}  # doctest: +SKIP
-        >>> ys = hk_net.apply(hk_params, None, xs)  # doctest: +SKIP
+        >>> ys, state = hk_net.apply(hk_params, None, xs)  # doctest: +SKIP
     """
     levels = levels_of(is_layer("to_haiku", layer), params, "Haiku")
     modules: dict[str, dict[str, jax.Array]] = {}

@@ -74,9 +74,9 @@ def to_keras(layer: Layer, params: Params, like: Any = None) -> Any:
 
     Example::
 
-        >>> lstm = keras.layers.LSTM(4, return_sequences=True)  # doctest: +SKIP
-        >>> lstm.build((None, None, 3))  # doctest: +SKIP
-        >>> lstm.set_weights(rnnx.interop.to_keras(layer, params, like=lstm))  # doctest: +SKIP
+        >>> gru = keras.layers.GRU(4, return_sequences=True)  # doctest: +SKIP
+        >>> gru.build((None, None, 3))  # doctest: +SKIP
+        >>> gru.set_weights(rnnx.interop.to_keras(layer, params, like=gru))  # doctest: +SKIP
     """
     levels = levels_of(is_layer("to_keras", layer), params, "Keras")
     if like is not None:

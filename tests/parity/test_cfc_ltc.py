@@ -51,9 +51,12 @@ def test_cfc_equations(layers, gated):
             assert_close(carry[b], h, 1e-10)
 
 
+def softplus(a):
+    return np.log1p(np.exp(a))
+
+
 def ltc_equations(p, v, x, dt, unfolds):
     """Synapse by synapse, in the form that the paper gives: the leak and the conductances over the capacitance."""
-    softplus = lambda a: np.log1p(np.exp(a))  # noqa: E731
     u = p["input_w"] * x + p["input_b"]
     for _ in range(unfolds):
         after = np.zeros(WIDTH)
