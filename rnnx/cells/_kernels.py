@@ -113,3 +113,9 @@ def features_of(x: PyTree, name: str) -> int:
 def check_width(width: int, name: str) -> None:
     if not hasattr(width, "__index__") or width < 1:
         raise ValueError(f"{name}: the width is {width!r}, but it must be a whole number, 1 or more")
+
+
+def check_heads(width: int, heads: int, name: str) -> None:
+    """Raises where a width does not fall into equal heads."""
+    if heads < 1 or width < 1 or width % heads:
+        raise ValueError(f"{name}: {heads} heads do not divide the width {width}")

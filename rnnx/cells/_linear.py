@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rnnx.base import Key, Params, PyTree
-from rnnx.cells._kernels import Initializer
+from rnnx.cells._kernels import Initializer, features_of, per_gate
 
 
 class Affine(NamedTuple):
@@ -127,6 +128,21 @@ def inverse_softplus(y: jax.Array) -> jax.Array:
     return y + jnp.log(-jnp.expm1(-y))
 
 
+def input_gates_init(
+    name: str, width: int, gates: int, kernel_init: Initializer, bias_init: Initializer, param_dtype: Any
+) -> Callable[[Key, PyTree], Params]:
+    """The `init` of a cell whose gates read the input alone: kernel (D, gates·H), bias (gates·H,)."""
+
+    def init(key: Key, x: PyTree) -> Params:
+        k_input, k_bias = jax.random.split(key)
+        return {
+            "input_kernel": per_gate(kernel_init, gates)(k_input, (features_of(x, name), gates * width), param_dtype),
+            "bias": bias_init(k_bias, (gates * width,), param_dtype),
+        }
+
+    return init
+
+
 def check_channels(features: int, width: int, name: str) -> None:
     """Raises where a layer that works channel by channel is given another number of them."""
     if features != width:
@@ -134,12 +150,6 @@ def check_channels(features: int, width: int, name: str) -> None:
             f"{name}({width}) takes as many features as it gives, but one step came with {features}; put an "
             f"nn.Dense({width}) before it"
         )
-
-
-def check_heads(width: int, heads: int, name: str) -> None:
-    """Raises where a width does not fall into equal heads."""
-    if heads < 1 or width < 1 or width % heads:
-        raise ValueError(f"{name}: {heads} heads do not divide the width {width}")
 
 
 def unit(x: jax.Array) -> jax.Array:

@@ -170,7 +170,7 @@ def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("rec
         >>> ys.shape
         (2, 5, 4)
     """
-    _check_rate("weight_drop", rate)
+    check_rate("weight_drop", rate)
 
     def init(key: Key, x: PyTree) -> Params:
         params = inner.init(key, x)
@@ -225,7 +225,7 @@ def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kern
         >>> carry.mask.shape, carry.carry.shape
         ((2, 4), (2, 4))
     """
-    _check_rate("recurrent_dropout", rate)
+    check_rate("recurrent_dropout", rate)
     _check_cell("recurrent_dropout", inner)
 
     def init(key: Key, x: PyTree) -> Params:
@@ -366,7 +366,7 @@ def _shape_and_dtype(x: jax.Array) -> tuple[tuple[int, ...], jnp.dtype]:
     return x.shape, x.dtype
 
 
-def _check_rate(name: str, rate: float) -> None:
+def check_rate(name: str, rate: float) -> None:
     if not 0 <= rate < 1:
         raise ValueError(f"{name}: the rate is {rate}, but it must lie in [0, 1)")
 

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import (
     Product,
     act_product,
-    check_heads,
     combine_products,
     inverse_softplus,
     log_uniform,

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, silu
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, check_heads, combine_affine, outer, rms_norm, wide, wide_dot
+from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._linear import Affine, act_affine, combine_affine, outer, rms_norm, wide, wide_dot
 
 
 class _Input(NamedTuple):

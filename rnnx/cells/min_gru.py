@@ -11,8 +11,8 @@ from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, combine_affine, wide_affine
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init
+from rnnx.cells._linear import Affine, act_affine, combine_affine, input_gates_init, wide_affine
 
 
 def positive(x: jax.Array) -> jax.Array:
@@ -65,12 +65,7 @@ def min_gru(
     """
     check_width(width, "min_gru")
 
-    def init(key: Key, x: PyTree) -> Params:
-        k_input, k_bias = jax.random.split(key)
-        return {
-            "input_kernel": per_gate(kernel_init, 2)(k_input, (features_of(x, "min_gru"), 2 * width), param_dtype),
-            "bias": bias_init(k_bias, (2 * width,), param_dtype),
-        }
+    init = input_gates_init("min_gru", width, 2, kernel_init, bias_init, param_dtype)
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros((width,), w["bias"].dtype)

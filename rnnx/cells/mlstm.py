@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import check_heads, outer, wide, wide_affine, wide_dot
+from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._linear import outer, wide, wide_affine, wide_dot
 
 
 class MLSTMCarry(NamedTuple):

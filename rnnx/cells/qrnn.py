@@ -10,8 +10,8 @@ from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, combine_affine, wide_affine
+from rnnx.cells._kernels import Initializer, check_width, default_kernel_init
+from rnnx.cells._linear import Affine, act_affine, combine_affine, input_gates_init, wide_affine
 
 
 @factory
@@ -66,13 +66,7 @@ def qrnn(
     check_width(width, "qrnn")
     gates = 2 + output_gate + input_gate
 
-    def init(key: Key, x: PyTree) -> Params:
-        k_input, k_bias = jax.random.split(key)
-        shape = features_of(x, "qrnn"), gates * width
-        return {
-            "input_kernel": per_gate(kernel_init, gates)(k_input, shape, param_dtype),
-            "bias": bias_init(k_bias, (gates * width,), param_dtype),
-        }
+    init = input_gates_init("qrnn", width, gates, kernel_init, bias_init, param_dtype)
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros((width,), w["bias"].dtype)

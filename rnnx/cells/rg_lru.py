@@ -10,8 +10,8 @@ from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of
-from rnnx.cells._linear import Affine, act_affine, check_channels, check_heads, combine_affine, inverse_softplus, wide
+from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, features_of
+from rnnx.cells._linear import Affine, act_affine, check_channels, combine_affine, inverse_softplus, wide
 
 DECAY = 8.0
 

@@ -13,6 +13,7 @@ from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
+    check_heads,
     check_width,
     default_kernel_init,
     default_recurrent_init,
@@ -89,8 +90,7 @@ def slstm(
         ((2, 4), (2, 5, 4))
     """
     check_width(width, "slstm")
-    if heads < 1 or width % heads:
-        raise ValueError(f"slstm: {heads} heads do not divide the width {width}")
+    check_heads(width, heads, "slstm")
     size = width // heads
 
     def init(key: Key, x: PyTree) -> Params:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, cell, factory
-from rnnx.cells.around import dropout_mask
+from rnnx.cells.around import check_rate, dropout_mask
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import float_dtype, split_key, zero_pads
 
@@ -36,8 +36,7 @@ def dropout(rate: float) -> Layer:
         >>> sorted(set(ys.ravel().tolist()))
         [0.0, 2.0]
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout: the rate is {rate}, but it must lie in [0, 1)")
+    check_rate("dropout", rate)
 
     def drop(x: jax.Array, key: Key) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -97,8 +96,7 @@ def locked_dropout(rate: float) -> Layer:
         >>> bool((ys == ys[:, :1]).all())  # the same at all steps
         True
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"locked_dropout: the rate is {rate}, but it must lie in [0, 1)")
+    check_rate("locked_dropout", rate)
 
     def init(key: Key, x: PyTree) -> Params:
         if float_dtype(x) is None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import Layer, Params
-from rnnx.interop._units import Level, Unit
+from rnnx.interop._units import Level, Unit, kept_array
 
 GATES: Mapping[str, int] = {"elman": 1, "lstm": 4, "gru": 3, "mgu": 2, "ugrnn": 2, "conv_lstm": 4}
 
@@ -24,13 +24,7 @@ def weight(where: str, value: Any, shape: Sequence[int | None]) -> jax.Array:
         raise ValueError(f"{where} has the shape {tuple(value.shape)}, but ({shown}) is wanted")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"{where} is {value.dtype}{list(value.shape)}, but weights are real floating numbers")
-    array = jnp.asarray(value)
-    if array.dtype != value.dtype:
-        raise ValueError(
-            f"{where} is {value.dtype}, which JAX would cut down to {array.dtype}: switch 64 bits on with "
-            "jax.config.update('jax_enable_x64', True), or cast the weights yourself first"
-        )
-    return array
+    return kept_array(value, f"{where} is")
 
 
 def entries(where: str, given: Any, names: Iterable[str]) -> Mapping[str, Any]:

@@ -108,7 +108,7 @@ def assembled(levels: Sequence[Level], *, dropout_rate: float = 0.0) -> tuple[La
     else:
         layer = stack(*layers)
         whole = {name: p for (name, _), p in zip(layer.spec.children, params)}
-    whole = jax.tree.map(_jax_array, whole)
+    whole = jax.tree.map(kept_array, whole)
     _check_params(layer, whole, levels[0].forward.kind)
     return layer, whole
 
@@ -173,11 +173,12 @@ def _layer_of(unit: Unit) -> Layer:
     return KINDS[unit.kind](**{"param_dtype": unit.params["input_kernel"].dtype, **unit.options})
 
 
-def _jax_array(value: Any) -> jax.Array:
+def kept_array(value: Any, what: str = "the weights are") -> jax.Array:
+    """A JAX array of its own, in the dtype that came; raises where JAX would round it."""
     dtype = np.dtype(value.dtype)
     if canonicalize_dtype(dtype) != dtype:
         raise ValueError(
-            f"the weights are {dtype}, which JAX would round to {canonicalize_dtype(dtype)}: convert within "
-            "jax.enable_x64(True), or after jax.config.update('jax_enable_x64', True), or round them beforehand"
+            f"{what} {dtype}, which JAX would round to {canonicalize_dtype(dtype)}: convert within "
+            "jax.enable_x64(True), or after jax.config.update('jax_enable_x64', True), or round beforehand"
         )
     return jnp.array(value)

@@ -306,7 +306,7 @@ def test_what_cannot_be_converted_says_why():
         from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": jnp.ones((4, 4))}})
     with pytest.raises(ValueError, match=r"hg/bias is int32\[4\], but weights are real floating"):
         from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": jnp.ones((4, 4)), "bias": jnp.arange(4)}})
-    with pytest.raises(ValueError, match="float64, which JAX would cut down to float32"):
+    with pytest.raises(ValueError, match="float64, which JAX would round to float32"):
         from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": np.ones((4, 4)), "bias": np.ones(4)}})
 
 
