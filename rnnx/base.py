@@ -56,7 +56,8 @@ class Spec(NamedTuple):
         name: the factory that made it; also its name among the params of a `stack`.
         options: the factory's arguments that differ from its defaults.
         children: the layers inside, by the name of their params.
-        chained: whether each child reads the output of the one before it (else all read the layer's input).
+        feed: `(xs, ys) -> inputs`, what each child but the first reads, after one that made `ys` in a layer that was
+            given `xs`; None where all read the layer's input.
         directions: the ways in which it walks through time: a subset of `{"forward", "backward"}`, empty for
             a layer that treats each step alone.
     """
@@ -64,7 +65,7 @@ class Spec(NamedTuple):
     name: str
     options: Mapping[str, Any] = {}
     children: tuple[tuple[str, Layer], ...] = ()
-    chained: bool = False
+    feed: Callable[[PyTree, PyTree], PyTree] | None = None
     directions: frozenset[str] = FORWARD
 
     @property

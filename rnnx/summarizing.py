@@ -50,10 +50,12 @@ def _rows(name: str, layer: Layer, xs: PyTree, depth: int) -> Iterator[tuple[str
     own = own.removesuffix("()") if layer.spec.children else own
     label = "  " * depth + (f"{name}: {own}" if name else own)
     yield label, _shapes(ys), _shapes(carry), f"{count:,}"
-    for child_name, child in layer.spec.children:
-        yield from _rows(child_name, child, xs, depth + 1)
-        if layer.spec.chained:
-            xs = output_struct(child, jax.eval_shape(child.init, jax.random.key(0), xs), xs)
+    feed, inputs = layer.spec.feed, xs
+    for i, (child_name, child) in enumerate(layer.spec.children):
+        if feed is not None and i:
+            inputs = jax.eval_shape(feed, xs, ys)
+        yield from _rows(child_name, child, inputs, depth + 1)
+        ys = output_struct(child, jax.eval_shape(child.init, jax.random.key(0), inputs), inputs)
 
 
 def _shapes(tree: PyTree) -> str:

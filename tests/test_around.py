@@ -193,6 +193,12 @@ def test_heads_of_one_number_a_step():
     assert_close(run(layer, {})[1], jnp.broadcast_to(XS.sum(axis=-1)[..., None], (BATCH, TIME, 3)))
 
 
+def test_the_rows_of_a_summary_add_up():
+    layer = rnnx.skip_stack(rnnx.elman(2), rnnx.gru(3), rnnx.lstm(4))
+    whole, *parts = (int(row.split()[-1].replace(",", "")) for row in rnnx.summary(layer, XS).splitlines()[1:])
+    assert whole == sum(parts) == sum(leaf.size for leaf in jax.tree.leaves(layer.init(KEY, XS)))
+
+
 def test_the_last_layer_of_a_skip_stack_may_give_anything():
     exposed = rnnx.scan(rnnx.expose_carry(rnnx.cells.lstm(7)))
     layer = rnnx.skip_stack(rnnx.gru(FEATURES), exposed, merge=jnp.add)

@@ -47,7 +47,7 @@ def stack(*layers: Layer | nn.Module) -> Layer:
         >>> carry[1].h.shape, logits.shape
         ((2, 32), (2, 5, 65))
     """
-    return _chain("stack", layers, lambda xs, ys: ys)
+    return _chain("stack", layers, _onward)
 
 
 def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
@@ -83,6 +83,10 @@ def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
 
     layer = _chain("skip_stack", layers, feed)
     return layer if merge is concatenate else layer._replace(spec=layer.spec._replace(options={"merge": merge}))
+
+
+def _onward(xs: PyTree, ys: PyTree) -> PyTree:
+    return ys
 
 
 def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyTree, PyTree], PyTree]) -> Layer:
@@ -129,9 +133,7 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
             carries.append(c)
         return tuple(carries), ys
 
-    return Layer(
-        init, initial_carry, apply, Spec(name, children=children, chained=True, directions=directions(children))
-    )
+    return Layer(init, initial_carry, apply, Spec(name, children=children, feed=feed, directions=directions(children)))
 
 
 def repeat(layer: Layer | nn.Module, n: int) -> Layer:
