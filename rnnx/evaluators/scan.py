@@ -8,17 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights
+from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree
+from rnnx.evaluators._lifting import fresh_carry, init_of, initial_carry_of, start_of
 from rnnx.sequences import (
     Segments,
     batch_and_time,
-    borrow_rows,
     cast_floats,
     first_steps,
     float_dtype,
     select,
     split_key,
-    step_struct,
     valid_steps,
 )
 
@@ -63,20 +62,6 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         if value is not None and value < 1:
             raise ValueError(f"scan: {name} is {value}, but it must be 1 or more")
 
-    def init(key: Key, xs: PyTree) -> Params:
-        return cell.init(key, step_struct(xs))
-
-    def fresh_carry(weights: Weights, xs: PyTree, key: Key | None) -> Carry:
-        batch, _ = batch_and_time(xs)
-        x = step_struct(xs)
-        if key is None:  # every row is the same: compute it once
-            carry = cell.initial_carry(weights, x, None)
-            return jax.tree.map(lambda a: jnp.broadcast_to(a, (batch, *jnp.shape(a))), carry)
-        return jax.vmap(lambda k: cell.initial_carry(weights, x, k))(jax.random.split(key, batch))
-
-    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
-        return fresh_carry(cell.prepare(params, None), xs, key)
-
     @jax.jit  # so that calls outside of jax.jit, in a stream say, are not compiled again and again
     def apply(
         params: Params,
@@ -92,17 +77,14 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         prepare_key, fresh_key, project_key = split_key(key, 3)
         weights = cell.prepare(params, prepare_key)
         dtype = float_dtype(xs)
-        valid = None if lengths is None else valid_steps(lengths, time)
+        valid, fresh = None if lengths is None else valid_steps(lengths, time), None
         if resets is not None:
-            fresh = fresh_carry(weights, xs, fresh_key)
+            fresh = fresh_carry(cell, weights, xs, fresh_key)
             resets = resets if valid is None else resets & valid
         if lengths is not None:
             # In the pads, a row's first step is taken over and over, from the state it was taken from: the one
             # pair of input and state of which it is certain that the step, and its gradient, are defined.
-            first, start = first_steps(xs, lengths), carry
-            if resets is not None:
-                start = select(resets[:, :1].any(axis=1), fresh, start)
-            start = borrow_rows(start, lengths)
+            first, start = first_steps(xs, lengths), start_of(carry, fresh, resets, lengths)
 
         def body(carry: Carry, inputs: tuple[Any, ...]) -> tuple[Carry, tuple[PyTree, Carry | None]]:
             x, reset, is_valid, step_key = inputs
@@ -130,7 +112,7 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
     options = {"unroll": unroll} if unroll != 1 else {}
     options |= {"checkpoint_every": checkpoint_every} if checkpoint_every else {}
     spec = cell.spec._replace(options={**cell.spec.options, **options})
-    return Layer(init, initial_carry, apply, spec)
+    return Layer(init_of(cell), initial_carry_of(cell), apply, spec)
 
 
 def _scan(body: Any, carry: Carry, inputs: PyTree, time: Any, unroll: int, every: int | None) -> tuple[Carry, PyTree]:

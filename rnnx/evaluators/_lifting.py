@@ -1,0 +1,158 @@
+"""What evaluators share: params and carries of a batch, and all steps laid out at once for those that do not walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec, Weights
+from rnnx.sequences import (
+    Segments,
+    batch_and_time,
+    borrow_rows,
+    cast_floats,
+    fill_pads,
+    float_dtype,
+    select,
+    split_key,
+    step_struct,
+    valid_steps,
+    zero_pads,
+)
+
+
+class Steps(NamedTuple):
+    """All steps of a batch at once, time-major, as an evaluator gets them that does not walk through time.
+
+    Attributes:
+        zs: `[time, batch, ...]`, the projected inputs; in a row's pads stand those of its first step.
+        carry: `[batch, ...]`, what came in.
+        resets: `[time, batch]` booleans, or None.
+        fresh: `[batch, ...]`, what takes the carry's place at a reset; None without resets.
+        valid: `[time, batch]` booleans, or None where there are no pads.
+        start: `[batch, ...]`, the state from which a row's first step is taken; None where there are no pads. In the
+            pads that step is taken over and over, as by `scan`: input and state are known to belong together.
+    """
+
+    zs: PyTree
+    carry: Carry
+    resets: jax.Array | None
+    fresh: Carry | None
+    valid: jax.Array | None
+    start: Carry | None
+
+    @property
+    def borders(self) -> jax.Array | None:
+        """`[time, batch]`: the steps that do not go on from the one before them; None where all do."""
+        if self.resets is None:
+            return None if self.valid is None else ~self.valid
+        return self.resets if self.valid is None else self.resets | ~self.valid
+
+    def begin(self, before: Carry) -> Carry:
+        """Puts the carries that steps start from at the borders into `before`, `[time, batch, ...]`."""
+        time = jax.tree.leaves(self.zs)[0].shape[0]
+
+        def everywhere(carry: Carry) -> Carry:
+            return jax.tree.map(lambda a: jnp.broadcast_to(a, (time, *a.shape)), carry)
+
+        if self.resets is not None:
+            before = select(self.resets, everywhere(self.fresh), before)
+        if self.valid is not None:
+            before = select(self.valid, before, everywhere(self.start))
+        return before
+
+    def before(self, after: Carry) -> Carry:
+        """The carries `[time, batch, ...]` that the steps start from, given those that they end with."""
+        shifted = jax.tree.map(lambda first, a: jnp.concatenate([first[None], a[:-1]]), self.carry, after)
+        return self.begin(shifted)
+
+
+Solve = Callable[[Weights, Steps], tuple[Carry, PyTree]]
+"""`(weights, steps) -> (after, ys)`: the carry after every step and its output, both `[time, batch, ...]`."""
+
+
+def init_of(cell: Cell | AssociativeCell) -> Callable[[Key, PyTree], Params]:
+    def init(key: Key, xs: PyTree) -> Params:
+        return cell.init(key, step_struct(xs))
+
+    return init
+
+
+def fresh_carry(cell: Cell | AssociativeCell, weights: Weights, xs: PyTree, key: Key | None) -> Carry:
+    """The initial carry of every row: `[batch, ...]`."""
+    batch, _ = batch_and_time(xs)
+    x = step_struct(xs)
+    if key is None:  # every row is the same: compute it once
+        carry = cell.initial_carry(weights, x, None)
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (batch, *jnp.shape(a))), carry)
+    return jax.vmap(lambda k: cell.initial_carry(weights, x, k))(jax.random.split(key, batch))
+
+
+def initial_carry_of(cell: Cell | AssociativeCell) -> Callable[[Params, PyTree, Key | None], Carry]:
+    def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
+        return fresh_carry(cell, cell.prepare(params, None), xs, key)
+
+    return initial_carry
+
+
+def start_of(carry: Carry, fresh: Carry | None, resets: jax.Array | None, lengths: jax.Array) -> Carry:
+    """The state from which a row's first step is taken, with `resets` `[batch, time]`; an empty row borrows one."""
+    if resets is not None:
+        carry = select(resets[:, :1].any(axis=1), fresh, carry)
+    return borrow_rows(carry, lengths)
+
+
+def at_once(cell: Cell | AssociativeCell, solve: Solve, plain: Layer, options: Mapping[str, Any] = {}) -> Layer:
+    """The Layer that evaluates a cell by `solve`, over all steps at once.
+
+    `plain` is an evaluation of the same cell that walks: used for no step at all, and where the number of steps is
+    symbolic, so cannot be halved again and again. `options` are shown beside the cell's own.
+    """
+
+    @jax.jit
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | Segments | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        batch, time = batch_and_time(xs)
+        if not isinstance(time, int) or time == 0:
+            return plain.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
+        segments, resets = (resets, resets.resets) if isinstance(resets, Segments) else (None, resets)
+        prepare_key, fresh_key, project_key = split_key(key, 3)
+        weights = cell.prepare(params, prepare_key)
+        valid, start, fresh = None, None, None
+        if resets is not None:
+            fresh = fresh_carry(cell, weights, xs, fresh_key)
+        if lengths is not None:
+            valid = valid_steps(lengths, time)
+            resets = None if resets is None else resets & valid
+            start = start_of(carry, fresh, resets, lengths)
+            xs = fill_pads(xs, lengths)
+        major, borders, within = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, resets, valid))
+        keys = None
+        if project_key is not None:  # the keys that scan draws
+            keys = jax.vmap(lambda k: jax.random.split(k, batch))(jax.random.split(project_key, time))
+        over_rows = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))
+        zs = jax.vmap(over_rows, in_axes=(None, 0, None if keys is None else 0))(weights, major, keys)
+        after, ys = solve(weights, Steps(zs, carry, borders, fresh, within, start))
+        ys = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), cast_floats(ys, float_dtype(xs)))
+        after = jax.tree.map(lambda a, c: a.astype(c.dtype), after, carry)
+        if segments is not None:
+            final = segments.carries(after)
+        elif lengths is None:
+            final = jax.tree.map(lambda a: a[-1], after)
+        else:
+            last, rows = jnp.clip(lengths - 1, 0, time - 1), jnp.arange(batch)
+            final = select(lengths > 0, jax.tree.map(lambda a: a[last, rows], after), carry)
+        return final, zero_pads(ys, lengths)
+
+    spec: Spec = cell.spec._replace(options={**cell.spec.options, **options})
+    return Layer(init_of(cell), initial_carry_of(cell), apply, spec)
