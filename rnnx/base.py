@@ -31,6 +31,7 @@ Every leaf of `params` is real, floating and trainable.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -122,6 +123,30 @@ class Cell(NamedTuple):
         return f"cells.{self.spec}"
 
 
+@dataclasses.dataclass(frozen=True)
+class LinearizedStep:
+    """A Cell's `step` that brings its own derivative, for evaluators that make use of it (`rnnx.fused_scan`).
+
+    It is called like any step. Whatever replaces the step of a cell (noise within it, say) thereby drops the
+    derivative too. All three functions are of one step of one sequence; d stands for a tangent (a forward derivative).
+
+    Attributes:
+        run: `(weights, carry, z) -> (carry, y, saved)`, the step, and what its derivative needs to know of it.
+        drive: `(dweights, dz, carry, saved) -> drive`, what tangents of weights and z do to the inside of the step, in
+            whatever form `push` takes it; linear in both. `carry` is the one that the step began with.
+        push: `(weights, carry, saved, dcarry, drive) -> (dcarry, dy)`, the tangents of what the step returns; linear in
+            dcarry and drive together.
+    """
+
+    run: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree, PyTree]]
+    drive: Callable[[Weights, PyTree, Carry, PyTree], PyTree]
+    push: Callable[[Weights, Carry, PyTree, Carry, PyTree], tuple[Carry, PyTree]]
+
+    def __call__(self, weights: Weights, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
+        carry, y, _ = self.run(weights, carry, z)
+        return carry, y
+
+
 class AssociativeCell(NamedTuple):
     r"""A Cell whose steps can be combined in any grouping: `carry_t = act(carry_{t-1}, lift(z_t))`.
 
@@ -136,6 +161,8 @@ class AssociativeCell(NamedTuple):
             `act(act(carry, left), right)` must equal `act(carry, combine(left, right))`.
         act: `(carry, element) -> carry`.
         readout: `(weights, carry, z) -> y`, from the carry after the step.
+        times: where the steps are linear, `carry_t = a carry_{t-1} + b` with `(a, b)` for elements, what `a carry`
+            is: `(a, carry) -> carry`; `rnnx.affine_cell` makes such cells. Else None.
     """
 
     init: Callable[[Key, PyTree], Params]
@@ -148,6 +175,7 @@ class AssociativeCell(NamedTuple):
     readout: Callable[[Weights, Carry, PyTree], PyTree]
     step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]]
     spec: Spec
+    times: Callable[[PyTree, PyTree], PyTree] | None = None
 
     def __repr__(self) -> str:
         return f"cells.{self.spec}"

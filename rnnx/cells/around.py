@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
+from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights
 from rnnx.sequences import split_key
 
 AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
@@ -78,6 +78,8 @@ def learned_carry(inner: AnyCell) -> AnyCell:
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def of_cell(function: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(function, LinearizedStep):
+            return LinearizedStep(of_cell(function.run), of_cell(function.drive), of_cell(function.push))
         return lambda w, *arguments: function(_without_learned(w), *arguments)
 
     readers = {"project", "lift", "step", "readout"}

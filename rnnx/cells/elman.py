@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
@@ -77,8 +77,17 @@ def elman(
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros_like(w["bias"])
 
-    def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        h = activation(z + dot(h, w["recurrent_kernel"], z.dtype))
-        return h, h
+    def run(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        u = z + dot(h, w["recurrent_kernel"], z.dtype)
+        h = activation(u)
+        return h, h, h if activation is jnp.tanh else u
 
-    return cell(init, initial_carry, step, project=affine)
+    def drive(dw: Params, dz: jax.Array, h: jax.Array, saved: jax.Array) -> jax.Array:
+        return dz + dot(h, dw["recurrent_kernel"], dz.dtype)
+
+    def push(w: Params, h: jax.Array, saved: jax.Array, dh: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
+        du = drive + dot(dh, w["recurrent_kernel"], drive.dtype)
+        dh = (1 - saved**2) * du if activation is jnp.tanh else jax.jvp(activation, (saved,), (du,))[1]
+        return dh, dh
+
+    return cell(init, initial_carry, LinearizedStep(run, drive, push), project=affine)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
@@ -87,20 +87,62 @@ def gru(
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros((width,), w["bias"].dtype)
 
-    def step_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def run_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
         x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
         h_r, h_z, h_n = jnp.split(dot(h, w["recurrent_kernel"], x.dtype), 3, axis=-1)
         r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-        n = jnp.tanh(x_n + r * (h_n + w["recurrent_bias"].astype(x.dtype)))
+        s = h_n + w["recurrent_bias"].astype(x.dtype)
+        n = jnp.tanh(x_n + r * s)
         h = (1 - z) * n + z * h
-        return h, h
+        return h, h, (r, z, n, s)
 
-    def step_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x_rz, x_n = jnp.split(x, [2 * width], axis=-1)
-        kernel_rz, kernel_n = w["recurrent_kernel"][:, : 2 * width], w["recurrent_kernel"][:, 2 * width :]
+    def drive_after(dw: Params, dx: jax.Array, h: jax.Array, saved: tuple[jax.Array, ...]) -> jax.Array:
+        r, _, _, _ = saved
+        d_r, d_z, d_n = jnp.split(dot(h, dw["recurrent_kernel"], dx.dtype), 3, axis=-1)
+        return dx + jnp.concatenate([d_r, d_z, r * (d_n + dw["recurrent_bias"].astype(dx.dtype))])
+
+    def push_after(
+        w: Params, h: jax.Array, saved: tuple[jax.Array, ...], dh: jax.Array, drive: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        r, z, n, s = saved
+        d_r, d_z, d_n = jnp.split(drive, 3, axis=-1)
+        h_r, h_z, h_n = jnp.split(dot(dh, w["recurrent_kernel"], drive.dtype), 3, axis=-1)
+        dr, dz = r * (1 - r) * (d_r + h_r), z * (1 - z) * (d_z + h_z)
+        dn = (1 - n**2) * (d_n + r * h_n + s * dr)
+        dh = (1 - z) * dn + z * dh + (h - n) * dz
+        return dh, dh
+
+    def run_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+        (x_rz, x_n), (kernel_rz, kernel_n) = _candidate_apart(x), _candidate_apart(w["recurrent_kernel"])
         r, z = jnp.split(sigmoid(x_rz + dot(h, kernel_rz, x.dtype)), 2, axis=-1)
         n = jnp.tanh(x_n + dot(r * h, kernel_n, x.dtype))
         h = (1 - z) * n + z * h
-        return h, h
+        return h, h, (r, z, n)
 
-    return cell(init, initial_carry, step_after if reset_after else step_before, project=affine)
+    def drive_before(dw: Params, dx: jax.Array, h: jax.Array, saved: tuple[jax.Array, ...]) -> jax.Array:
+        r, _, _ = saved
+        kernel_rz, kernel_n = _candidate_apart(dw["recurrent_kernel"])
+        return dx + jnp.concatenate([dot(h, kernel_rz, dx.dtype), dot(r * h, kernel_n, dx.dtype)])
+
+    def push_before(
+        w: Params, h: jax.Array, saved: tuple[jax.Array, ...], dh: jax.Array, drive: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        r, z, n = saved
+        (d_rz, d_n), (kernel_rz, kernel_n) = _candidate_apart(drive), _candidate_apart(w["recurrent_kernel"])
+        d_r, d_z = jnp.split(d_rz + dot(dh, kernel_rz, drive.dtype), 2, axis=-1)
+        dr, dz = r * (1 - r) * d_r, z * (1 - z) * d_z
+        dn = (1 - n**2) * (d_n + dot(r * dh + h * dr, kernel_n, drive.dtype))
+        dh = (1 - z) * dn + z * dh + (h - n) * dz
+        return dh, dh
+
+    after, before = (
+        LinearizedStep(run_after, drive_after, push_after),
+        LinearizedStep(run_before, drive_before, push_before),
+    )
+    return cell(init, initial_carry, after if reset_after else before, project=affine)
+
+
+def _candidate_apart(gates: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What belongs to r and z, and what to n."""
+    rz = 2 * gates.shape[-1] // 3
+    return gates[..., :rz], gates[..., rz:]

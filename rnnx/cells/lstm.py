@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
@@ -147,15 +147,29 @@ def lstm(
         dtype = w["bias"].dtype
         return LSTMCarry(jnp.zeros((outputs,), dtype), jnp.zeros((width,), dtype))
 
-    def step(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array]:
+    def run(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array, tuple[jax.Array, ...]]:
         h, c = carry
         i, f, g, o = jnp.split(z + dot(h, w["recurrent_kernel"], z.dtype), 4, axis=-1)
-        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
-        h = sigmoid(o) * jnp.tanh(c)
-        return LSTMCarry(h, c), h
+        i, f, g, o = sigmoid(i), sigmoid(f), jnp.tanh(g), sigmoid(o)
+        c = f * c + i * g
+        h = o * jnp.tanh(c)
+        return LSTMCarry(h, c), h, (i, f, g, o)
+
+    def drive(dw: Params, dz: jax.Array, carry: LSTMCarry, gates: tuple[jax.Array, ...]) -> jax.Array:
+        return dz + dot(carry.h, dw["recurrent_kernel"], dz.dtype)
+
+    def push(
+        w: Params, carry: LSTMCarry, gates: tuple[jax.Array, ...], dcarry: LSTMCarry, drive: jax.Array
+    ) -> tuple[LSTMCarry, jax.Array]:
+        (_, c), (dh, dc), (i, f, g, o) = carry, dcarry, gates
+        di, df, dg, do = jnp.split(drive + dot(dh, w["recurrent_kernel"], drive.dtype), 4, axis=-1)
+        shown = jnp.tanh(f * c + i * g)
+        dc = f * dc + f * (1 - f) * c * df + i * (1 - i) * g * di + i * (1 - g**2) * dg
+        dh = o * (1 - shown**2) * dc + o * (1 - o) * shown * do
+        return LSTMCarry(dh, dc), dh
 
     if not (peephole or coupled or layer_norm or projection):
-        return cell(init, initial_carry, step, project=affine)
+        return cell(init, initial_carry, LinearizedStep(run, drive, push), project=affine)
 
     def init_with_options(key: Key, x: PyTree) -> Params:
         k_gates, k_recurrent, k_projection = jax.random.split(key, 3)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree
-from rnnx.evaluators._lifting import fresh_carry, init_of, initial_carry_of, start_of
+from rnnx.evaluators._lifting import fresh_carry, in_chunks, init_of, initial_carry_of, like, start_of
 from rnnx.sequences import (
     Segments,
     batch_and_time,
@@ -31,7 +31,7 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
             save loop overhead and cost compile time. Values do not depend on it.
         checkpoint_every: keep the carry only every so many steps for the backward pass and recompute what
             lies between: memory for the gradient falls from O(T) to O(T/k + k) steps, for one more
-            forward pass. Values do not depend on it.
+            forward pass. With 1 the carries are all that is kept of every step. Values do not depend on it.
 
     Returns:
         The Layer. Its params are the cell's, its `ys` are `[batch, time, ...]`.
@@ -96,7 +96,7 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
             keys = None if step_key is None else jax.random.split(step_key, batch)
             z = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))(weights, x, keys)
             after, y = jax.vmap(cell.step, in_axes=(None, 0, 0))(weights, before, z)
-            after, y = _like(carry, after, cell), cast_floats(y, dtype)
+            after, y = like(carry, after, cell), cast_floats(y, dtype)
             if is_valid is not None:
                 after = select(is_valid, after, carry)
                 y = select(is_valid, y, jax.tree.map(jnp.zeros_like, y))
@@ -122,38 +122,11 @@ def _scan(body: Any, carry: Carry, inputs: PyTree, time: Any, unroll: int, every
     if every is None:
         return jax.lax.scan(body, carry, inputs, unroll=unroll)
 
+    if every == 1:
+        return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), carry, inputs, unroll=unroll)
+
     @functools.partial(jax.checkpoint, prevent_cse=False)  # within a scan there is nothing to prevent
     def chunk(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
         return jax.lax.scan(body, carry, inputs, unroll=unroll)
 
-    chunks = time // every
-    if chunks == 0:
-        return jax.lax.scan(body, carry, inputs, unroll=unroll)
-    whole = jax.tree.map(lambda a: a[: chunks * every].reshape(chunks, every, *a.shape[1:]), inputs)
-    rest = jax.tree.map(lambda a: a[chunks * every :], inputs)
-    carry, ys = jax.lax.scan(chunk, carry, whole)
-    ys = jax.tree.map(lambda a: a.reshape(chunks * every, *a.shape[2:]), ys)
-    if chunks * every == time:
-        return carry, ys
-    carry, last = jax.lax.scan(body, carry, rest, unroll=unroll)
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
-
-
-def _like(before: Carry, after: Carry, cell: Cell) -> Carry:
-    """The new carry in the old one's dtypes; an error that names the cell when they do not match at all."""
-    structures: list[Any] = [jax.tree.structure(before), jax.tree.structure(after)]
-    leaves = jax.tree.leaves(before), jax.tree.leaves(after)
-    shown = [[f"{a.dtype}{list(a.shape[1:])}" for a in side] for side in leaves]
-    fits = structures[0] == structures[1] and all(
-        b.shape == a.shape and (b.dtype == a.dtype or (_is_float(b) and _is_float(a))) for b, a in zip(*leaves)
-    )
-    if not fits:
-        raise TypeError(
-            f"{cell.spec.name}: step was given a carry {shown[0]} in {structures[0]}, but returned {shown[1]} in "
-            f"{structures[1]}; initial_carry and step must agree"
-        )
-    return jax.tree.map(lambda b, a: a.astype(b.dtype), before, after)
-
-
-def _is_float(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.floating)
+    return in_chunks(chunk, carry, inputs, time, every)

@@ -1,0 +1,102 @@
+"""`fused_scan`: the derivative that a cell brings is that of its step, and the gradient keeps less than that of `scan`.
+
+That it equals `scan` in outputs, carries and gradients is among the laws.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnnx
+from checks import assert_close, shaken, spoiled, weighted_sum
+
+CELLS = {
+    "elman": rnnx.cells.elman(5),
+    "elman relu": rnnx.cells.elman(5, activation=jax.nn.relu),
+    "lstm": rnnx.cells.lstm(5),
+    "gru": rnnx.cells.gru(5),
+    "gru reset before": rnnx.cells.gru(5, reset_after=False),
+    "learned_carry": rnnx.learned_carry(rnnx.cells.lstm(5)),
+}
+every_cell = pytest.mark.parametrize("name", CELLS)
+
+
+def made(cell: rnnx.Cell, batch: int, time: int) -> tuple[Any, Any, Any]:
+    xs = jax.random.normal(jax.random.key(1), (batch, time, 3), jnp.float64)
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), rnnx.scan(cell).init(jax.random.key(0), xs))
+    params = shaken(params)
+    return params, shaken(rnnx.scan(cell).initial_carry(params, xs, None), 5), xs
+
+
+@every_cell
+def test_the_derivative_is_that_of_the_step(name):
+    """`push` of `drive`, against `jax.jvp` of `run`, in weights, carry and input at once."""
+    with jax.enable_x64(True):
+        cell = CELLS[name]
+        params, carry, xs = made(cell, 1, 1)
+        w, carry, z = cell.prepare(params, None), jax.tree.map(lambda c: c[0], carry), xs[0, 0]
+        z = cell.project(w, z, None)
+        dw, dcarry, dz = (shaken(jax.tree.map(jnp.zeros_like, a), seed) for seed, a in enumerate((w, carry, z)))
+        (after, y), wanted = jax.jvp(cell.step, (w, carry, z), (dw, dcarry, dz))
+        *same, saved = cell.step.run(w, carry, z)
+        pushed = cell.step.push(w, carry, saved, dcarry, cell.step.drive(dw, dz, carry, saved))
+        assert_close((tuple(same), pushed), ((after, y), wanted), 1e-12)
+
+
+@every_cell
+@pytest.mark.parametrize("time", [2, 53])
+def test_it_equals_scan(name, time, monkeypatch):
+    """In chunks, with something left over; with lengths, resets, and with neither; forward mode too."""
+    monkeypatch.setattr("rnnx.evaluators.fused.NUMBERS", 4 * 5 * 8)  # chunks of some eight steps
+    with jax.enable_x64(True):
+        cell = CELLS[name]
+        params, carry, xs = made(cell, 4, time)
+        lengths = np.array([time, 1, 0, time // 2])
+        resets = np.random.default_rng(0).random((4, time)) < 0.2
+
+        def everything(layer: rnnx.Layer, lengths: Any, resets: Any) -> Any:
+            bad = xs if lengths is None else spoiled(xs, lengths, np.nan)
+
+            def loss(*arguments: Any) -> Any:
+                result = layer.apply(*arguments, lengths=lengths, resets=resets)
+                return weighted_sum(result), result
+
+            at = params, carry, bad
+            direction = shaken(jax.tree.map(jnp.zeros_like, at))
+            gradient = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*at)
+            return gradient, jax.jvp(lambda *a: loss(*a)[0], at, direction)[1]
+
+        for given in ((None, None), (lengths, resets)):
+            fused, plain = (everything(layer, *given) for layer in (rnnx.fused_scan(cell), rnnx.scan(cell)))
+            assert_close(fused, plain, 1e-11)
+
+
+@pytest.mark.parametrize("make", [rnnx.cells.elman, rnnx.cells.lstm, rnnx.cells.gru])
+def test_it_keeps_less(make):
+    """XLA's temporary memory of the gradient, at a width where it matters."""
+
+    def memory(layer: rnnx.Layer) -> int:
+        xs = jax.ShapeDtypeStruct((64, 96, 128), jnp.float32)
+        params = jax.eval_shape(layer.init, jax.random.key(0), xs)
+
+        def loss(params: Any, xs: Any) -> Any:
+            return (rnnx.unroll(layer, params, xs)[1] ** 2).mean()
+
+        return jax.jit(jax.grad(loss)).lower(params, xs).compile().memory_analysis().temp_size_in_bytes
+
+    cell = make(512)
+    assert memory(rnnx.fused_scan(cell)) < 0.75 * memory(rnnx.scan(cell))
+    assert memory(rnnx.fused_scan(cell, checkpoint_every=12)) < 0.75 * memory(rnnx.fused_scan(cell))
+
+
+def test_refusals():
+    for cell in (rnnx.cells.mgu(4), rnnx.cells.lstm(4, peephole=True), rnnx.zoneout(rnnx.cells.lstm(4), 0.1)):
+        with pytest.raises(TypeError, match=r"rnnx\.scan takes every cell"):
+            rnnx.fused_scan(cell)
+    with pytest.raises(ValueError, match="checkpoint_every is 0"):
+        rnnx.fused_scan(rnnx.cells.lstm(4), checkpoint_every=0)
