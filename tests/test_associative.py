@@ -13,6 +13,7 @@ import pytest
 
 import rnnx
 from checks import assert_close, shaken, weighted_sum
+from rnnx.evaluators.associative import associative_scan
 
 WIDTH, TIME, LONG = 6, 7, 10_000
 
@@ -89,29 +90,60 @@ def test_laws(name: str) -> None:
 
 @every_cell
 def test_tree_equals_scan(name: str) -> None:
-    """`jax.lax.associative_scan` over the elements, acting on the first carry, against the steps one after another."""
+    """All steps at once, combined as a tree, against the steps one after another: values and gradients."""
     cell, params, carry, xs = made(name)
-    layer = rnnx.scan(rnnx.as_cell(cell))
+    carry, xs = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), (carry, xs))
+    lengths, resets = np.array([TIME, 4]), np.zeros((2, TIME), bool)
+    resets[0, 3] = resets[1, 0] = True
 
-    def by_steps(params: Any, carry: Any, xs: Any) -> Any:
-        row = jax.tree.map(lambda a: a[None], (carry, xs))
-        return jax.tree.map(lambda a: a[0], layer.apply(params, *row))
-
-    def by_tree(params: Any, carry: Any, xs: Any) -> Any:
-        w = cell.prepare(params, None)
-        zs = jax.vmap(lambda x: cell.project(w, x, None))(xs)
-        elements = jax.lax.associative_scan(jax.vmap(cell.combine), jax.vmap(lambda z: cell.lift(w, z))(zs))
-        carries = jax.vmap(lambda element: cell.act(carry, element))(elements)
-        return jax.tree.map(lambda a: a[-1], carries), jax.vmap(lambda h, z: cell.readout(w, h, z))(carries, zs)
-
-    def with_gradients(run: Any) -> Any:
+    def with_gradients(layer: rnnx.Layer) -> Any:
         def loss(*arguments: Any) -> Any:
-            result = run(*arguments)
+            result = layer.apply(*arguments, lengths=lengths, resets=resets)
             return weighted_sum(result), result
 
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(params, carry, xs)
 
-    assert_close(with_gradients(by_tree), with_gradients(by_steps), 1e-9)
+    wanted = with_gradients(rnnx.scan(rnnx.as_cell(cell)))
+    assert_close(with_gradients(associative_scan(cell, sequential=False)), wanted, 1e-9)
+
+
+def test_small_elements_are_made_at_once_and_large_ones_when_needed() -> None:
+    """Evaluated sequentially: what is no larger than the projected inputs goes by `linear_scan`."""
+
+    def at_once(name: str) -> bool:
+        layer = associative_scan(CELLS[name], sequential=True)
+        xs = jnp.ones((2, TIME, WIDTH))
+        params = jax.eval_shape(layer.init, jax.random.key(0), xs)
+        return "custom_linear_solve" in str(jax.make_jaxpr(lambda params: rnnx.unroll(layer, params, xs))(params))
+
+    assert {name for name in CELLS if at_once(name)} >= {"min_gru", "min_lstm", "qrnn", "rg_lru", "sru"}
+    assert not any(map(at_once, ("delta_net", "gated_delta_net", "lru", "mlstm", "s4d", "s6")))
+
+
+def test_what_diverged_before_a_reset_stays_there() -> None:
+    """Of a cell whose way of combining is its own, too: an element of the left is replaced before, not after."""
+
+    def init(key: Any, x: Any) -> Any:
+        return {"start": jnp.ones(x.shape)}
+
+    def initial_carry(params: Any, x: Any, key: Any) -> jax.Array:
+        return params["start"]
+
+    cell = rnnx.associative_cell(
+        init, initial_carry, lambda w, x: x, lambda left, right: left * right, lambda h, a: a * h, lambda w, h, x: h
+    )
+    layer = associative_scan(cell, sequential=False)
+    xs = jnp.array([[[jnp.inf], [0.0], [2.0], [3.0]]])
+    resets = jnp.array([[False, False, True, False]])
+    params = layer.init(jax.random.key(0), xs)
+    for run in (layer, rnnx.scan(rnnx.as_cell(cell))):
+        _, ys = rnnx.unroll(run, params, xs, resets=resets)
+        np.testing.assert_array_equal(ys[0, :, 0], [np.inf, np.nan, 2.0, 6.0])
+
+
+def test_a_cell_that_cannot_be_combined_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"associative_scan takes an AssociativeCell.*rnnx.scan takes any Cell"):
+        associative_scan(rnnx.cells.lstm(4))  # type: ignore[arg-type]
 
 
 @every_cell

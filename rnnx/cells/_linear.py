@@ -1,48 +1,17 @@
-"""What linear recurrences share: affine maps of a state, real or complex, and wide numbers to keep it in."""
+"""What the linear cells share: wide numbers to keep a state in, discretisations, inits, norms."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rnnx.base import Key, Params, PyTree
 from rnnx.cells._kernels import Initializer, features_of, per_gate
-
-
-class Affine(NamedTuple):
-    """The map `h -> a * h + b`, number by number; `a` may lack trailing axes of `b`."""
-
-    a: jax.Array
-    b: jax.Array
-
-
-def combine_affine(left: Affine, right: Affine) -> Affine:
-    """First `left`, then `right`: `a' (a h + b) + b'`."""
-    return Affine(right.a * left.a, act_affine(left.b, right))
-
-
-def act_affine(h: jax.Array, element: Affine) -> jax.Array:
-    a, b = element
-    return a.reshape(a.shape + (1,) * (b.ndim - a.ndim)) * h + b
-
-
-class Complex(NamedTuple):
-    """A complex number as two real ones.
-
-    In pairs, loss and gradient of a diagonal recurrence took three quarters of the time that XLA's complex numbers
-    took on a CPU, at about the same compile time; and every leaf of a carry stays real.
-    """
-
-    re: jax.Array
-    im: jax.Array
-
-
-def times(x: Complex, y: Complex) -> Complex:
-    return Complex(x.re * y.re - x.im * y.im, x.re * y.im + x.im * y.re)
+from rnnx.linear import Complex, in_pairs
 
 
 def exponential(x: Complex) -> Complex:
@@ -57,39 +26,7 @@ def held(rate: Complex, step: jax.Array) -> tuple[Complex, Complex]:
     # a - 1 without cancellation: in float32 the plain difference loses four digits at a short step.
     less_one = Complex(jnp.expm1(z.re) * jnp.cos(z.im) - 2 * jnp.sin(z.im / 2) ** 2, a.im)
     size = rate.re**2 + rate.im**2
-    return a, times(less_one, Complex(rate.re / size, -rate.im / size))
-
-
-class Turn(NamedTuple):
-    """The map `h -> a h + b` of complex numbers."""
-
-    a: Complex
-    b: Complex
-
-
-def combine_turns(left: Turn, right: Turn) -> Turn:
-    return Turn(times(left.a, right.a), act_turn(left.b, right))
-
-
-def act_turn(h: Complex, element: Turn) -> Complex:
-    a, b = element
-    turned = times(a, h)
-    return Complex(turned.re + b.re, turned.im + b.im)
-
-
-class Product(NamedTuple):
-    """The map `S -> A S + B` of each head's matrix."""
-
-    a: jax.Array
-    b: jax.Array
-
-
-def combine_products(left: Product, right: Product) -> Product:
-    return Product(right.a @ left.a, act_product(left.b, right))
-
-
-def act_product(s: jax.Array, element: Product) -> jax.Array:
-    return element.a @ s + element.b
+    return a, in_pairs(less_one, Complex(rate.re / size, -rate.im / size))
 
 
 def outer(a: jax.Array, b: jax.Array) -> jax.Array:

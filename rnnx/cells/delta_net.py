@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import Product, act_product, combine_products, outer, rms_norm, unit, wide_dot
+from rnnx.cells._linear import outer, rms_norm, unit, wide_dot
+from rnnx.linear import Affine, affine_cell
 
 
 class _Input(NamedTuple):
@@ -96,10 +97,10 @@ def delta_net(
         q, k = (unit(silu(a.reshape(heads, k_size))) for a in (q, k))
         return _Input((q / k_size**0.5).astype(x.dtype), k, silu(v.reshape(heads, v_size)), sigmoid(beta))
 
-    def lift(w: Params, z: _Input) -> Product:
+    def lift(w: Params, z: _Input) -> Affine:
         _, k, v, beta = z
         scaled = beta[:, None] * k
-        return Product(jnp.eye(k_size)[None] - outer(scaled, k), outer(scaled, v))
+        return Affine(jnp.eye(k_size)[None] - outer(scaled, k), outer(scaled, v))
 
     def readout(w: Params, s: jax.Array, z: _Input) -> jax.Array:
         o = jnp.einsum("hk,hkv->hv", z.q.astype(s.dtype), s)
@@ -111,6 +112,4 @@ def delta_net(
         s = s + outer(beta[:, None] * k, v - jnp.einsum("hk,hkv->hv", k, s))
         return s, readout(w, s, z)
 
-    return associative_cell(
-        init, initial_carry, lift, combine_products, act_product, readout, project=project, step=step
-    )
+    return affine_cell(init, initial_carry, lift, readout, times=jnp.matmul, project=project, step=step)

@@ -8,20 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import (
-    Product,
-    act_product,
-    combine_products,
-    inverse_softplus,
-    log_uniform,
-    outer,
-    rms_norm,
-    unit,
-    wide,
-    wide_dot,
-)
+from rnnx.cells._linear import inverse_softplus, log_uniform, outer, rms_norm, unit, wide, wide_dot
+from rnnx.linear import Affine, affine_cell
 
 
 class _Input(NamedTuple):
@@ -125,10 +115,10 @@ def gated_delta_net(
         alpha = jnp.exp(-jnp.exp(wide(w["log_rate"])) * softplus(z.step))
         return alpha[:, None, None]
 
-    def lift(w: Params, z: _Input) -> Product:
+    def lift(w: Params, z: _Input) -> Affine:
         k, v, beta = z.k, z.v, z.beta
         scaled = beta[:, None] * k
-        return Product(decay(w, z) * (jnp.eye(k_size)[None] - outer(scaled, k)), outer(scaled, v))
+        return Affine(decay(w, z) * (jnp.eye(k_size)[None] - outer(scaled, k)), outer(scaled, v))
 
     def readout(w: Params, s: jax.Array, z: _Input) -> jax.Array:
         o = jnp.einsum("hk,hkv->hv", z.q.astype(s.dtype), s)
@@ -141,6 +131,4 @@ def gated_delta_net(
         s = s + outer(beta[:, None] * k, v - jnp.einsum("hk,hkv->hv", k, s))
         return s, readout(w, s, z)
 
-    return associative_cell(
-        init, initial_carry, lift, combine_products, act_product, readout, project=project, step=step
-    )
+    return affine_cell(init, initial_carry, lift, readout, times=jnp.matmul, project=project, step=step)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, silu
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, combine_affine, outer, rms_norm, wide, wide_dot
+from rnnx.cells._linear import outer, rms_norm, wide, wide_dot
+from rnnx.linear import Affine, affine_cell
 
 
 class _Input(NamedTuple):
@@ -114,4 +115,4 @@ def gla(
         o = rms_norm(o, w["norm_scale"].astype(o.dtype)).reshape(values)
         return dot(o.astype(z.r.dtype) * silu(z.r), w["output_kernel"])
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=project)
+    return affine_cell(init, initial_carry, lift, readout, project=project)

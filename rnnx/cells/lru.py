@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import check_width, dot, features_of
-from rnnx.cells._linear import Complex, Turn, act_turn, check_channels, combine_turns, exponential, wide, wide_dot
+from rnnx.cells._linear import check_channels, exponential, wide, wide_dot
+from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
 
 class _Input(NamedTuple):
@@ -101,14 +102,12 @@ def lru(
         re, im = wide_dot(x, w["input_kernel_re"]), wide_dot(x, w["input_kernel_im"])
         return _Input(Complex(w["gamma"] * re, w["gamma"] * im), x)
 
-    def lift(w: Weights, z: _Input) -> Turn:
-        return Turn(w["decay"], z.b)
+    def lift(w: Weights, z: _Input) -> Affine:
+        return Affine(w["decay"], z.b)
 
     def readout(w: Weights, h: Complex, z: _Input) -> jax.Array:
         x = z.x
         real = dot(h.re, w["output_kernel_re"], x.dtype) - dot(h.im, w["output_kernel_im"], x.dtype)
         return real + w["skip"].astype(x.dtype) * x
 
-    return associative_cell(
-        init, initial_carry, lift, combine_turns, act_turn, readout, prepare=prepare, project=project
-    )
+    return affine_cell(init, initial_carry, lift, readout, times=in_pairs, prepare=prepare, project=project)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init
-from rnnx.cells._linear import Affine, act_affine, combine_affine, input_gates_init, wide_affine
+from rnnx.cells._linear import input_gates_init, wide_affine
+from rnnx.linear import Affine, affine_cell
 
 
 def positive(x: jax.Array) -> jax.Array:
@@ -77,4 +78,4 @@ def min_gru(
     def readout(w: Params, h: jax.Array, x: jax.Array) -> jax.Array:
         return h
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=wide_affine)
+    return affine_cell(init, initial_carry, lift, readout, project=wide_affine)

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init
-from rnnx.cells._linear import Affine, act_affine, combine_affine, input_gates_init, wide_affine
+from rnnx.cells._linear import input_gates_init, wide_affine
 from rnnx.cells.min_gru import positive
+from rnnx.linear import Affine, affine_cell
 
 
 @factory
@@ -75,4 +76,4 @@ def min_lstm(
     def readout(w: Params, h: jax.Array, x: jax.Array) -> jax.Array:
         return h
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=wide_affine)
+    return affine_cell(init, initial_carry, lift, readout, project=wide_affine)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, features_of
-from rnnx.cells._linear import Affine, act_affine, check_channels, combine_affine, inverse_softplus, wide
+from rnnx.cells._linear import check_channels, inverse_softplus, wide
+from rnnx.linear import Affine, affine_cell
 
 DECAY = 8.0
 
@@ -111,4 +112,4 @@ def rg_lru(
     def readout(w: Params, h: jax.Array, z: _Input) -> jax.Array:
         return h
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=project)
+    return affine_cell(init, initial_carry, lift, readout, project=project)

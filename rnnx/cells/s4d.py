@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import check_width, features_of
-from rnnx.cells._linear import Complex, Turn, act_turn, check_channels, combine_turns, held, log_uniform, wide
+from rnnx.cells._linear import check_channels, held, log_uniform, wide
+from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
 
 class _Input(NamedTuple):
@@ -97,14 +98,12 @@ def s4d(
         u, scale = wide(x)[:, None], w["scale"]
         return _Input(Complex(scale.re * u, scale.im * u), x)
 
-    def lift(w: Weights, z: _Input) -> Turn:
-        return Turn(w["decay"], z.b)
+    def lift(w: Weights, z: _Input) -> Affine:
+        return Affine(w["decay"], z.b)
 
     def readout(w: Weights, h: Complex, z: _Input) -> jax.Array:
         x, c_re, c_im = z.x, w["output_kernel_re"], w["output_kernel_im"]
         real = (c_re * h.re - c_im * h.im).sum(axis=-1)
         return 2 * real.astype(x.dtype) + w["skip"].astype(x.dtype) * x
 
-    return associative_cell(
-        init, initial_carry, lift, combine_turns, act_turn, readout, prepare=prepare, project=project
-    )
+    return affine_cell(init, initial_carry, lift, readout, times=in_pairs, prepare=prepare, project=project)

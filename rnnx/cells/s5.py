@@ -9,20 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import lecun_normal
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import check_width, dot, features_of
-from rnnx.cells._linear import (
-    Complex,
-    Turn,
-    act_turn,
-    check_channels,
-    combine_turns,
-    held,
-    log_uniform,
-    times,
-    wide,
-    wide_dot,
-)
+from rnnx.cells._linear import check_channels, held, log_uniform, wide, wide_dot
+from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
 
 class _Input(NamedTuple):
@@ -119,19 +109,17 @@ def s5(
 
     def project(w: Weights, x: jax.Array, key: Key | None) -> _Input:
         b = Complex(wide_dot(x, w["input_kernel_re"]), wide_dot(x, w["input_kernel_im"]))
-        return _Input(times(w["scale"], b), x)
+        return _Input(in_pairs(w["scale"], b), x)
 
-    def lift(w: Weights, z: _Input) -> Turn:
-        return Turn(w["decay"], z.b)
+    def lift(w: Weights, z: _Input) -> Affine:
+        return Affine(w["decay"], z.b)
 
     def readout(w: Weights, h: Complex, z: _Input) -> jax.Array:
         x = z.x
         real = dot(h.re, w["output_kernel_re"], x.dtype) - dot(h.im, w["output_kernel_im"], x.dtype)
         return 2 * real + w["skip"].astype(x.dtype) * x
 
-    return associative_cell(
-        init, initial_carry, lift, combine_turns, act_turn, readout, prepare=prepare, project=project
-    )
+    return affine_cell(init, initial_carry, lift, readout, times=in_pairs, prepare=prepare, project=project)
 
 
 def _hippo_normal(n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,18 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import (
-    Affine,
-    act_affine,
-    check_channels,
-    combine_affine,
-    inverse_softplus,
-    log_uniform,
-    wide,
-    wide_dot,
-)
+from rnnx.cells._linear import check_channels, inverse_softplus, log_uniform, wide, wide_dot
+from rnnx.linear import Affine, affine_cell
 
 
 class _Input(NamedTuple):
@@ -116,4 +108,4 @@ def s6(
     def readout(w: Params, h: jax.Array, z: _Input) -> jax.Array:
         return h @ z.c.astype(h.dtype) + w["skip"].astype(h.dtype) * z.x.astype(h.dtype)
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=project)
+    return affine_cell(init, initial_carry, lift, readout, project=project)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import Affine, act_affine, combine_affine, wide, wide_dot
+from rnnx.cells._linear import wide, wide_dot
+from rnnx.linear import Affine, affine_cell
 
 
 class _Input(NamedTuple):
@@ -96,4 +97,4 @@ def sru(
         r = sigmoid(z.r)
         return r * activation(c) + (1 - r) * z.skip
 
-    return associative_cell(init, initial_carry, lift, combine_affine, act_affine, readout, project=project)
+    return affine_cell(init, initial_carry, lift, readout, project=project)

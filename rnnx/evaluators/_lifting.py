@@ -105,6 +105,98 @@ def start_of(carry: Carry, fresh: Carry | None, resets: jax.Array | None, length
     return borrow_rows(carry, lengths)
 
 
+def in_chunks(
+    chunk: Callable[[Carry, PyTree], tuple[Carry, PyTree]], carry: Carry, inputs: PyTree, time: int, size: int
+) -> tuple[Carry, PyTree]:
+    """`lax.scan` of a function of `size` steps over inputs `[time, ...]`; what is left over comes last, by itself."""
+    chunks = time // size
+    if chunks * size == time and chunks == 1:
+        return chunk(carry, inputs)
+    rest = jax.tree.map(lambda a: a[chunks * size :], inputs)
+    if chunks == 0:
+        return chunk(carry, rest)
+    whole = jax.tree.map(lambda a: a[: chunks * size].reshape(chunks, size, *a.shape[1:]), inputs)
+    carry, ys = jax.lax.scan(chunk, carry, whole)
+    ys = jax.tree.map(lambda a: a.reshape(chunks * size, *a.shape[2:]), ys)
+    if chunks * size == time:
+        return carry, ys
+    carry, last = chunk(carry, rest)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
+
+
+def like(before: Carry, after: Carry, cell: Cell) -> Carry:
+    """The new carry in the old one's dtypes; an error that names the cell when they do not match at all."""
+    structures: list[Any] = [jax.tree.structure(before), jax.tree.structure(after)]
+    leaves = jax.tree.leaves(before), jax.tree.leaves(after)
+    shown = [[f"{a.dtype}{list(a.shape[1:])}" for a in side] for side in leaves]
+    fits = structures[0] == structures[1] and all(
+        b.shape == a.shape and (b.dtype == a.dtype or (_is_float(b) and _is_float(a))) for b, a in zip(*leaves)
+    )
+    if not fits:
+        raise TypeError(
+            f"{cell.spec.name}: step was given a carry {shown[0]} in {structures[0]}, but returned {shown[1]} in "
+            f"{structures[1]}; initial_carry and step must agree"
+        )
+    return jax.tree.map(lambda b, a: a.astype(b.dtype), before, after)
+
+
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def laid_out(
+    cell: Cell | AssociativeCell,
+    params: Params,
+    carry: Carry,
+    xs: PyTree,
+    lengths: jax.Array | None,
+    resets: jax.Array | Segments | None,
+    key: Key | None,
+) -> tuple[Weights, Steps]:
+    """The arguments of `Layer.apply`, for at least one step, as the weights and all the steps of a cell."""
+    batch, time = batch_and_time(xs)
+    resets = resets.resets if isinstance(resets, Segments) else resets
+    prepare_key, fresh_key, project_key = split_key(key, 3)
+    weights = cell.prepare(params, prepare_key)
+    valid, start, fresh = None, None, None
+    if resets is not None:
+        fresh = fresh_carry(cell, weights, xs, fresh_key)
+    if lengths is not None:
+        valid = valid_steps(lengths, time)
+        resets = None if resets is None else resets & valid
+        start = start_of(carry, fresh, resets, lengths)
+        xs = fill_pads(xs, lengths)
+    major, borders, within = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, resets, valid))
+    keys = None
+    if project_key is not None:  # the keys that scan draws
+        keys = jax.vmap(lambda k: jax.random.split(k, batch))(jax.random.split(project_key, time))
+    over_rows = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))
+    zs = jax.vmap(over_rows, in_axes=(None, 0, None if keys is None else 0))(weights, major, keys)
+    return weights, Steps(zs, carry, borders, fresh, within, start)
+
+
+def gathered(
+    after: Carry,
+    ys: PyTree,
+    carry: Carry,
+    xs: PyTree,
+    lengths: jax.Array | None,
+    resets: jax.Array | Segments | None,
+) -> tuple[Carry, PyTree]:
+    """What `Layer.apply` returns, from carries and outputs of all steps, `[time, batch, ...]`, and its arguments."""
+    batch, time = batch_and_time(xs)
+    ys = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), cast_floats(ys, float_dtype(xs)))
+    after = jax.tree.map(lambda a, c: a.astype(c.dtype), after, carry)
+    if isinstance(resets, Segments):
+        final = resets.carries(after)
+    elif lengths is None:
+        final = jax.tree.map(lambda a: a[-1], after)
+    else:
+        last, rows = jnp.clip(lengths - 1, 0, time - 1), jnp.arange(batch)
+        final = select(lengths > 0, jax.tree.map(lambda a: a[last, rows], after), carry)
+    return final, zero_pads(ys, lengths)
+
+
 def at_once(cell: Cell | AssociativeCell, solve: Solve, plain: Layer, options: Mapping[str, Any] = {}) -> Layer:
     """The Layer that evaluates a cell by `solve`, over all steps at once.
 
@@ -122,37 +214,12 @@ def at_once(cell: Cell | AssociativeCell, solve: Solve, plain: Layer, options: M
         resets: jax.Array | Segments | None = None,
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
-        batch, time = batch_and_time(xs)
+        _, time = batch_and_time(xs)
         if not isinstance(time, int) or time == 0:
             return plain.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
-        segments, resets = (resets, resets.resets) if isinstance(resets, Segments) else (None, resets)
-        prepare_key, fresh_key, project_key = split_key(key, 3)
-        weights = cell.prepare(params, prepare_key)
-        valid, start, fresh = None, None, None
-        if resets is not None:
-            fresh = fresh_carry(cell, weights, xs, fresh_key)
-        if lengths is not None:
-            valid = valid_steps(lengths, time)
-            resets = None if resets is None else resets & valid
-            start = start_of(carry, fresh, resets, lengths)
-            xs = fill_pads(xs, lengths)
-        major, borders, within = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, resets, valid))
-        keys = None
-        if project_key is not None:  # the keys that scan draws
-            keys = jax.vmap(lambda k: jax.random.split(k, batch))(jax.random.split(project_key, time))
-        over_rows = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))
-        zs = jax.vmap(over_rows, in_axes=(None, 0, None if keys is None else 0))(weights, major, keys)
-        after, ys = solve(weights, Steps(zs, carry, borders, fresh, within, start))
-        ys = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), cast_floats(ys, float_dtype(xs)))
-        after = jax.tree.map(lambda a, c: a.astype(c.dtype), after, carry)
-        if segments is not None:
-            final = segments.carries(after)
-        elif lengths is None:
-            final = jax.tree.map(lambda a: a[-1], after)
-        else:
-            last, rows = jnp.clip(lengths - 1, 0, time - 1), jnp.arange(batch)
-            final = select(lengths > 0, jax.tree.map(lambda a: a[last, rows], after), carry)
-        return final, zero_pads(ys, lengths)
+        weights, steps = laid_out(cell, params, carry, xs, lengths, resets, key)
+        after, ys = solve(weights, steps)
+        return gathered(after, ys, carry, xs, lengths, resets)
 
     spec: Spec = cell.spec._replace(options={**cell.spec.options, **options})
     return Layer(init_of(cell), initial_carry_of(cell), apply, spec)
