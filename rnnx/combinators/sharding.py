@@ -1,0 +1,86 @@
+"""A batch spread over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
+from rnnx.pointwise import as_layer
+from rnnx.sequences import Segments, batch_and_time
+
+
+def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = None) -> Layer:
+    """Spreads the batch over devices: each runs the layer on its rows, on its own until the end.
+
+    The devices speak to each other once, after the loop over time, where the gradients of the params are summed up.
+    (A program under `jax.jit` whose inputs are merely laid out over devices would do so in every step.) For the cores
+    of a machine, make each a device before JAX starts: `JAX_NUM_CPU_DEVICES=2 python ...`, or
+    `jax.config.update("jax_num_cpu_devices", 2)`. That pays for small and middling models, whose steps are too short to
+    be shared out by a single device; a large one keeps all cores busy anyway. GPUs and TPUs need nothing.
+
+    Args:
+        layer: the Layer to run, as a rule a whole model.
+        devices: on which; default all that there are.
+
+    Returns:
+        The Layer, with the params, carries and outputs of `layer`. Of the devices it takes as many as divide the batch
+        evenly: 32 rows use all of 8, 12 rows use 6, one row (a stream) and a symbolic batch use one. A batch of
+        packed rows (`rnnx.unroll_packed`), whose final carries are of other sequences than rows, is run on one as well.
+
+    Noise: each device draws from a key of its own, so the noise is another than that of `layer` on one device.
+
+    Example::
+
+        >>> import jax, jax.numpy as jnp, rnnx
+        >>> layer = rnnx.sharded(rnnx.stack(rnnx.gru(4), rnnx.gru(4)))
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> carry, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+        >>> ys.shape
+        (2, 5, 4)
+    """
+    inner = as_layer(layer)
+
+    def apply(
+        params: Params,
+        carry: Carry,
+        xs: PyTree,
+        *,
+        lengths: jax.Array | None = None,
+        resets: jax.Array | Segments | None = None,
+        key: Key | None = None,
+    ) -> tuple[Carry, PyTree]:
+        batch, _ = batch_and_time(xs)
+        found = jax.devices() if devices is None else devices
+        shards = 1
+        if isinstance(batch, int) and not isinstance(resets, Segments):
+            shards = max(n for n in range(1, len(found) + 1) if batch % n == 0)
+        if shards == 1:
+            return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
+
+        def of_rows(
+            params: Params,
+            carry: Carry,
+            xs: PyTree,
+            lengths: jax.Array | None,
+            resets: jax.Array | Segments | None,
+            key: Key | None,
+        ) -> tuple[Carry, PyTree]:
+            key = None if key is None else jax.random.fold_in(key, jax.lax.axis_index("batch"))
+            return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
+
+        rows, everywhere = PartitionSpec("batch"), PartitionSpec()
+        return jax.shard_map(
+            of_rows,
+            mesh=Mesh(np.array(found[:shards]), ("batch",)),
+            in_specs=(everywhere, rows, rows, rows, rows, everywhere),
+            out_specs=(rows, rows),
+            check_vma=False,  # else every zero with which a cell begins had to say that it differs between devices
+        )(params, carry, xs, lengths, resets, key)
+
+    spec = Spec("sharded", children=(("layer", inner),), directions=inner.spec.directions)
+    return Layer(inner.init, inner.initial_carry, jax.jit(apply), spec)
