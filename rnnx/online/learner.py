@@ -1,0 +1,275 @@
+"""What all online learners share: one time step of a batch, and the gradient of its loss, from a constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
+from rnnx.sequences import borrow_rows, cast_floats, float_dtype, select, split_key
+
+Loss = Callable[[Params, PyTree, PyTree], jax.Array]
+"""`(readout_params, y, target) -> scalar`, of one step of one example."""
+
+Floats = dict[str, jax.Array]
+"""The floating leaves of a tree by their paths, e.g. `"recurrent_kernel"`, `"decay.re"`; "" for a bare array."""
+
+Initial = Callable[[Floats], Floats]
+"""The floats of the weights -> those of one example's initial carry."""
+
+Step = Callable[[Floats, Floats, PyTree], Floats]
+"""The floats of the weights, of one example's carry, and the rest of what it reads -> the floats of its next carry."""
+
+
+class OnlineState(NamedTuple):
+    """What an online learner carries from step to step; its size does not depend on how many there were.
+
+    Attributes:
+        carry: the cell's, leaves `[batch, ...]`.
+        influence: how the carry depends on the cell's weights, in the form that the method keeps.
+        key: of the random signs of `rnnx.online.uoro`; None in the others.
+    """
+
+    carry: Carry
+    influence: PyTree
+    key: Key | None
+
+
+class Learned(NamedTuple):
+    """What an online learner says of a step.
+
+    Attributes:
+        loss: the sum over the batch.
+        gradient: of that, in the structure of the params: `{"cell": ..., "readout": ...}`.
+        y: the cell's outputs, `[batch, ...]`.
+    """
+
+    loss: jax.Array
+    gradient: Params
+    y: PyTree
+
+
+class Update(Protocol):
+    """The type of `Online.update`."""
+
+    def __call__(
+        self,
+        params: Params,
+        state: OnlineState,
+        x: PyTree,
+        target: PyTree,
+        *,
+        resets: jax.Array | None = None,
+        valid: jax.Array | None = None,
+    ) -> tuple[OnlineState, Learned]: ...
+
+
+class Online(NamedTuple):
+    """An online learner: a pair of pure functions, to be driven by `jax.lax.scan` or step by step from a stream.
+
+    Attributes:
+        init: `(params, x, key=None) -> state`, with the initial carry in it. `params` are `{"cell": cell.init(key,
+            one_x), "readout": anything that the loss reads}`; `x` is one step of a batch, leaves `[batch, ...]`,
+            arrays or shapes. Only `rnnx.online.uoro` needs the key.
+        update: `(params, state, x, target, *, resets=None, valid=None) -> (state, Learned(loss, gradient, y))`: one
+            time step of a batch; leaves of `x` and `target` are `[batch, ...]`. `resets`, `[batch]` booleans, puts the
+            initial carry in place before the step. Rows that are not `valid`, `[batch]` booleans, keep their state,
+            have no loss, give no gradient, and zeros as y, whatever stands in x and target.
+
+    The loss is the sum over the batch, and so is the gradient. Summed over steps with the params held fast, the
+    gradient of an exact method is that of the sum of all losses by back-propagation through time; where params change
+    after every step, what the state tells of their influence comes from the params of each earlier step. Cells run
+    without noise, as with `key=None`.
+    """
+
+    init: Callable[..., OnlineState]
+    update: Update
+
+
+class Influence(NamedTuple):
+    """A method: what it keeps in place of the influence ds/dw of the weights on the carry, leaves `[batch, ...]`.
+
+    Attributes:
+        start: `(initial, weights, batch, key) -> influence`, on the initial carry.
+        advance: `(step, weights, carry, rows, influence, key) -> influence`, on the carry after the step.
+        pull: `(influence, cotangent) -> gradient`: from the cotangent of the carry `[batch, ...]` to that of the
+            weights, summed over the batch; weights that are left out have none.
+    """
+
+    start: Callable[[Initial, Floats, int, Key | None], PyTree]
+    advance: Callable[[Step, Floats, Floats, PyTree, PyTree, Key | None], PyTree]
+    pull: Callable[[PyTree, Floats], Floats]
+
+
+def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
+    """The learner of a cell and a loss whose credit through time is that of `influence`.
+
+    A step's loss reads the weights directly and through the carry before it, so its gradient is the direct one, and
+    the carry's cotangent times the influence kept. All of this is by the *weights*; `prepare` is pulled back through
+    once at the end, so it costs one backward pass per step of the batch, whatever it computes.
+    """
+    if not isinstance(cell, Cell):
+        hint = "; rnnx.as_cell makes a Cell of it" if isinstance(cell, AssociativeCell) else ""
+        raise TypeError(f"{name} takes a Cell, e.g. rnnx.cells.lstm(512), but got {cell!r}{hint}")
+
+    def init(params: Params, x: PyTree, key: Key | None = None) -> OnlineState:
+        _check_params(name, params)
+        batch = _batch_of(name, x)
+
+        @jax.jit
+        def started(params: Params, key: Key | None) -> OnlineState:
+            key_start, key = split_key(key, 2)
+            weights = cell.prepare(params["cell"], None)
+            w, rest = split(weights)
+            carry = _fresh_carry(cell, weights, x, batch)
+            return OnlineState(carry, influence.start(_initial(cell, rest, x), w, batch, key_start), key)
+
+        return started(params, key)
+
+    def update(
+        params: Params,
+        state: OnlineState,
+        x: PyTree,
+        target: PyTree,
+        *,
+        resets: jax.Array | None = None,
+        valid: jax.Array | None = None,
+    ) -> tuple[OnlineState, Learned]:
+        _check_params(name, params)
+        batch = _batch_of(name, x)
+        for what, tree in (("target", target), ("resets", resets), ("valid", valid)):
+            _check_rows(name, what, tree, batch)
+        return compiled(params, state, x, target, resets, valid)
+
+    @jax.jit  # so that calls outside of jax.jit, in a stream say, are not compiled again and again
+    def compiled(
+        params: Params, state: OnlineState, x: PyTree, target: PyTree, resets: jax.Array | None, valid: jax.Array | None
+    ) -> tuple[OnlineState, Learned]:
+        batch = _batch_of(name, x)
+        key_start, key_step, key = split_key(state.key, 3)
+        w, prepare_back, rest_w = jax.vjp(lambda p: split(cell.prepare(p, None)), params["cell"], has_aux=True)
+        weights = join(w, rest_w)
+        carry, kept = state.carry, state.influence
+        if resets is not None:
+            carry = select(resets, _fresh_carry(cell, weights, x, batch), carry)
+            kept = select(resets, influence.start(_initial(cell, rest_w, x), w, batch, key_start), kept)
+        if valid is not None:
+            # In place of what may be undefined, another row's step is taken once more, and nothing made of it.
+            x, target, carry = borrow_rows((x, target, carry), valid.astype(jnp.int32))
+            kept = select(valid, kept, jax.tree.map(jnp.zeros_like, kept))
+        s, rest_s = split(carry)
+        dtype = float_dtype(x)
+
+        def one(w: Floats, s: Floats, row: PyTree) -> tuple[Carry, PyTree]:
+            rest_s, x = row
+            weights, before = join(w, rest_w), join(s, rest_s)
+            after, y = cell.step(weights, before, cell.project(weights, x, None))
+            return jax.tree.map(lambda b, a: a.astype(b.dtype), before, after), cast_floats(y, dtype)
+
+        def of_batch(w: Floats, s: Floats) -> tuple[tuple[Floats, Floats], tuple[PyTree, PyTree]]:
+            after, y = jax.vmap(one, in_axes=(None, 0, 0))(w, s, (rest_s, x))
+            (after, rest_after), (y, rest_y) = split(after), split(y)
+            return (after, y), (rest_after, rest_y)
+
+        def summed_loss(readout: Params, y: Floats) -> jax.Array:
+            losses = jax.vmap(loss, in_axes=(None, 0, 0))(readout, join(y, rest_y), target)
+            if jnp.shape(losses) != (batch,):
+                raise ValueError(
+                    f"{name}: the loss of one example must be one number, but has shape {jnp.shape(losses)[1:]}"
+                )
+            return (losses if valid is None else jnp.where(valid, losses, 0)).sum()
+
+        (after, y), back, (rest_after, rest_y) = jax.vjp(of_batch, w, s, has_aux=True)
+        total, (by_readout, by_y) = jax.value_and_grad(summed_loss, argnums=(0, 1))(params["readout"], y)
+        by_w, by_s = back((jax.tree.map(jnp.zeros_like, after), by_y))
+        through = influence.pull(kept, by_s)
+        by_w |= {path: by_w[path] + part.astype(by_w[path].dtype) for path, part in through.items()}
+        (by_params,) = prepare_back(by_w)
+        kept = influence.advance(lambda w, s, row: split(one(w, s, row)[0])[0], w, s, (rest_s, x), kept, key_step)
+        new = OnlineState(join(after, rest_after), kept, key)
+        learned = Learned(total, {"cell": by_params, "readout": by_readout}, join(y, rest_y))
+        return (new, learned) if valid is None else _of_valid(valid, state, new, learned)
+
+    return Online(init, update)
+
+
+def _of_valid(
+    valid: jax.Array, before: OnlineState, after: OnlineState, learned: Learned
+) -> tuple[OnlineState, Learned]:
+    carry, kept = select(valid, (after.carry, after.influence), (before.carry, before.influence))
+    some = valid.any()
+    loss, gradient = jax.tree.map(lambda a: jnp.where(some, a, jnp.zeros_like(a)), (learned.loss, learned.gradient))
+    y = select(valid, learned.y, jax.tree.map(jnp.zeros_like, learned.y))
+    return OnlineState(carry, kept, after.key), Learned(loss, gradient, y)
+
+
+def one_step(x: PyTree) -> PyTree:
+    """The shape and dtype of one example's step, from that of a batch."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], jax.dtypes.canonicalize_dtype(a.dtype)), x)
+
+
+def _initial(cell: Cell, rest: PyTree, x: PyTree) -> Initial:
+    return lambda w: split(cell.initial_carry(join(w, rest), one_step(x), None))[0]
+
+
+def _fresh_carry(cell: Cell, weights: Weights, x: PyTree, batch: int) -> Carry:
+    return broadcast_rows(cell.initial_carry(weights, one_step(x), None), batch)
+
+
+def broadcast_rows(tree: PyTree, batch: int) -> PyTree:
+    """The same for every row."""
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (batch, *jnp.shape(a))), tree)
+
+
+def split(tree: PyTree) -> tuple[Floats, PyTree]:
+    """The floating leaves by their paths, and the tree with None in their places."""
+    pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
+    floats = {_path(path): leaf for path, leaf in pairs if _is_float(leaf)}
+    return floats, jax.tree.unflatten(structure, [None if _is_float(leaf) else leaf for _, leaf in pairs])
+
+
+def join(floats: Floats, rest: PyTree) -> PyTree:
+    """What `split` took apart."""
+
+    def leaf(path: Any, other: Any) -> Any:
+        return floats.get(_path(path)) if other is None else other
+
+    return jax.tree_util.tree_map_with_path(leaf, rest, is_leaf=lambda a: a is None)
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def _check_params(name: str, params: Params) -> None:
+    if not isinstance(params, dict) or set(params) != {"cell", "readout"}:
+        among = sorted(params) if isinstance(params, dict) else type(params).__name__
+        raise ValueError(
+            f'{name}: params must be {{"cell": cell.init(key, one_x), "readout": what the loss reads}}, but came as '
+            f"{among}"
+        )
+
+
+def _batch_of(name: str, x: PyTree) -> int:
+    leaves = jax.tree.leaves(x)
+    if not leaves or any(jnp.ndim(a) < 1 or jnp.shape(a)[0] != jnp.shape(leaves[0])[0] for a in leaves):
+        raise ValueError(f"{name}: x must be one step of a batch, leaves [batch, ...], but came as {_shapes(x)}")
+    return jnp.shape(leaves[0])[0]
+
+
+def _check_rows(name: str, what: str, tree: PyTree, batch: int) -> None:
+    if any(jnp.shape(a)[:1] != (batch,) for a in jax.tree.leaves(tree)):
+        raise ValueError(f"{name}: {what} must be [batch, ...] with a batch of {batch}, but came as {_shapes(tree)}")
+    if what != "target" and tree is not None and jnp.result_type(tree) != jnp.bool_:
+        raise TypeError(f"{name}: {what} must be booleans, but they are {jnp.result_type(tree)}")
+
+
+def _shapes(tree: PyTree) -> Any:
+    return jax.tree.map(jnp.shape, tree)
