@@ -1,0 +1,87 @@
+"""Whether the libraries compute the same: else there is nothing to compare."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import rnnx
+from experiments.errors import UserError
+from experiments.speed import peers
+from experiments.speed.peers.net import Prepared, prepared
+from experiments.speed.peers.rnnx import net, plain
+from experiments.speed.shapes import Shape
+
+TOLERANCE = 1e-3
+"""Of the largest number in an array. Float32 rounding stays far below it."""
+
+
+def random_net(cell: str, shape: Shape) -> tuple[Any, jax.Array]:
+    """Params and inputs. Biases are random, so that one in a wrong place is found, but b'_n, for which nnx's GRU has
+    no place, is zero."""
+    k_params, k_bias, k_xs = jax.random.split(jax.random.key(0), 3)
+    xs = jax.random.normal(k_xs, shape[:3])
+    params = plain(cell, shape.width).init(k_params, xs)
+    params["bias"] += 0.1 * jax.random.normal(k_bias, params["bias"].shape)
+    return params, xs
+
+
+def check(cell: str, nets: Mapping[str, Prepared], params: Any, xs: jax.Array) -> float:
+    """Outputs and gradients of the very programs that are timed, against rnnx's cell under the plain scan.
+
+    Returns the largest difference, relative to the largest number of each array; raises where it is too large.
+    """
+    references: dict[str, Prepared] = {}
+    worst = 0.0
+    for name, each in nets.items():
+        options = str(each.layer)
+        if options not in references:  # there are two where a library computes a cell otherwise
+            references[options] = (
+                nets[peers.PLAIN] if name == "rnnx" and peers.PLAIN in nets else _plain(each, params, xs)
+            )
+        reference = references[options]
+        came = each.forward(), each.gradient()[1]
+        wanted = reference.forward(), each.pulled(reference.gradient()[1])
+        worst = max(worst, _checked(name, cell, came, wanted))
+    return worst
+
+
+def _plain(each: Prepared, params: Any, xs: jax.Array) -> Prepared:
+    """Their cell in rnnx, under the plain evaluator."""
+    layer = rnnx.scan(getattr(rnnx.cells, each.layer.spec.name)(**each.layer.spec.options))
+    wanted = jax.eval_shape(layer.init, jax.random.key(0), xs)
+    return prepared(net(layer, {name: params[name] for name in wanted}), xs)
+
+
+def _checked(name: str, cell: str, came: Any, wanted: Any) -> float:
+    leaves, of_rnnx = jax.tree.leaves(came), jax.tree.leaves(wanted)
+    found = max(relative(a, b) for a, b in zip(leaves, of_rnnx, strict=True))
+    if not found <= TOLERANCE:
+        raise UserError(
+            f"{name} and rnnx DO NOT AGREE on the same weights: outputs or gradients of {cell} differ by {found:.2g} "
+            f"of the largest number, where {TOLERANCE:g} is allowed. They are not timed: one of the two is "
+            "wrong, or what rnnx.interop makes of the weights. To leave the library out: --libraries."
+        )
+    return found
+
+
+def relative(came: Any, wanted: Any) -> float:
+    came, wanted = (np.asarray(a.detach() if hasattr(a, "detach") else a, np.float64) for a in (came, wanted))
+    if came.shape != wanted.shape:
+        return float("inf")
+    difference = np.abs(came - wanted).max() / max(np.abs(wanted).max(), 1e-12)
+    return float(difference) if np.isfinite(difference) else float("inf")
+
+
+def check_streams(cell: str, loops: Mapping[str, Callable[[], Any]]) -> None:
+    """The first steps of closed loops, each of one sequence; later ones may part, where small differences grow."""
+
+    def first(loop: Callable[[], Any], steps: int = 16) -> np.ndarray:
+        ys = np.asarray(loop())
+        return ys.reshape(-1, ys.shape[-1])[:steps]
+
+    wanted = first(loops["rnnx"])
+    for name, loop in loops.items():
+        if not peers.note(name, cell):
+            _checked(name, cell, first(loop), wanted)
