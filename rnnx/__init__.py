@@ -3,14 +3,18 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rnnx import cells, interop, linen
-from rnnx.base import AssociativeCell, Cell, Layer, Spec, as_cell, associative_cell, cell, factory
+from rnnx import cells, interop, linen, online
+from rnnx.base import AssociativeCell, Cell, Layer, LinearizedStep, Spec, as_cell, associative_cell, cell, factory
 from rnnx.batching import bucket, pad, unpad
 from rnnx.cells.around import expose_carry, learned_carry, recurrent_dropout, weight_drop, zoneout
 from rnnx.combinators.branching import heads, parallel
 from rnnx.combinators.directions import BiCarry, bidirectional, reverse
 from rnnx.combinators.noise import dropout, locked_dropout
+from rnnx.combinators.sharding import sharded
 from rnnx.combinators.stacking import repeat, residual, skip_stack, stack
+from rnnx.evaluators.associative import associative_scan
+from rnnx.evaluators.fused import fused_scan
+from rnnx.evaluators.newton import newton_scan, newton_solve
 from rnnx.evaluators.scan import scan
 from rnnx.generation import generate, sampler
 from rnnx.layers import (
@@ -49,6 +53,7 @@ from rnnx.layers import (
     ugrnn,
     window,
 )
+from rnnx.linear import affine_cell, linear_scan
 from rnnx.packing import Packed, pack, unpack, unpack_padded, unroll_packed
 from rnnx.pointwise import pointwise
 from rnnx.summarizing import summary
@@ -62,11 +67,14 @@ __all__ = [
     "BiCarry",
     "Cell",
     "Layer",
+    "LinearizedStep",
     "Packed",
     "Spec",
+    "affine_cell",
     "alif",
     "as_cell",
     "associative_cell",
+    "associative_scan",
     "bidirectional",
     "bucket",
     "causal_conv",
@@ -81,6 +89,7 @@ __all__ = [
     "elman",
     "expose_carry",
     "factory",
+    "fused_scan",
     "gated_delta_net",
     "generate",
     "gla",
@@ -91,6 +100,7 @@ __all__ = [
     "janet",
     "learned_carry",
     "lem",
+    "linear_scan",
     "linen",
     "lmu",
     "locked_dropout",
@@ -101,6 +111,9 @@ __all__ = [
     "min_gru",
     "min_lstm",
     "mlstm",
+    "newton_scan",
+    "newton_solve",
+    "online",
     "orthogonal",
     "pack",
     "pad",
@@ -119,6 +132,7 @@ __all__ = [
     "s6",
     "sampler",
     "scan",
+    "sharded",
     "skip_stack",
     "slstm",
     "sru",

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 from rnnx import cells
-from rnnx.base import AssociativeCell, Cell, Layer, as_cell
+from rnnx.base import AssociativeCell, Cell, Layer, LinearizedStep, as_cell
+from rnnx.evaluators.associative import associative_scan
+from rnnx.evaluators.fused import fused_scan
 from rnnx.evaluators.scan import scan
+from rnnx.linear import elementwise, in_pairs
 
 P = ParamSpec("P")
 
 HEADING = """The Layer of `rnnx.cells.{name}`: xs `[batch, time, ...]` to ys `[batch, time, ...]`, carry `[batch, ...]`.
 
-    What follows describes the cell, which is one step of one sequence. For other evaluations of it (`unroll=`,
-    `checkpoint_every=`) see `rnnx.scan`."""
+    What follows describes the cell, which is one step of one sequence. For other evaluations of it see `rnnx.scan`
+    (`unroll=`, `checkpoint_every=`), `rnnx.fused_scan`, `rnnx.associative_scan` and `rnnx.newton_scan`."""
 
 
 def _layer_of(make: Callable[P, Any], evaluate: Callable[[Any], Layer]) -> Callable[P, Layer]:
@@ -32,8 +35,17 @@ def _scanned(make: Callable[P, Cell]) -> Callable[P, Layer]:
     return _layer_of(make, scan)
 
 
+def _fused(make: Callable[P, Cell]) -> Callable[P, Layer]:
+    """With some options a cell has no derivative of its own."""
+    return _layer_of(make, lambda cell: fused_scan(cell) if isinstance(cell.step, LinearizedStep) else scan(cell))
+
+
 def _associative(make: Callable[P, AssociativeCell]) -> Callable[P, Layer]:
-    return _layer_of(make, lambda cell: scan(as_cell(cell)))
+    def evaluate(cell: AssociativeCell) -> Layer:
+        # Matrices are dear to combine, and a state of one changes by vectors; nor do they all fit in memory.
+        return associative_scan(cell) if cell.times in (elementwise, in_pairs) else scan(as_cell(cell))
+
+    return _layer_of(make, evaluate)
 
 
 alif = _scanned(cells.alif)
@@ -43,16 +55,16 @@ conv_gru = _scanned(cells.conv_gru)
 conv_lstm = _scanned(cells.conv_lstm)
 cornn = _scanned(cells.cornn)
 delta_net = _associative(cells.delta_net)
-elman = _scanned(cells.elman)
+elman = _fused(cells.elman)
 gated_delta_net = _associative(cells.gated_delta_net)
 gla = _associative(cells.gla)
-gru = _scanned(cells.gru)
+gru = _fused(cells.gru)
 indrnn = _scanned(cells.indrnn)
 janet = _scanned(cells.janet)
 lem = _scanned(cells.lem)
 lmu = _scanned(cells.lmu)
 lru = _associative(cells.lru)
-lstm = _scanned(cells.lstm)
+lstm = _fused(cells.lstm)
 ltc = _scanned(cells.ltc)
 mgu = _scanned(cells.mgu)
 min_gru = _associative(cells.min_gru)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import rnnx
+from rnnx.evaluators.newton import diagonal
 
 BATCH, TIME, FEATURES, VOCABULARY = 4, 7, 3, 5
 
@@ -194,6 +195,24 @@ CASES = [
     Case("linen cell", lambda: rnnx.scan(rnnx.linen.as_cell(nn.LSTMCell(4))), ()),
     Case("linen cell conv", lambda: rnnx.scan(rnnx.linen.as_cell(nn.ConvLSTMCell(2, (3, 3)))), (), images),
     Case("nnx cell", lambda: rnnx.scan(rnnx.nnx.as_cell(functools.partial(nnx.GRUCell, FEATURES, 4))), ()),
+    Case("fused_scan", lambda: rnnx.fused_scan(rnnx.cells.lstm(4), checkpoint_every=3), ("fused_scan",)),
+    Case(
+        "associative_scan tree",
+        lambda: rnnx.associative_scan(rnnx.cells.lru(3, state=4), sequential=False),
+        ("associative_scan", "linear_scan", "affine_cell"),
+    ),
+    Case("associative_scan steps", lambda: rnnx.associative_scan(rnnx.cells.min_gru(4), sequential=True), ()),
+    Case("associative_scan own", lambda: rnnx.associative_scan(gated_sum(4), sequential=False), ()),
+    Case(
+        "associative_scan matrices",
+        lambda: rnnx.associative_scan(rnnx.cells.gated_delta_net(4, heads=2), sequential=False),
+        (),
+    ),
+    Case("associative_scan mlstm", lambda: rnnx.associative_scan(rnnx.cells.mlstm(4, heads=2), sequential=False), ()),
+    Case("newton_scan", lambda: rnnx.newton_scan(rnnx.cells.gru(4)), ("newton_scan",)),
+    Case("newton_scan diagonal", lambda: rnnx.newton_scan(rnnx.cells.lstm(4), jacobian=diagonal), ()),
+    Case("newton_scan that walks", lambda: rnnx.newton_scan(rnnx.cells.elman(4), max_iterations=1), ()),
+    Case("sharded", lambda: rnnx.sharded(rnnx.gru(4)), ("sharded",)),
     Case("scan unroll", lambda: rnnx.scan(rnnx.cells.lstm(4), unroll=3), ()),
     Case("scan checkpoint_every", lambda: rnnx.scan(rnnx.cells.gru(4), checkpoint_every=3, unroll=2), ()),
     Case("pointwise", lambda: rnnx.pointwise(nn.Dense(4)), ("pointwise",)),

@@ -14,9 +14,11 @@ ROOT = Path(rnnx.__file__).parent
 ORDER = [
     "base",
     "sequences",
+    "linear",
     "cells",
     "evaluators",
     "layers",
+    "online",
     "pointwise",
     "combinators",
     "unrolling",
