@@ -57,6 +57,17 @@ def cast_floats(tree: PyTree, dtype: jnp.dtype | None) -> PyTree:
     return tree if dtype is None else jax.tree.map(cast, tree)
 
 
+def swapped(tree: PyTree) -> PyTree:
+    """`[batch, time, ...]` as `[time, batch, ...]`, or back. Of a single row it is the same memory, and no copy."""
+
+    def swap(a: jax.Array) -> jax.Array:
+        first, second = a.shape[:2]
+        single = (isinstance(first, int) and first == 1) or (isinstance(second, int) and second == 1)
+        return a.reshape(second, first, *a.shape[2:]) if single else jnp.swapaxes(a, 0, 1)
+
+    return jax.tree.map(swap, tree)
+
+
 def split_key(key: Key | None, n: int) -> tuple[Any, ...]:
     """`n` keys, or `n` times None."""
     return (None,) * n if key is None else tuple(jax.random.split(key, n))

@@ -52,7 +52,7 @@ def test_the_derivative_is_that_of_the_step(name):
 @pytest.mark.parametrize("time", [2, 53])
 def test_it_equals_scan(name, time, monkeypatch):
     """In chunks, with something left over; with lengths, resets, and with neither; forward mode too."""
-    monkeypatch.setattr("rnnx.evaluators.fused.NUMBERS", 4 * 5 * 8)  # chunks of some eight steps
+    monkeypatch.setattr("rnnx.evaluators.fused.ROWS", 4 * 8)  # chunks of some eight steps
     with jax.enable_x64(True):
         cell = CELLS[name]
         params, carry, xs = made(cell, 4, time)

@@ -5,7 +5,8 @@ from rnnx's by `rnnx.interop`, in float32 and without dropout: the forward pass,
 weights (not by the inputs), where the loss is the mean of the squares of all outputs. Besides, XLA's temporary memory
 and the seconds of tracing, lowering and compiling of the latter. The other sections: `stream` (closed loop, one step
 after the other), `linear` (h_t = a_t h_{t-1} + b_t, and its gradient by a, b and h_0), `growth` (time per step of
-short and long sequences; the default beside plain autodiff), `memory` (`checkpoint_every`), `compile` (a stack of
+short and long sequences; the default beside plain autodiff), `memory` (`checkpoint_every`, where the
+loss reads the last output), `compile` (a stack of
 equal layers beside one) and `devices` (a batch on two CPU devices).
 
 **How.** All that a case compares is compiled first, in one process. Then come rounds: in each, every function is timed

@@ -52,7 +52,7 @@ def memax(a: jax.Array, b: jax.Array, h0: jax.Array) -> jax.Array:
 
 
 def recurrences() -> dict[str, Recurrence]:
-    found = {"rnnx": rnnx.linear_scan, "scan": scan, "associative_scan": associative_scan}
+    found: dict[str, Recurrence] = {"rnnx": rnnx.linear_scan, "scan": scan, "associative_scan": associative_scan}
     return found | ({"memax": memax} if peers.installed(peers.MEMAX) else {})
 
 

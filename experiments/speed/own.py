@@ -30,17 +30,34 @@ DEPTH = 8
 COMPILED_TIMES = 5
 
 
-def gradient_of(layer: rnnx.Layer, params: Any, xs: jax.Array) -> Compiled:
+def every_output(ys: jax.Array) -> jax.Array:
+    return loss(ys)
+
+
+def last_output(ys: jax.Array) -> jax.Array:
+    """One answer to a whole sequence. (A loss of every output keeps their squares, whatever the evaluator does.)"""
+    return loss(ys[:, -1])
+
+
+def gradient_of(
+    layer: rnnx.Layer, params: Any, xs: jax.Array, of: Callable[[jax.Array], jax.Array] = every_output
+) -> Compiled:
     """Of the loss by the params, with where its arguments should lie."""
-    return compiled(jax.value_and_grad(lambda p, xs: loss(rnnx.unroll(layer, p, xs)[1])), params, xs)
+    return compiled(jax.value_and_grad(lambda p, xs: of(rnnx.unroll(layer, p, xs)[1])), params, xs)
 
 
 def gradients(
-    section: str, variants: Mapping[str, rnnx.Layer], cell: str, shape: Shape, plan: Plan, tick: Tick
+    section: str,
+    variants: Mapping[str, rnnx.Layer],
+    cell: str,
+    shape: Shape,
+    plan: Plan,
+    tick: Tick,
+    of: Callable[[jax.Array], jax.Array] = every_output,
 ) -> list[Row]:
     """Loss and gradient of layers with the same params; ratios are to the first."""
     params, xs = random_net(cell, shape)
-    programs = {name: gradient_of(layer, params, xs) for name, layer in variants.items()}
+    programs = {name: gradient_of(layer, params, xs, of) for name, layer in variants.items()}
     calls = {name: program.on(params, xs) for name, program in programs.items()}
     times = interleaved(calls, budget=plan.budget, rounds=plan.rounds, tick=tick)
     base = times[next(iter(variants))]
@@ -96,7 +113,9 @@ def memory_cases(plan: Plan) -> list[Case]:
         "rnnx scan": rnnx.scan(cell),
         f"rnnx scan, checkpoint_every={KEPT_EVERY}": rnnx.scan(cell, checkpoint_every=KEPT_EVERY),
     }
-    measure: Callable[[Tick], list[Row]] = functools.partial(gradients, "memory", variants, "lstm", LONG, plan)
+    measure: Callable[[Tick], list[Row]] = functools.partial(
+        gradients, "memory", variants, "lstm", LONG, plan, of=last_output
+    )
     return [Case("memory", f"lstm at {LONG}", measure)]
 
 

@@ -11,7 +11,6 @@ from jax.nn.initializers import zeros
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
-    affine,
     check_width,
     default_kernel_init,
     default_recurrent_init,
@@ -77,6 +76,9 @@ def elman(
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros_like(w["bias"])
 
+    def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
+        return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
+
     def run(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         u = z + dot(h, w["recurrent_kernel"], z.dtype)
         h = activation(u)
@@ -90,4 +92,4 @@ def elman(
         dh = (1 - saved**2) * du if activation is jnp.tanh else jax.jvp(activation, (saved,), (du,))[1]
         return dh, dh
 
-    return cell(init, initial_carry, LinearizedStep(run, drive, push), project=affine)
+    return cell(init, initial_carry, LinearizedStep(run, drive, push), project=project)

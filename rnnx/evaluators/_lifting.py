@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from rnnx.sequences import (
     select,
     split_key,
     step_struct,
+    swapped,
     valid_steps,
     zero_pads,
 )
@@ -106,21 +108,40 @@ def start_of(carry: Carry, fresh: Carry | None, resets: jax.Array | None, length
 
 
 def in_chunks(
-    chunk: Callable[[Carry, PyTree], tuple[Carry, PyTree]], carry: Carry, inputs: PyTree, time: int, size: int
+    chunk: Callable[[Carry, PyTree], tuple[Carry, PyTree]],
+    carry: Carry,
+    inputs: PyTree,
+    size: int,
+    *,
+    checkpoint: bool = False,
 ) -> tuple[Carry, PyTree]:
-    """`lax.scan` of a function of `size` steps over inputs `[time, ...]`; what is left over comes last, by itself."""
+    """`lax.scan` of a function of `size` steps over inputs `[time, ...]`; what is left over comes last, by itself.
+
+    With `checkpoint`, of a chunk nothing is kept for the backward pass but its carry and inputs.
+    """
+
+    def kept(function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.checkpoint(function, prevent_cse=False) if checkpoint else function  # in a scan, nothing to prevent
+
+    time = jax.tree.leaves(inputs)[0].shape[0]
     chunks = time // size
     if chunks * size == time and chunks == 1:
-        return chunk(carry, inputs)
+        return kept(chunk)(carry, inputs)
     rest = jax.tree.map(lambda a: a[chunks * size :], inputs)
     if chunks == 0:
-        return chunk(carry, rest)
-    whole = jax.tree.map(lambda a: a[: chunks * size].reshape(chunks, size, *a.shape[1:]), inputs)
-    carry, ys = jax.lax.scan(chunk, carry, whole)
+        return kept(chunk)(carry, rest)
+    # Flat outside of the loop: XLA copies an array with an axis of length 1 (a single row) before it is cut up.
+    flat = jax.tree.map(lambda a: a[: chunks * size].reshape(chunks, size * math.prod(a.shape[1:])), inputs)
+
+    @kept
+    def body(carry: Carry, flat: PyTree) -> tuple[Carry, PyTree]:
+        return chunk(carry, jax.tree.map(lambda part, a: part.reshape(size, *a.shape[1:]), flat, inputs))
+
+    carry, ys = jax.lax.scan(body, carry, flat)
     ys = jax.tree.map(lambda a: a.reshape(chunks * size, *a.shape[2:]), ys)
     if chunks * size == time:
         return carry, ys
-    carry, last = chunk(carry, rest)
+    carry, last = kept(chunk)(carry, rest)
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
 
 
@@ -166,7 +187,7 @@ def laid_out(
         resets = None if resets is None else resets & valid
         start = start_of(carry, fresh, resets, lengths)
         xs = fill_pads(xs, lengths)
-    major, borders, within = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, resets, valid))
+    major, borders, within = swapped((xs, resets, valid))
     keys = None
     if project_key is not None:  # the keys that scan draws
         keys = jax.vmap(lambda k: jax.random.split(k, batch))(jax.random.split(project_key, time))
@@ -185,7 +206,7 @@ def gathered(
 ) -> tuple[Carry, PyTree]:
     """What `Layer.apply` returns, from carries and outputs of all steps, `[time, batch, ...]`, and its arguments."""
     batch, time = batch_and_time(xs)
-    ys = jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), cast_floats(ys, float_dtype(xs)))
+    ys = swapped(cast_floats(ys, float_dtype(xs)))
     after = jax.tree.map(lambda a, c: a.astype(c.dtype), after, carry)
     if isinstance(resets, Segments):
         final = resets.carries(after)

@@ -21,12 +21,14 @@ from rnnx.sequences import (
     float_dtype,
     select,
     split_key,
+    swapped,
     valid_steps,
     zero_pads,
 )
 
-# Of the carries of a chunk: what is not kept between chunks falls out of the memory, but chunks cost a little time, and
-# where this much is not reached the memory is small anyway.
+# Of a chunk of the gradient: as many rows (of any time) as a matrix product needs to run at full speed, unless its
+# carries have so many numbers that memory counts for more. Chunks that fit into a cache are quicker than large ones.
+ROWS = 4096
 NUMBERS = 2**19
 
 
@@ -80,9 +82,7 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
     if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(f"fused_scan: checkpoint_every is {checkpoint_every}, but it must be 1 or more")
     plain = scan(cell, checkpoint_every=checkpoint_every)
-    runs = [_chunk(cell, keep) for keep in (False, True)]
-    if checkpoint_every:
-        runs = [jax.checkpoint(run, prevent_cse=False) for run in runs]
+    runs = [_steps(cell, keep) for keep in (False, True)]
 
     @jax.jit
     def apply(
@@ -109,17 +109,20 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
             start = start_of(carry, fresh, resets, lengths)
             xs = fill_pads(xs, lengths)
         keys = None if project_key is None else jax.random.split(project_key, time)
-        inputs = (*jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, resets, valid)), keys)
-        size = checkpoint_every or _chunk_size(carry, time)
+        inputs = (*swapped((xs, resets, valid)), keys)
+        run = runs[segments is not None]
 
-        def chunk(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
-            carry, ys, after = runs[segments is not None](weights, carry, fresh, start, *inputs)
+        def steps(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
+            carry, ys, after = run(weights, carry, fresh, start, *inputs)
             return carry, (ys, after)
 
-        carry, (ys, after) = in_chunks(chunk, carry, inputs, time, size)
+        if checkpoint_every is None:
+            carry, (ys, after) = steps(carry, inputs)
+        else:
+            carry, (ys, after) = in_chunks(steps, carry, inputs, checkpoint_every, checkpoint=True)
         if segments is not None:
             carry = segments.carries(after)
-        return carry, zero_pads(jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys), lengths)
+        return carry, zero_pads(swapped(ys), lengths)
 
     options = {"checkpoint_every": checkpoint_every} if checkpoint_every else {}
     spec = cell.spec._replace(options={**cell.spec.options, **options})
@@ -128,14 +131,15 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
 
 def _chunk_size(carry: Carry, time: int) -> int:
     """Rather a number that divides the time: what is left over compiles anew."""
-    numbers = max(leaf.size for leaf in jax.tree.leaves(carry))
-    wanted = min(time, max(8, -(-NUMBERS // numbers))) if isinstance(numbers, int) else min(time, 32)
+    leaves = jax.tree.leaves(carry)
+    batch, numbers = leaves[0].shape[0], max(leaf.size for leaf in leaves)
+    wanted = min(time, max(8, min(ROWS // batch, NUMBERS // numbers))) if isinstance(batch, int) else min(time, 32)
     divisors = [size for size in range(wanted, min(2 * wanted, time) + 1) if time % size == 0]
     return divisors[0] if divisors else -(-time // max(1, time // wanted))
 
 
-def _chunk(cell: Cell, keep: bool) -> Callable[..., tuple[Carry, PyTree, Carry | None]]:
-    """`(weights, carry, fresh, start, xs, resets, valid, keys) -> (carry, ys, after)` of a few steps, time-major.
+def _steps(cell: Cell, keep: bool) -> Callable[..., tuple[Carry, PyTree, Carry | None]]:
+    """`(weights, carry, fresh, start, xs, resets, valid, keys) -> (carry, ys, after)`, time-major.
 
     `after` are the carries after every step, if they are to be kept.
     """
@@ -189,13 +193,25 @@ def _chunk(cell: Cell, keep: bool) -> Callable[..., tuple[Carry, PyTree, Carry |
         return carry, ys, after if keep else None
 
     def rule(primals: Any, tangents: Any) -> Any:
+        """The steps at once; their tangents by chunks, whose insides are not kept for the backward pass."""
+        weights, carry, fresh, start, xs, *others = primals
         final, (ys, after, saved) = forward(*primals)
         moved = jax.tree.map(lambda t: None if isinstance(t, SymbolicZero) else t, tangents)
-        dfinal, dys, dafter = pushed(primals, after, saved, moved[:5])
+        dweights, dcarry, dfresh, dstart, dxs = moved[:5]
+
+        def chunk(state: tuple[Carry, Carry], inputs: Any) -> tuple[tuple[Carry, Carry], Any]:
+            dcarry, carry = state
+            (xs, *others), after, saved, dxs = inputs
+            primals = weights, carry, fresh, start, xs, *others
+            dcarry, dys, dafter = pushed(primals, after, saved, (dweights, dcarry, dfresh, dstart, dxs))
+            return (dcarry, jax.tree.map(lambda a: a[-1], after)), (dys, dafter)
+
+        begin = _arrays(dcarry, carry), carry
+        inputs = (xs, *others), after, saved, dxs
+        size = _chunk_size(carry, len(jax.tree.leaves(xs)[0]))
+        (dfinal, _), (dys, dafter) = in_chunks(chunk, begin, inputs, size, checkpoint=True)
         return (final, ys, after if keep else None), (dfinal, dys, dafter)
 
-    # Checkpoints only say what is kept until the backward pass: arguments, nothing that is made of them.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
     def pushed(primals: Any, after: Carry, saved: PyTree, tangents: Any) -> Any:
         weights, carry, fresh, start, xs, resets, valid, keys = primals
         dweights, dcarry, dfresh, dstart = map(_arrays, tangents[:4], primals[:4])
@@ -204,6 +220,7 @@ def _chunk(cell: Cell, keep: bool) -> Callable[..., tuple[Carry, PyTree, Carry |
         over_steps = jax.vmap(linearized.drive, in_axes=(None, 0, 0, 0))
         drives = _unflat(over_steps(dweights, _flat(dzs), _flat(before), _flat(saved)), len(jax.tree.leaves(xs)[0]))
 
+        # Else JAX would compute, and keep, every coefficient of the push in a loop of its own.
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def push(before: Carry, saved: PyTree, dbefore: Carry, drive: PyTree) -> tuple[Carry, PyTree]:
             return jax.vmap(linearized.push, in_axes=(None, 0, 0, 0, 0))(weights, before, saved, dbefore, drive)

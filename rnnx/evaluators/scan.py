@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from rnnx.sequences import (
     float_dtype,
     select,
     split_key,
+    swapped,
     valid_steps,
 )
 
@@ -102,12 +102,12 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
                 y = select(is_valid, y, jax.tree.map(jnp.zeros_like, y))
             return after, (y, None if segments is None else after)
 
-        time_major = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, resets, valid))
+        time_major = swapped((xs, resets, valid))
         keys = None if project_key is None else jax.random.split(project_key, time)
         carry, (ys, carries) = _scan(body, carry, (*time_major, keys), time, unroll, checkpoint_every)
         if segments is not None:
             carry = segments.carries(carries)
-        return carry, jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1), ys)
+        return carry, swapped(ys)
 
     options = {"unroll": unroll} if unroll != 1 else {}
     options |= {"checkpoint_every": checkpoint_every} if checkpoint_every else {}
@@ -125,8 +125,7 @@ def _scan(body: Any, carry: Carry, inputs: PyTree, time: Any, unroll: int, every
     if every == 1:
         return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), carry, inputs, unroll=unroll)
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)  # within a scan there is nothing to prevent
     def chunk(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
         return jax.lax.scan(body, carry, inputs, unroll=unroll)
 
-    return in_chunks(chunk, carry, inputs, time, every)
+    return in_chunks(chunk, carry, inputs, every, checkpoint=True)
