@@ -159,12 +159,13 @@ def make_model(config: CharLM, vocab_size: int) -> rnnx.Layer:
     cells: dict[str, Callable[[int], rnnx.Layer]] = {"lstm": rnnx.lstm, "gru": rnnx.gru, "elman": rnnx.elman}
     make = cells[config.cell]
     recurrent = [(make(config.width), rnnx.dropout(config.dropout)) for _ in range(config.layers)]
-    return rnnx.stack(
+    stacked = rnnx.stack(
         nn.Embed(vocab_size, config.embed),
         rnnx.dropout(config.embed_dropout),
         *(layer for pair in recurrent for layer in pair),
         nn.Dense(vocab_size),
     )
+    return rnnx.sharded(stacked)  # over the devices that there are: by default a CPU is one
 
 
 def make_optimizer(config: CharLM) -> tuple[optax.GradientTransformation, optax.Schedule]:

@@ -13,6 +13,7 @@ def environment() -> dict[str, str | int | None]:
         "python": platform.python_version(),
         **{package: _version(package) for package in packages},
         "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
         "cpus": os.cpu_count(),
     }
 

@@ -199,7 +199,7 @@ CASES = [
     Case(
         "associative_scan tree",
         lambda: rnnx.associative_scan(rnnx.cells.lru(3, state=4), sequential=False),
-        ("associative_scan", "linear_scan", "affine_cell"),
+        ("associative_scan", "affine_cell"),
     ),
     Case("associative_scan steps", lambda: rnnx.associative_scan(rnnx.cells.min_gru(4), sequential=True), ()),
     Case("associative_scan own", lambda: rnnx.associative_scan(gated_sum(4), sequential=False), ()),

@@ -90,8 +90,9 @@ def test_it_keeps_less(make):
         return jax.jit(jax.grad(loss)).lower(params, xs).compile().memory_analysis().temp_size_in_bytes
 
     cell = make(512)
-    assert memory(rnnx.fused_scan(cell)) < 0.75 * memory(rnnx.scan(cell))
-    assert memory(rnnx.fused_scan(cell, checkpoint_every=12)) < 0.75 * memory(rnnx.fused_scan(cell))
+    plain = memory(rnnx.scan(cell))
+    assert memory(rnnx.fused_scan(cell)) < 0.75 * plain
+    assert memory(rnnx.fused_scan(cell, checkpoint_every=12)) < 0.5 * plain
 
 
 def test_refusals():

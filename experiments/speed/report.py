@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")  # a file is wanted, whatever screen there is
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 from rich.console import Console
 from rich.table import Table
 
@@ -176,6 +177,7 @@ def _bars(axes: Any, title: str, rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     smallest = min(row["forward_ms"] for row in rows)
     axes.set_xlim(smallest / 1.5, max(row["grad_ms"] for row in rows) * 4)
+    axes.xaxis.set_minor_formatter(NullFormatter())  # within less than a decade they run into each other
     axes.tick_params(axis="x", labelsize=7)
     notes = [f"* {row['note']}" for row in rows if _differs(row)]
     axes.set_title("; ".join([title, *notes]), fontsize=8, loc="left")

@@ -165,7 +165,7 @@ def _is_float(x: jax.Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def laid_out(
+def arranged(
     cell: Cell | AssociativeCell,
     params: Params,
     carry: Carry,
@@ -173,9 +173,12 @@ def laid_out(
     lengths: jax.Array | None,
     resets: jax.Array | Segments | None,
     key: Key | None,
-) -> tuple[Weights, Steps]:
-    """The arguments of `Layer.apply`, for at least one step, as the weights and all the steps of a cell."""
-    batch, time = batch_and_time(xs)
+) -> tuple[Weights, Steps, Key | None]:
+    """The arguments of `Layer.apply` as the weights and all the steps of a cell; and a key for each step.
+
+    What stands for `zs` are the inputs, not yet projected.
+    """
+    _, time = batch_and_time(xs)
     resets = resets.resets if isinstance(resets, Segments) else resets
     prepare_key, fresh_key, project_key = split_key(key, 3)
     weights = cell.prepare(params, prepare_key)
@@ -187,13 +190,27 @@ def laid_out(
         resets = None if resets is None else resets & valid
         start = start_of(carry, fresh, resets, lengths)
         xs = fill_pads(xs, lengths)
-    major, borders, within = swapped((xs, resets, valid))
-    keys = None
-    if project_key is not None:  # the keys that scan draws
-        keys = jax.vmap(lambda k: jax.random.split(k, batch))(jax.random.split(project_key, time))
+    xs, resets, valid = swapped((xs, resets, valid))
+    keys = None if project_key is None else jax.random.split(project_key, time)  # those that scan draws
+    return weights, Steps(xs, carry, resets, fresh, valid, start), keys
+
+
+def laid_out(
+    cell: Cell | AssociativeCell,
+    params: Params,
+    carry: Carry,
+    xs: PyTree,
+    lengths: jax.Array | None,
+    resets: jax.Array | Segments | None,
+    key: Key | None,
+) -> tuple[Weights, Steps]:
+    """The arguments of `Layer.apply`, for at least one step, as the weights and all the steps of a cell."""
+    batch, _ = batch_and_time(xs)
+    weights, steps, keys = arranged(cell, params, carry, xs, lengths, resets, key)
+    keys = None if keys is None else jax.vmap(lambda k: jax.random.split(k, batch))(keys)
     over_rows = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))
-    zs = jax.vmap(over_rows, in_axes=(None, 0, None if keys is None else 0))(weights, major, keys)
-    return weights, Steps(zs, carry, borders, fresh, within, start)
+    zs = jax.vmap(over_rows, in_axes=(None, 0, None if keys is None else 0))(weights, steps.zs, keys)
+    return weights, steps._replace(zs=zs)
 
 
 def gathered(

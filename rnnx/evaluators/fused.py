@@ -11,18 +11,15 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from rnnx.base import Carry, Cell, Key, Layer, LinearizedStep, Params, PyTree, Weights
-from rnnx.evaluators._lifting import Steps, fresh_carry, in_chunks, init_of, initial_carry_of, like, start_of
+from rnnx.evaluators._lifting import Steps, arranged, in_chunks, init_of, initial_carry_of, like
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import (
     Segments,
     batch_and_time,
     cast_floats,
-    fill_pads,
     float_dtype,
     select,
-    split_key,
     swapped,
-    valid_steps,
     zero_pads,
 )
 
@@ -97,31 +94,20 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
         _, time = batch_and_time(xs)
         if not isinstance(time, int) or time < 2:
             return plain.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
-        segments, resets = (resets, resets.resets) if isinstance(resets, Segments) else (None, resets)
-        prepare_key, fresh_key, project_key = split_key(key, 3)
-        weights = cell.prepare(params, prepare_key)
-        valid, start, fresh = None, None, None
-        if resets is not None:
-            fresh = fresh_carry(cell, weights, xs, fresh_key)
-        if lengths is not None:
-            valid = valid_steps(lengths, time)
-            resets = None if resets is None else resets & valid
-            start = start_of(carry, fresh, resets, lengths)
-            xs = fill_pads(xs, lengths)
-        keys = None if project_key is None else jax.random.split(project_key, time)
-        inputs = (*swapped((xs, resets, valid)), keys)
-        run = runs[segments is not None]
+        weights, given, keys = arranged(cell, params, carry, xs, lengths, resets, key)
+        inputs = given.zs, given.resets, given.valid, keys
+        run = runs[isinstance(resets, Segments)]
 
         def steps(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
-            carry, ys, after = run(weights, carry, fresh, start, *inputs)
+            carry, ys, after = run(weights, carry, given.fresh, given.start, *inputs)
             return carry, (ys, after)
 
         if checkpoint_every is None:
             carry, (ys, after) = steps(carry, inputs)
         else:
             carry, (ys, after) = in_chunks(steps, carry, inputs, checkpoint_every, checkpoint=True)
-        if segments is not None:
-            carry = segments.carries(after)
+        if isinstance(resets, Segments):
+            carry = resets.carries(after)
         return carry, zero_pads(swapped(ys), lengths)
 
     options = {"checkpoint_every": checkpoint_every} if checkpoint_every else {}
@@ -133,7 +119,8 @@ def _chunk_size(carry: Carry, time: int) -> int:
     """Rather a number that divides the time: what is left over compiles anew."""
     leaves = jax.tree.leaves(carry)
     batch, numbers = leaves[0].shape[0], max(leaf.size for leaf in leaves)
-    wanted = min(time, max(8, min(ROWS // batch, NUMBERS // numbers))) if isinstance(batch, int) else min(time, 32)
+    wanted = min(ROWS // max(batch, 1), NUMBERS // max(numbers, 1)) if isinstance(batch, int) else 32
+    wanted = min(time, max(8, wanted))
     divisors = [size for size in range(wanted, min(2 * wanted, time) + 1) if time % size == 0]
     return divisors[0] if divisors else -(-time // max(1, time // wanted))
 
