@@ -1,4 +1,4 @@
-"""Under the names of the cells: the Layer of each, under its fastest evaluator."""
+"""Under the names of the cells: the Layer of each, under the evaluator that suits it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ P = ParamSpec("P")
 
 HEADING = """The Layer of `rnnx.cells.{name}`: xs `[batch, time, ...]` to ys `[batch, time, ...]`, carry `[batch, ...]`.
 
-    What follows describes the cell, which is one step of one sequence. For other evaluations of it see `rnnx.scan`
-    (`unroll=`, `checkpoint_every=`), `rnnx.fused_scan`, `rnnx.associative_scan` and `rnnx.newton_scan`."""
+    What follows describes the cell, which is one step of one sequence. Other evaluators take it as well: `rnnx.scan`
+    (`unroll=`, `checkpoint_every=`; an associative cell as `rnnx.as_cell(cell)`) and those that it names."""
 
 
 def _layer_of(make: Callable[P, Any], evaluate: Callable[[Any], Layer]) -> Callable[P, Layer]:

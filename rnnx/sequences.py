@@ -96,7 +96,7 @@ def first_steps(xs: PyTree, lengths: jax.Array) -> PyTree:
 
     def first(x: jax.Array) -> jax.Array:
         nothing = jnp.full((x.shape[0], *x.shape[2:]), 1 if jnp.issubdtype(x.dtype, jnp.inexact) else 0, x.dtype)
-        if isinstance(x.shape[1], int) and x.shape[1] == 0:  # (a symbolic size is not)
+        if any(isinstance(size, int) and size == 0 for size in x.shape[:2]):  # (a symbolic size is not)
             return nothing
         return borrow_rows(select(jnp.broadcast_to(lengths.max() > 0, lengths.shape), x[:, 0], nothing), lengths)
 
@@ -105,6 +105,8 @@ def first_steps(xs: PyTree, lengths: jax.Array) -> PyTree:
 
 def borrow_rows(tree: PyTree, lengths: jax.Array) -> PyTree:
     """Puts the row of the longest sequence in place of the rows of empty ones."""
+    if isinstance(lengths.shape[0], int) and lengths.shape[0] == 0:
+        return tree
     longest = jnp.argmax(lengths)
     return jax.tree.map(lambda a: select(lengths > 0, a, jnp.broadcast_to(a[longest], a.shape)), tree)
 

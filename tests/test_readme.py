@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import rnnx
+from experiments.speed.bars import fastest, geometric_mean, select
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -90,6 +91,26 @@ def test_results_in_readme_are_those_of_runs_really_made(path):
     assert results["seed"] == int(seed)
     score, minutes = f"{results['val_nats_per_char']:.3f}", f"{results['seconds'] / 60:.1f} min"
     assert any(score in row and minutes in row for row in rows), f"no row of README has {config}: {score}, {minutes}"
+
+
+def test_results_of_learning_online_are_those_of_the_run():
+    results = json.loads((ROOT / "experiments" / "results" / "online" / "quick-seed0.json").read_text())
+    for method, of in results["methods"].items():
+        assert f"| `{method}` | {of['nats_per_bit']:.3f} | {100 * of['accuracy']:.1f} % |" in README
+
+
+def test_speeds_in_readme_are_those_of_the_run():
+    rows = json.loads((ROOT / "experiments" / "results" / "speed" / "cpu2.json").read_text())
+    nets = fastest(rows, "grad_ratio")
+    assert len(nets) == 15
+    for shape in dict.fromkeys(net.shape for net in nets):
+        there = {net.cell: net for net in nets if net.shape == shape}
+        shown = [f"{there[cell].ratio:.2f}, {there[cell].peer}" for cell in ("lstm", "gru", "elman")]
+        for cell in ("lstm", "gru"):
+            (row,) = select(rows, "nets", library="torch", cell=cell, shape=shape)
+            shown.append(f"{row['grad_ratio']:.2f}")
+        mean = geometric_mean(net.ratio for net in there.values())
+        assert f"| {shape.replace(',', ', ')} | **{mean:.2f}** | {' | '.join(shown)} |" in README
 
 
 def test_no_figure_is_still_to_come():

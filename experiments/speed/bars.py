@@ -49,12 +49,11 @@ def select(rows: Iterable[Row], section: str, **wanted: str) -> list[Row]:
 
 
 def fastest(rows: Sequence[Row], key: str) -> list[Fastest]:
-    """For each net the JAX peer with the smallest ratio."""
+    """For each net the JAX peer with the smallest ratio, of those that compute the same function (relu is cheaper)."""
     nets: dict[tuple[str, str], list[Fastest]] = {}
     for r in select(rows, "nets"):
-        if r["library"] in JAX_PEERS:
-            name = f"{r['library']}, {r['note']}" if r["note"] else r["library"]
-            nets.setdefault((r["cell"], r["shape"]), []).append(Fastest(r[key], name, r["cell"], r["shape"]))
+        if r["library"] in JAX_PEERS and not r["note"]:
+            nets.setdefault((r["cell"], r["shape"]), []).append(Fastest(r[key], r["library"], r["cell"], r["shape"]))
     return [min(of) for of in nets.values()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -28,9 +29,10 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
         devices: on which; default all that there are.
 
     Returns:
-        The Layer, with the params, carries and outputs of `layer`. Of the devices it takes as many as divide the batch
-        evenly: 32 rows use all of 8, 12 rows use 6, one row (a stream) and a symbolic batch use one. A batch of
-        packed rows (`rnnx.unroll_packed`), whose final carries are of other sequences than rows, is run on one as well.
+        The Layer, with the params, carries and outputs of `layer`. The batch is cut into as many equal parts as the
+        devices allow: on 8 devices 32 rows into 8, 12 rows into 4 (each on two devices, which do the same). One row (a
+        stream), a symbolic batch, and packed rows (`rnnx.unroll_packed`), whose final carries are of other sequences
+        than rows, are not cut.
 
     Noise: each device draws from a key of its own, so the noise is another than that of `layer` on one device.
 
@@ -56,10 +58,11 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
     ) -> tuple[Carry, PyTree]:
         batch, _ = batch_and_time(xs)
         found = jax.devices() if devices is None else devices
-        shards = 1
-        if isinstance(batch, int) and not isinstance(resets, Segments):
-            shards = max(n for n in range(1, len(found) + 1) if batch % n == 0)
-        if shards == 1:
+        if isinstance(resets, Segments) or not isinstance(batch, int):
+            return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
+        # All devices take part whatever the batch, since params that came out of an update lie on all of them.
+        mesh = Mesh(np.array(found).reshape(math.gcd(batch, len(found)), -1), ("batch", "spare"))
+        if mesh.shape["batch"] == 1 or batch == 0:
             return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
 
         def of_rows(
@@ -67,7 +70,7 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
             carry: Carry,
             xs: PyTree,
             lengths: jax.Array | None,
-            resets: jax.Array | Segments | None,
+            resets: jax.Array | None,
             key: Key | None,
         ) -> tuple[Carry, PyTree]:
             key = None if key is None else jax.random.fold_in(key, jax.lax.axis_index("batch"))
@@ -76,7 +79,7 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
         rows, everywhere = PartitionSpec("batch"), PartitionSpec()
         return jax.shard_map(
             of_rows,
-            mesh=Mesh(np.array(found[:shards]), ("batch",)),
+            mesh=mesh,
             in_specs=(everywhere, rows, rows, rows, rows, everywhere),
             out_specs=(rows, rows),
             check_vma=False,  # else every zero with which a cell begins had to say that it differs between devices

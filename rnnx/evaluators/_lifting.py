@@ -121,7 +121,7 @@ def in_chunks(
     """
 
     def kept(function: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.checkpoint(function, prevent_cse=False) if checkpoint else function  # in a scan, nothing to prevent
+        return jax.checkpoint(function, prevent_cse=False) if checkpoint else function
 
     time = jax.tree.leaves(inputs)[0].shape[0]
     chunks = time // size
@@ -179,20 +179,20 @@ def arranged(
     What stands for `zs` are the inputs, not yet projected.
     """
     _, time = batch_and_time(xs)
-    resets = resets.resets if isinstance(resets, Segments) else resets
+    borders = resets.resets if isinstance(resets, Segments) else resets
     prepare_key, fresh_key, project_key = split_key(key, 3)
     weights = cell.prepare(params, prepare_key)
     valid, start, fresh = None, None, None
-    if resets is not None:
+    if borders is not None:
         fresh = fresh_carry(cell, weights, xs, fresh_key)
     if lengths is not None:
         valid = valid_steps(lengths, time)
-        resets = None if resets is None else resets & valid
-        start = start_of(carry, fresh, resets, lengths)
+        borders = None if borders is None else borders & valid
+        start = start_of(carry, fresh, borders, lengths)
         xs = fill_pads(xs, lengths)
-    xs, resets, valid = swapped((xs, resets, valid))
+    xs, borders, valid = swapped((xs, borders, valid))
     keys = None if project_key is None else jax.random.split(project_key, time)  # those that scan draws
-    return weights, Steps(xs, carry, resets, fresh, valid, start), keys
+    return weights, Steps(xs, carry, borders, fresh, valid, start), keys
 
 
 def laid_out(

@@ -32,9 +32,9 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
 
     As a tree, the elements of all steps are in memory at once, and the states after them: cells of linear steps
     (`rnnx.affine_cell`) run by `rnnx.linear_scan`, others by `jax.lax.associative_scan` of their `combine`, in float32
-    or more. Sequentially, `rnnx.linear_scan` takes the linear ones whose elements are no larger than their projected
-    inputs; the rest go by `rnnx.scan`, which makes one element at a time, as all do under `jax.export` with a symbolic
-    time axis.
+    or more. Sequentially, `rnnx.linear_scan` takes the linear ones with a state of one real array, whose elements are
+    no larger than their projected inputs; the rest go by `rnnx.scan`, which makes one element at a time, as all do
+    under `jax.export` with a symbolic time axis.
 
     Noise: with a key, what is drawn is what `rnnx.scan` draws.
 

@@ -161,7 +161,8 @@ def newton_solve(
         cell, jacobian, damping, tolerance, max_iterations: as in `newton_scan`.
         params: of the cell.
         carry: `[batch, ...]`, e.g. from `rnnx.scan(cell).initial_carry(params, xs, None)`.
-        xs, lengths, resets, key: as in `rnnx.unroll`.
+        xs, lengths, resets, key: as in `Layer.apply`: arrays that fit each other, which are not checked, and a key that
+            is all its own.
 
     Returns:
         `(carry, ys, info)`: as from `rnnx.unroll`, and a `NewtonInfo`. Where `info.converged` is false, carry and ys
@@ -401,7 +402,8 @@ def _largest_so_far(size: jax.Array, borders: jax.Array | None) -> jax.Array:
 
 def _default_tolerance(steps: Steps) -> float:
     dtypes = {leaf.dtype for leaf in jax.tree.leaves((steps.zs, steps.carry))}
-    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)) ** 0.8
+    floating = [float(jnp.finfo(dtype).eps) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    return max(floating, default=float(jnp.finfo(jnp.float32).eps)) ** 0.8
 
 
 def _walk(cell: Cell, weights: Weights, steps: Steps) -> _State:

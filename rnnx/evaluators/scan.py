@@ -40,6 +40,8 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         ValueError: when `unroll` or `checkpoint_every` is below 1.
         TypeError: when the cell's step returns a carry of another structure or shape than it was given.
 
+    Others are `rnnx.fused_scan`, `rnnx.associative_scan`, `rnnx.newton_scan`; each says which cells it takes.
+
     Under `jax.export` with a symbolic time axis, `unroll` and `checkpoint_every` have no effect.
 
     Noise: with a key, `initial_carry` draws for each sequence by itself, and once more for all that comes after

@@ -30,7 +30,7 @@ class OnlineState(NamedTuple):
     Attributes:
         carry: the cell's, leaves `[batch, ...]`.
         influence: how the carry depends on the cell's weights, in the form that the method keeps.
-        key: of the random signs of `rnnx.online.uoro`; None in the others.
+        key: of the random signs of `rnnx.online.uoro`; the others make no use of it.
     """
 
     carry: Carry
@@ -72,7 +72,7 @@ class Online(NamedTuple):
 
     Attributes:
         init: `(params, x, key=None) -> state`, with the initial carry in it. `params` are `{"cell": cell.init(key,
-            one_x), "readout": anything that the loss reads}`; `x` is one step of a batch, leaves `[batch, ...]`,
+            one_x), "readout": floating arrays for the loss}`; `x` is one step of a batch, leaves `[batch, ...]`,
             arrays or shapes. Only `rnnx.online.uoro` needs the key.
         update: `(params, state, x, target, *, resets=None, valid=None) -> (state, Learned(loss, gradient, y))`: one
             time step of a batch; leaves of `x` and `target` are `[batch, ...]`. `resets`, `[batch]` booleans, puts the
