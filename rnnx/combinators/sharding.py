@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -60,9 +60,9 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
         found = jax.devices() if devices is None else devices
         if isinstance(resets, Segments) or not isinstance(batch, int):
             return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
-        # All devices take part whatever the batch, since params that came out of an update lie on all of them.
-        mesh = Mesh(np.array(found).reshape(math.gcd(batch, len(found)), -1), ("batch", "spare"))
-        if mesh.shape["batch"] == 1 or batch == 0:
+        mesh = _mesh(tuple(found))
+        axes = _axes_for(batch, mesh)
+        if not axes:
             return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
 
         def of_rows(
@@ -73,10 +73,10 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
             resets: jax.Array | None,
             key: Key | None,
         ) -> tuple[Carry, PyTree]:
-            key = None if key is None else jax.random.fold_in(key, jax.lax.axis_index("batch"))
+            key = None if key is None else jax.random.fold_in(key, jax.lax.axis_index(axes))
             return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
 
-        rows, everywhere = PartitionSpec("batch"), PartitionSpec()
+        rows, everywhere = PartitionSpec(axes), PartitionSpec()
         return jax.shard_map(
             of_rows,
             mesh=mesh,
@@ -87,3 +87,24 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
 
     spec = Spec("sharded", children=(("layer", inner),), directions=inner.spec.directions)
     return Layer(inner.init, inner.initial_carry, jax.jit(apply), spec)
+
+
+@functools.lru_cache
+def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
+    """One for every batch, since params that came out of an update lie on all of it: an axis for each prime factor."""
+    sizes: list[int] = []
+    left, factor = len(devices), 2
+    while left > 1:
+        while left % factor == 0:
+            sizes, left = [*sizes, factor], left // factor
+        factor += 1
+    return Mesh(np.array(devices).reshape(sizes), tuple(f"batch_{i}" for i in range(len(sizes))))
+
+
+def _axes_for(batch: int, mesh: Mesh) -> tuple[str, ...]:
+    """As many axes as divide the batch evenly."""
+    axes: list[str] = []
+    for name, size in mesh.shape.items():
+        if batch and batch % size == 0:
+            axes, batch = [*axes, name], batch // size
+    return tuple(axes)
