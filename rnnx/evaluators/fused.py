@@ -57,7 +57,7 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
         ValueError: when `checkpoint_every` is below 1.
 
     The inputs are projected within the loop on a CPU, where fresh memory for all of them costs more than it saves, and
-    for a chunk at once elsewhere.
+    for all steps at once elsewhere.
 
     References: J. Appleyard, T. Kociský and P. Blunsom, *Optimizing performance of recurrent neural networks on GPUs*,
     arXiv 1604.01946 (the weight gradient after the loop).
