@@ -143,7 +143,7 @@ def test_what_diverged_before_a_reset_stays_there() -> None:
 
 def test_a_cell_that_cannot_be_combined_is_refused() -> None:
     with pytest.raises(TypeError, match=r"associative_scan takes an AssociativeCell.*rnnx.scan takes any Cell"):
-        associative_scan(rnnx.cells.lstm(4))  # type: ignore[arg-type]
+        associative_scan(rnnx.cells.lstm(4))
 
 
 @every_cell

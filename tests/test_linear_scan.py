@@ -39,8 +39,10 @@ def drawn(form: str, time: int = TIME, seed: int = 0) -> Any:
     random = np.random.default_rng(seed)
     a, h, times = SHAPES[form]
 
+    def is_shape(s: Any) -> bool:
+        return isinstance(s, tuple) and not isinstance(s, Complex)
+
     def arrays(shapes: Any, *more: int) -> Any:
-        is_shape = lambda s: isinstance(s, tuple) and not isinstance(s, Complex)  # noqa: E731
         return jax.tree.map(lambda s: jnp.asarray(random.normal(size=(*more, *s))), shapes, is_leaf=is_shape)
 
     return (arrays(a, time), arrays(h, time), arrays(h)), times

@@ -230,7 +230,7 @@ def test_no_step():
 
 def test_errors_say_what_to_do():
     with pytest.raises(TypeError, match=r"rnnx\.as_cell"):
-        newton_scan(rnnx.cells.lru(4))  # type: ignore[arg-type]
+        newton_scan(rnnx.cells.lru(4))
     with pytest.raises(ValueError, match="damping is 2"):
         newton_scan(rnnx.cells.gru(4), damping=2)
     with pytest.raises(ValueError, match="max_iterations is 0"):

@@ -69,7 +69,7 @@ def affine(w: Params, x: jax.Array, key: Key | None = None) -> jax.Array:
     kernel, bias = w["input_kernel"], w["bias"]
     if x.shape[-1] == 1:
         # The bias as the weight of a 1 beside the feature. Of a product over a single one XLA:CPU makes a
-        # multiplication within the gates, which are then computed number by number, and take three times as long.
+        # multiplication within the gates, which are then computed number by number.
         return dot(jnp.append(x, jnp.ones_like(x)), jnp.concatenate([kernel, bias[None]]))
     return dot(x, kernel) + bias.astype(x.dtype)
 
