@@ -337,17 +337,26 @@ def factory(make: Callable[P, R]) -> Callable[P, R]:
         >>> narrow_lstm(4)
         narrow_lstm(width=4)
     """
-    signature = inspect.signature(make)
+    chosen = options_of(make)
 
     @functools.wraps(make)
     def made(*args: P.args, **kwargs: P.kwargs) -> R:
         result = make(*args, **kwargs)
-        given = signature.bind(*args, **kwargs).arguments
-        defaults = {name: p.default for name, p in signature.parameters.items()}
-        options = {name: v for name, v in given.items() if v is not defaults[name] and v != defaults[name]}
-        return result._replace(spec=result.spec._replace(name=make.__name__, options=options))
+        return result._replace(spec=result.spec._replace(name=make.__name__, options=chosen(*args, **kwargs)))
 
     return made
+
+
+def options_of(make: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """A function of the arguments of `make`, that gives those which differ from their defaults, by name."""
+    signature = inspect.signature(make)
+    defaults = {name: p.default for name, p in signature.parameters.items()}
+
+    def chosen(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        given = signature.bind(*args, **kwargs).arguments
+        return {name: v for name, v in given.items() if v is not defaults[name] and v != defaults[name]}
+
+    return chosen
 
 
 def as_cell(associative: AssociativeCell) -> Cell:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec, Weights
+from rnnx.base import Apply, AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights, options_of
 from rnnx.sequences import (
     Segments,
     batch_and_time,
@@ -76,13 +77,6 @@ Solve = Callable[[Weights, Steps], tuple[Carry, PyTree]]
 """`(weights, steps) -> (after, ys)`: the carry after every step and its output, both `[time, batch, ...]`."""
 
 
-def init_of(cell: Cell | AssociativeCell) -> Callable[[Key, PyTree], Params]:
-    def init(key: Key, xs: PyTree) -> Params:
-        return cell.init(key, step_struct(xs))
-
-    return init
-
-
 def fresh_carry(cell: Cell | AssociativeCell, weights: Weights, xs: PyTree, key: Key | None) -> Carry:
     """The initial carry of every row: `[batch, ...]`."""
     batch, _ = batch_and_time(xs)
@@ -93,11 +87,32 @@ def fresh_carry(cell: Cell | AssociativeCell, weights: Weights, xs: PyTree, key:
     return jax.vmap(lambda k: cell.initial_carry(weights, x, k))(jax.random.split(key, batch))
 
 
-def initial_carry_of(cell: Cell | AssociativeCell) -> Callable[[Params, PyTree, Key | None], Carry]:
+def layer_of(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
+    """The Layer of a cell that `apply` runs."""
+
+    def init(key: Key, xs: PyTree) -> Params:
+        return cell.init(key, step_struct(xs))
+
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
         return fresh_carry(cell, cell.prepare(params, None), xs, key)
 
-    return initial_carry
+    return Layer(init, initial_carry, apply, cell.spec)
+
+
+P = ParamSpec("P")
+
+
+def evaluator(make: Callable[P, Layer]) -> Callable[P, Layer]:
+    """Decorates a function `(cell, *, options) -> Layer`: the spec tells these options beside those of the cell."""
+    chosen = options_of(make)
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> Layer:
+        layer = make(*args, **kwargs)
+        options = {name: value for name, value in chosen(*args, **kwargs).items() if name != "cell"}
+        return layer._replace(spec=layer.spec._replace(options={**layer.spec.options, **options}))
+
+    return made
 
 
 def start_of(carry: Carry, fresh: Carry | None, resets: jax.Array | None, lengths: jax.Array) -> Carry:
@@ -235,11 +250,11 @@ def gathered(
     return final, zero_pads(ys, lengths)
 
 
-def at_once(cell: Cell | AssociativeCell, solve: Solve, plain: Layer, options: Mapping[str, Any] = {}) -> Layer:
-    """The Layer that evaluates a cell by `solve`, over all steps at once.
+def at_once(cell: Cell | AssociativeCell, solve: Solve, plain: Apply) -> Apply:
+    """The `Layer.apply` that evaluates a cell by `solve`, over all steps at once.
 
-    `plain` is an evaluation of the same cell that walks: used for no step at all, and where the number of steps is
-    symbolic, so cannot be halved again and again. `options` are shown beside the cell's own.
+    `plain` is that of an evaluation that walks: used for no step at all, and where the number of steps is symbolic, so
+    cannot be halved again and again.
     """
 
     @jax.jit
@@ -254,10 +269,9 @@ def at_once(cell: Cell | AssociativeCell, solve: Solve, plain: Layer, options: M
     ) -> tuple[Carry, PyTree]:
         _, time = batch_and_time(xs)
         if not isinstance(time, int) or time == 0:
-            return plain.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
+            return plain(params, carry, xs, lengths=lengths, resets=resets, key=key)
         weights, steps = laid_out(cell, params, carry, xs, lengths, resets, key)
         after, ys = solve(weights, steps)
         return gathered(after, ys, carry, xs, lengths, resets)
 
-    spec: Spec = cell.spec._replace(options={**cell.spec.options, **options})
-    return Layer(init_of(cell), initial_carry_of(cell), apply, spec)
+    return apply

@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Carry, Cell, Layer, Params, PyTree, Spec, Weights, as_cell
-from rnnx.evaluators._lifting import Steps, at_once
+from rnnx.base import Apply, AssociativeCell, Carry, Cell, Layer, Params, PyTree, Weights, as_cell
+from rnnx.evaluators._lifting import Steps, at_once, evaluator, layer_of
 from rnnx.evaluators.scan import scan
 from rnnx.linear import linear_scan
 from rnnx.sequences import cast_floats, float_dtype, select, step_struct
 
 
+@evaluator
 def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -> Layer:
     """Evaluates a cell whose steps combine over all steps at once.
 
@@ -54,9 +55,9 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
     if not isinstance(cell, AssociativeCell):
         hint = "; rnnx.scan takes any Cell" if isinstance(cell, Cell) else ""
         raise TypeError(f"associative_scan takes an AssociativeCell, e.g. rnnx.cells.lru(64), but got {cell!r}{hint}")
-    plain = scan(as_cell(cell))
+    plain = scan(as_cell(cell)).apply
 
-    def solved(sequential: bool | None) -> Layer:
+    def solved(sequential: bool | None) -> Apply:
         def solve(weights: Weights, steps: Steps) -> tuple[Carry, PyTree]:
             elements = _everywhere(cell.lift)(weights, steps.zs)
             after = _tree(cell, elements, steps) if cell.times is None else _linear(cell, elements, steps, sequential)
@@ -68,18 +69,16 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
 
     @jax.jit
     def apply(params: Params, carry: Carry, xs: PyTree, **others: Any) -> tuple[Carry, PyTree]:
-        def by(layer: Layer) -> Callable[..., tuple[Carry, PyTree]]:
-            return lambda params, carry, xs, others: layer.apply(params, carry, xs, **others)
+        def by(apply: Apply) -> Callable[..., tuple[Carry, PyTree]]:
+            return lambda params, carry, xs, others: apply(params, carry, xs, **others)
 
         if sequential is False or _is_light(cell, params, xs):
-            return by(at_will)(params, carry, xs, others)
+            return at_will(params, carry, xs, **others)
         if sequential:
-            return by(plain)(params, carry, xs, others)
+            return plain(params, carry, xs, **others)
         return jax.lax.platform_dependent(params, carry, xs, others, cpu=by(plain), default=by(as_tree))
 
-    options = {} if sequential is None else {"sequential": sequential}
-    spec: Spec = cell.spec._replace(options={**cell.spec.options, **options})
-    return Layer(plain.init, plain.initial_carry, apply, spec)
+    return layer_of(cell, apply)
 
 
 def _is_light(cell: AssociativeCell, params: Params, xs: PyTree) -> bool:

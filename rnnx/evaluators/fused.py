@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from rnnx.base import Carry, Cell, Key, Layer, LinearizedStep, Params, PyTree, Weights
-from rnnx.evaluators._lifting import Steps, arranged, in_chunks, init_of, initial_carry_of, like
+from rnnx.evaluators._lifting import Steps, arranged, evaluator, in_chunks, layer_of, like
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import (
     Segments,
@@ -29,6 +29,7 @@ ROWS = 4096
 NUMBERS = 2**19
 
 
+@evaluator
 def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
     r"""Evaluates a cell step after step, with a gradient that is faster and takes less memory than that of `scan`.
 
@@ -110,9 +111,7 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
             carry = resets.carries(after)
         return carry, zero_pads(swapped(ys), lengths)
 
-    options = {"checkpoint_every": checkpoint_every} if checkpoint_every else {}
-    spec = cell.spec._replace(options={**cell.spec.options, **options})
-    return Layer(init_of(cell), initial_carry_of(cell), apply, spec)
+    return layer_of(cell, apply)
 
 
 def _chunk_size(carry: Carry, time: int) -> int:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights
-from rnnx.evaluators._lifting import Steps, at_once, gathered, laid_out, like
+from rnnx.evaluators._lifting import Steps, at_once, evaluator, gathered, laid_out, layer_of, like
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import batch_and_time, select
 
@@ -49,6 +49,7 @@ class NewtonInfo(NamedTuple):
     converged: jax.Array
 
 
+@evaluator
 def newton_scan(
     cell: Cell,
     *,
@@ -134,11 +135,7 @@ def newton_scan(
         state = jax.lax.cond(info.converged, lambda: state, lambda: _walk(cell, *fixed))
         return _results(cell, weights, steps, state, jacobian)
 
-    options: dict[str, Any] = {"jacobian": jacobian} if jacobian is not full else {}
-    options |= {"damping": damping} if damping else {}
-    options |= {"tolerance": tolerance} if tolerance is not None else {}
-    options |= {"max_iterations": max_iterations} if max_iterations != 50 else {}
-    return at_once(cell, solve, scan(cell), options)
+    return layer_of(cell, at_once(cell, solve, scan(cell).apply))
 
 
 def newton_solve(

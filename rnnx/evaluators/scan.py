@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree
-from rnnx.evaluators._lifting import fresh_carry, in_chunks, init_of, initial_carry_of, like, start_of
+from rnnx.evaluators._lifting import evaluator, fresh_carry, in_chunks, layer_of, like, start_of
 from rnnx.sequences import (
     Segments,
     batch_and_time,
@@ -22,6 +22,7 @@ from rnnx.sequences import (
 )
 
 
+@evaluator
 def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) -> Layer:
     """Evaluates a cell step after step, over a batch.
 
@@ -111,10 +112,7 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
             carry = segments.carries(carries)
         return carry, swapped(ys)
 
-    options = {"unroll": unroll} if unroll != 1 else {}
-    options |= {"checkpoint_every": checkpoint_every} if checkpoint_every else {}
-    spec = cell.spec._replace(options={**cell.spec.options, **options})
-    return Layer(init_of(cell), initial_carry_of(cell), apply, spec)
+    return layer_of(cell, apply)
 
 
 def _scan(body: Any, carry: Carry, inputs: PyTree, time: Any, unroll: int, every: int | None) -> tuple[Carry, PyTree]:
