@@ -13,6 +13,7 @@ import numpy as np
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights
 from rnnx.evaluators._lifting import Steps, at_once, evaluator, gathered, laid_out, layer_of, like
 from rnnx.evaluators.scan import scan
+from rnnx.linear import linear_scan
 from rnnx.sequences import batch_and_time, select
 
 Jacobian = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
@@ -303,28 +304,12 @@ def _jacobians(flat: _Flat, weights: Weights, steps: Steps, state: _State, jacob
 
 
 def _recurrence(a: jax.Array, borders: jax.Array | None, b: jax.Array) -> jax.Array:
-    """d_t = a_t d_{t-1} + b_t, and d_t = b_t at the borders, for matrices or diagonals a; in parallel over time.
-
-    Whatever holds a border lets nothing through from the left. By `where` on both parts, since a product that has
-    overflowed on one side of a border must not reach the other as 0 times infinity.
-    """
-    if a.ndim > b.ndim:
-        times = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-        return _linear(times, a, borders, b[..., None])[..., 0]
-    return _linear(jnp.multiply, a, borders, b)
-
-
-def _linear(times: Callable[..., jax.Array], a: jax.Array, borders: jax.Array | None, b: jax.Array) -> jax.Array:
-    cut = jnp.zeros(b.shape[:2], bool) if borders is None else borders
-
-    def combine(left: Any, right: Any) -> Any:
-        (a1, b1, cut1), (a2, b2, cut2) = left, right
-        product = times(a2, a1)
-        cut = cut1 | cut2
-        return select(cut, jnp.zeros_like(product), product), select(cut2, b2, times(a2, b1) + b2), cut
-
-    _, d, _ = jax.lax.associative_scan(combine, (select(cut, jnp.zeros_like(a), a), b, cut))
-    return d
+    """d_t = a_t d_{t-1} + b_t, and d_t = b_t at first and at borders, for matrices or diagonals a; as a tree."""
+    a = a.at[0].set(0)  # nothing comes in there: not even 0 times an infinity
+    if a.ndim == b.ndim:
+        return linear_scan(a, b, jnp.zeros_like(b[0]), resets=borders, sequential=False)
+    times, b = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST), b[..., None]
+    return linear_scan(a, b, jnp.zeros_like(b[0]), times=times, resets=borders, sequential=False)[..., 0]
 
 
 def _find(
