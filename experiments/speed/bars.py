@@ -122,7 +122,7 @@ def _devices(rows: Sequence[Row]) -> Iterable[Bar]:
 
 def _linear(rows: Sequence[Row]) -> Iterable[Bar]:
     for shape in map(str, LINEAR):
-        found = {r["library"]: r["grad_ratio"] for r in select(rows, "linear", shape=shape, base="rnnx")}
+        found = {r["library"]: r["grad_ratio"] for r in select(rows, "linear", shape=shape)}
         for peer, wanted in (("memax", 2.5), ("associative_scan", 2.5), ("scan", 1.2)):
             if peer in found:
                 detail = f" ({1 / found['floor']:.1f} times the time to move the bytes)"
@@ -162,7 +162,7 @@ def slower(rows: Sequence[Row]) -> list[str]:
     for r in rows:
         if r["library"] in (*JAX_PEERS, "torch", "memax"):
             for what, key in (("forward", "forward_ratio"), ("loss+gradient", "grad_ratio")):
-                if r[key] is not None and r[key] < 1 and r.get("base", "rnnx") == "rnnx":
+                if r[key] is not None and r[key] < 1:
                     what = "a stream" if r["section"] == "stream" else what
                     note = f", {r['note']}" if r.get("note") else ""
                     found.append(

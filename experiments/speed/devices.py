@@ -8,7 +8,7 @@ import jax
 
 import rnnx
 from experiments.speed.agreement import random_net
-from experiments.speed.measure import Row, compiled, interleaved, row
+from experiments.speed.measure import Row, both, compiled, interleaved
 from experiments.speed.peers import LIBRARIES, versioned
 from experiments.speed.peers.net import loss
 from experiments.speed.peers.rnnx import LAYERS
@@ -37,15 +37,12 @@ def measure(cell: str, shape: Shape, *, budget: float, rounds: int) -> list[Row]
     times = interleaved(calls, budget=budget, rounds=rounds)
     rows = []
     for name, program in programs.items():
-        measured = row(
+        measured = both(
             "devices",
             name,
             cell,
             shape,
-            forward=times[f"forward {name}"],
-            grad=times[f"gradient {name}"],
-            base_forward=times["forward rnnx"],
-            base_grad=times["gradient rnnx"],
+            times,
             temp_mb=program.temp_mb,
             compile_s=program.seconds,
             devices=1 if name == "rnnx" else jax.local_device_count(),

@@ -16,7 +16,7 @@ import rnnx
 from experiments.errors import UserError
 from experiments.speed import peers
 from experiments.speed.agreement import TOLERANCE
-from experiments.speed.measure import Case, Row, Tick, compiled, interleaved, row
+from experiments.speed.measure import Case, Row, Tick, both, compiled, interleaved
 from experiments.speed.shapes import LinearShape, Plan
 
 Recurrence = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -93,21 +93,16 @@ def measure(plan: Plan, shape: LinearShape, tick: Tick) -> list[Row]:
         calls[f"gradient {name}"] = gradient.on(a, b, h0, w)
     check_all(calls, list(programs))
     times = interleaved(calls, budget=plan.budget, rounds=plan.rounds, tick=tick)
-    base = next(iter(programs))
     rows = []
     for name in (*programs, "floor"):
-        measured = row(
+        measured = both(
             "linear",
             name,
             "linear",
             shape,
-            forward=times[f"forward {name}"],
-            grad=times[f"gradient {name}"],
-            base_forward=times[f"forward {base}"],
-            base_grad=times[f"gradient {base}"],
+            times,
             temp_mb=programs[name][1].temp_mb if name in programs else None,
             compile_s=programs[name][1].seconds if name in programs else None,
-            base=base,
             note="" if name in programs else "moving the bytes",
         )
         of = {"rnnx": peers.LIBRARIES["rnnx"], "memax": peers.MEMAX}.get(name)

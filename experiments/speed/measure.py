@@ -110,6 +110,21 @@ def row(
     }
 
 
+def both(section: str, library: str, cell: str, shape: object, times: Mapping[str, np.ndarray], **more: Any) -> Row:
+    """Forward and gradient of a library, from the times of the calls `"forward NAME"` and `"gradient NAME"`."""
+    return row(
+        section,
+        library,
+        cell,
+        shape,
+        forward=times[f"forward {library}"],
+        grad=times[f"gradient {library}"],
+        base_forward=times["forward rnnx"],
+        base_grad=times["gradient rnnx"],
+        **more,
+    )
+
+
 def _median_ms(seconds: np.ndarray | None) -> float | None:
     return None if seconds is None else float(np.median(seconds) * 1e3)
 

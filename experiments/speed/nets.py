@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from experiments.speed import peers
 from experiments.speed.agreement import check, check_streams, random_net
-from experiments.speed.measure import Case, Row, Tick, compiled, interleaved, row
+from experiments.speed.measure import Case, Row, Tick, both, compiled, interleaved, row
 from experiments.speed.shapes import Plan, Shape, matrix_flops
 
 PRODUCT = 1024
@@ -36,15 +36,12 @@ def measure(plan: Plan, cell: str, shape: Shape, tick: Tick) -> list[Row]:
 
     rows = []
     for name, net in nets.items():
-        measured = row(
+        measured = both(
             "nets",
             name,
             cell,
             shape,
-            forward=times[f"forward {name}"],
-            grad=times[f"gradient {name}"],
-            base_forward=times["forward rnnx"],
-            base_grad=times["gradient rnnx"],
+            times,
             temp_mb=net.temp_mb,
             compile_s=net.compile_s,
             note=peers.note(name, cell),
