@@ -37,7 +37,8 @@ class Steps(NamedTuple):
         fresh: `[batch, ...]`, what takes the carry's place at a reset; None without resets.
         valid: `[time, batch]` booleans, or None where there are no pads.
         start: `[batch, ...]`, the state from which a row's first step is taken; None where there are no pads. In the
-            pads that step is taken over and over, as by `scan`: input and state are known to belong together.
+            pads that step is taken over and over: it is the one pair of input and state of which it is certain that
+            the step, and its gradient, are defined.
     """
 
     zs: PyTree
@@ -191,7 +192,7 @@ def arranged(
 ) -> tuple[Weights, Steps, Key | None]:
     """The arguments of `Layer.apply` as the weights and all the steps of a cell; and a key for each step.
 
-    What stands for `zs` are the inputs, not yet projected.
+    What stands for `zs` are the inputs, not yet projected; in a row's pads its first one.
     """
     _, time = batch_and_time(xs)
     borders = resets.resets if isinstance(resets, Segments) else resets

@@ -8,18 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree
-from rnnx.evaluators._lifting import evaluator, fresh_carry, in_chunks, layer_of, like, start_of
-from rnnx.sequences import (
-    Segments,
-    batch_and_time,
-    cast_floats,
-    first_steps,
-    float_dtype,
-    select,
-    split_key,
-    swapped,
-    valid_steps,
-)
+from rnnx.evaluators._lifting import arranged, evaluator, in_chunks, layer_of, like
+from rnnx.sequences import Segments, batch_and_time, cast_floats, float_dtype, select, swapped
 
 
 @evaluator
@@ -75,27 +65,15 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         resets: jax.Array | Segments | None = None,
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
-        segments, resets = (resets, resets.resets) if isinstance(resets, Segments) else (None, resets)
         batch, time = batch_and_time(xs)
-        prepare_key, fresh_key, project_key = split_key(key, 3)
-        weights = cell.prepare(params, prepare_key)
-        dtype = float_dtype(xs)
-        valid, fresh = None if lengths is None else valid_steps(lengths, time), None
-        if resets is not None:
-            fresh = fresh_carry(cell, weights, xs, fresh_key)
-            resets = resets if valid is None else resets & valid
-        if lengths is not None:
-            # In the pads, a row's first step is taken over and over, from the state it was taken from: the one
-            # pair of input and state of which it is certain that the step, and its gradient, are defined.
-            first, start = first_steps(xs, lengths), start_of(carry, fresh, resets, lengths)
+        weights, given, keys = arranged(cell, params, carry, xs, lengths, resets, key)
+        dtype, segments = float_dtype(xs), resets if isinstance(resets, Segments) else None
 
         def body(carry: Carry, inputs: tuple[Any, ...]) -> tuple[Carry, tuple[PyTree, Carry | None]]:
             x, reset, is_valid, step_key = inputs
             if reset is not None:
-                carry = select(reset, fresh, carry)
-            before = carry
-            if is_valid is not None:
-                x, before = select(is_valid, x, first), select(is_valid, carry, start)
+                carry = select(reset, given.fresh, carry)
+            before = carry if is_valid is None else select(is_valid, carry, given.start)
             keys = None if step_key is None else jax.random.split(step_key, batch)
             z = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))(weights, x, keys)
             after, y = jax.vmap(cell.step, in_axes=(None, 0, 0))(weights, before, z)
@@ -105,9 +83,8 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
                 y = select(is_valid, y, jax.tree.map(jnp.zeros_like, y))
             return after, (y, None if segments is None else after)
 
-        time_major = swapped((xs, resets, valid))
-        keys = None if project_key is None else jax.random.split(project_key, time)
-        carry, (ys, carries) = _scan(body, carry, (*time_major, keys), time, unroll, checkpoint_every)
+        inputs = given.zs, given.resets, given.valid, keys
+        carry, (ys, carries) = _scan(body, carry, inputs, time, unroll, checkpoint_every)
         if segments is not None:
             carry = segments.carries(carries)
         return carry, swapped(ys)
