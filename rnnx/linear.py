@@ -25,8 +25,7 @@ def elementwise(a: jax.Array, h: jax.Array) -> jax.Array:
 class Complex(NamedTuple):
     """A complex number as two real ones.
 
-    In pairs, loss and gradient of a diagonal recurrence took three quarters of the time that XLA's complex numbers
-    took on a CPU, at about the same compile time; and every leaf of a carry stays real.
+    So every leaf of a carry stays real, and XLA:CPU was seen to run pairs quicker than its own complex numbers.
     """
 
     re: jax.Array

@@ -5,9 +5,8 @@ from rnnx's by `rnnx.interop`, in float32 and without dropout: the forward pass,
 weights (not by the inputs), where the loss is the mean of the squares of all outputs. Besides, XLA's temporary memory
 and the seconds of tracing, lowering and compiling of the latter. The other sections: `stream` (closed loop, one step
 after the other), `linear` (h_t = a_t h_{t-1} + b_t, and its gradient by a, b and h_0), `growth` (time per step of
-short and long sequences; the default beside plain autodiff), `memory` (`checkpoint_every`, where the
-loss reads the last output), `compile` (a stack of
-equal layers beside one) and `devices` (a batch on two CPU devices).
+short and long sequences; the default beside plain autodiff), `memory` (`checkpoint_every`, where the loss reads the
+last output), `compile` (a stack of equal layers beside one) and `devices` (a batch on two CPU devices).
 
 **How.** All that a case compares is compiled first, in one process. Then come rounds: in each, every function is timed
 once, in an order drawn anew, a timing being as many calls as fill 10 ms, each waited for. Tables have medians and, in
@@ -21,7 +20,7 @@ runs as it comes, its forward pass without recording for autograd. Haiku's GRU r
 its VanillaRNN has relu: they are held against rnnx with the same options, timed as they are, and marked. Equinox has
 no simple recurrent cell.
 
-**torch and XLA on the same cores.** Waiting OpenMP threads of torch were suspected to slow down the JAX call after
-them. They do not: an LSTM's time did not depend on whether torch's had just run, nor torch's on JAX. With
-OMP_WAIT_POLICY=passive torch's own LSTM took several times as long; so threads are left as they are.
+**torch and XLA on the same cores.** The threads of both are left as they come: OMP_WAIT_POLICY=passive, which would
+keep torch's waiting ones quiet, slows torch itself. As the order is drawn anew in each round, what one call leaves
+behind falls on all others alike.
 """
