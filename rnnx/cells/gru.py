@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, Weights, cell, factory
+from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
+    affine,
     check_width,
     default_kernel_init,
     default_recurrent_init,
@@ -83,17 +84,8 @@ def gru(
             params["recurrent_bias"] = bias_init(k_candidate, (width,), param_dtype)
         return params
 
-    def prepare(params: Params, key: Key | None) -> Weights:
-        # A product with x for each gate: XLA:CPU then adds what comes from h as it goes, gate by gate.
-        apart = {name: tuple(jnp.split(params[name], 3, axis=-1)) for name in ("input_kernel", "bias")}
-        return {**params, **apart}
-
-    def project(w: Weights, x: jax.Array, key: Key | None) -> jax.Array:
-        gates = zip(w["input_kernel"], w["bias"])
-        return jnp.concatenate([dot(x, kernel) + bias.astype(x.dtype) for kernel, bias in gates])
-
-    def initial_carry(w: Weights, x: PyTree, key: Key | None) -> jax.Array:
-        return jnp.zeros((width,), w["recurrent_kernel"].dtype)
+    def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
+        return jnp.zeros((width,), w["bias"].dtype)
 
     def run_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
         x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
@@ -147,7 +139,7 @@ def gru(
         LinearizedStep(run_after, drive_after, push_after),
         LinearizedStep(run_before, drive_before, push_before),
     )
-    return cell(init, initial_carry, after if reset_after else before, prepare=prepare, project=project)
+    return cell(init, initial_carry, after if reset_after else before, project=affine)
 
 
 def _candidate_apart(gates: jax.Array) -> tuple[jax.Array, jax.Array]:
