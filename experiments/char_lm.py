@@ -22,8 +22,8 @@ import tyro
 
 import rnnx
 from experiments import config as configs
+from experiments import results
 from experiments.checkpoints import Checkpoints
-from experiments.environment import environment
 from experiments.errors import UserError
 from experiments.logs import read_metrics
 from experiments.loop import Fitted, Plan, fit
@@ -360,8 +360,8 @@ def train(args: Sequence[str]) -> None:
     config, name = configs.load(CharLM(), args, command=COMMAND, directory=CONFIGS)
     check(config)
     corpus = load_corpus(config)
-    run_dir = config.run_dir or Path("runs/char_lm") / f"{name}-seed{config.seed}"
-    configs.claim(run_dir, {**settings(config), "corpus_sha256": corpus.sha256})
+    run_dir = configs.run_folder(config, name, CONFIGS)
+    configs.claim(run_dir, {**configs.settings(config), "corpus_sha256": corpus.sha256})
     if (run_dir / "results.json").exists():
         print(f"{run_dir} is finished; its results and the beginning of its sample:\n")
         show(run_dir, characters=400)
@@ -433,33 +433,32 @@ def report(
         )
     )
     (run_dir / "sample.txt").write_text(text, encoding="utf-8")
-    results = {
-        "val_nats_per_char": nats,
-        "val_bits_per_char": nats / math.log(2),
-        "val_chars": len(corpus.text) - corpus.split - 1,
-        "train_chars": fitted.last_step * config.batch * config.time,
-        "seconds": round(fitted.seconds, 1),
-        "seed": config.seed,
-        "best_step": fitted.best_step,
-        "steps": fitted.last_step,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "corpus": config.corpus,
-        "corpus_sha256": corpus.sha256,
-        "environment": environment(),
-    }
-    configs.write_json(run_dir / "results.json", results)
+    results.finish(
+        run_dir,
+        {"val_nats_per_char": nats},
+        seed=config.seed,
+        seconds=fitted.seconds,
+        val_bits_per_char=nats / math.log(2),
+        val_chars=len(corpus.text) - corpus.split - 1,
+        train_chars=fitted.last_step * config.batch * config.time,
+        best_step=fitted.best_step,
+        steps=fitted.last_step,
+        parameters=results.count(params),
+        corpus=config.corpus,
+        corpus_sha256=corpus.sha256,
+    )
 
 
 def show(run_dir: Path, characters: int | None = None) -> None:
-    results = configs.read_json(run_dir / "results.json")
+    run = configs.read_json(run_dir / "results.json")
     text = (run_dir / "sample.txt").read_text(encoding="utf-8")
     print(f"--- sample (all of it: {run_dir / 'sample.txt'})")
     print(text[:characters])
     print(f"--- results ({run_dir / 'results.json'})")
     print(
-        f"validation loss {results['val_nats_per_char']:.4f} nats per character "
-        f"({results['val_bits_per_char']:.4f} bits), best at step {results['best_step']:,}; "
-        f"trained on {results['train_chars']:,} characters in {results['seconds']:.0f} s"
+        f"validation loss {run['scores']['val_nats_per_char']:.4f} nats per character "
+        f"({run['val_bits_per_char']:.4f} bits), best at step {run['best_step']:,}; "
+        f"trained on {run['train_chars']:,} characters in {run['seconds']:.0f} s"
     )
 
 
@@ -491,7 +490,7 @@ def sample_command(args: Sequence[str]) -> None:
             f"Train one first: {COMMAND} {CONFIGS / 'kjv.py'}"
         )
     saved = configs.read_json(options.run / "config.json")
-    config = CharLM(**{field: saved[field] for field in settings(CharLM())})
+    config = CharLM(**{field: saved[field] for field in configs.settings(CharLM())})
     vocab = configs.read_json(options.run / "vocab.json")
     prime = default_prime(vocab) if options.prime is None else options.prime
     unknown = "".join(sorted(set(prime) - set(vocab)))
@@ -527,32 +526,17 @@ def default_prime(vocab: str) -> str:
     return "\n" if "\n" in vocab else vocab[0]
 
 
-def settings(config: CharLM) -> dict[str, Any]:
-    """What makes the run what it is; where it is kept does not."""
-    fields = configs.as_json(config)
-    del fields["run_dir"]
-    return fields
-
-
 def check(config: CharLM) -> None:
-    """Refuses numbers that cannot be meant."""
-    rules: list[tuple[str, str, Callable[[float], bool]]] = [
-        (
-            "layers width embed batch time steps eval_every eval_rows eval_chars log_every sample_length",
-            "1 or more",
-            lambda x: x >= 1,
-        ),
+    sizes = "layers width embed batch time steps eval_every eval_rows eval_chars log_every sample_length"
+    rules: list[configs.Rule] = [
+        (sizes, "1 or more", lambda x: x >= 1),
         ("warmup patience eval_warmup weight_decay sample_temperature seed", "0 or more", lambda x: x >= 0),
         ("embed_dropout dropout ema beta2", "at least 0 and below 1", lambda x: 0 <= x < 1),
         ("learning_rate clip", "above 0", lambda x: x > 0),
         ("reset_probability final_lr_fraction", "between 0 and 1", lambda x: 0 <= x <= 1),
         ("train_fraction", "above 0 and below 1", lambda x: 0 < x < 1),
     ]
-    for names, wanted, accepted in rules:
-        for name in names.split():
-            value = getattr(config, name)
-            if not accepted(value):
-                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be {wanted}.")
+    configs.check(config, rules)
 
 
 def main() -> None:

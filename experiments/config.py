@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +52,19 @@ def _known(directory: Path) -> str:
     return f"known ones: {found}" if found else f"{directory} holds none either"
 
 
+Rule = tuple[str, str, Callable[[Any], bool]]
+"""Names of fields, separated by spaces; what is wanted of them, in words; whether a value is that."""
+
+
+def check(config: Any, rules: Iterable[Rule]) -> None:
+    """Refuses numbers that cannot be meant."""
+    for names, wanted, accepted in rules:
+        for name in names.split():
+            value = getattr(config, name)
+            if not accepted(value):
+                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be {wanted}.")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes by renaming a finished file, so that a killed process leaves the old one or the new."""
     partial = path.with_name(path.name + ".partial")
@@ -71,6 +84,16 @@ def read_json(path: Path) -> Any:
 def as_json(config: Any) -> dict[str, Any]:
     """The fields of a config as values that JSON returns unchanged."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """What makes a run what it is; where it is kept does not."""
+    return {name: value for name, value in as_json(config).items() if name != "run_dir"}
+
+
+def run_folder(config: Any, name: str, directory: Path) -> Path:
+    """Where the run is kept: config.run_dir, or runs/<experiment>/<name of the config>-seed<seed>."""
+    return config.run_dir or Path("runs") / directory.name / f"{name}-seed{config.seed}"
 
 
 def claim(run_dir: Path, settings: Mapping[str, Any]) -> None:

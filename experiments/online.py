@@ -23,7 +23,7 @@ import optax
 import rnnx
 import rnnx.online
 from experiments import config as configs
-from experiments.environment import environment
+from experiments import results
 from experiments.errors import UserError
 from experiments.logs import read_metrics
 from experiments.loop import Fitted, Plan, fit
@@ -233,8 +233,8 @@ def make_evaluate(config: Recall, seed: int) -> Callable[[TrainState], dict[str,
 def train(args: Sequence[str]) -> None:
     config, name = configs.load(Recall(), args, command=COMMAND, directory=CONFIGS)
     check(config)
-    run_dir = config.run_dir or Path("runs/online") / f"{name}-seed{config.seed}"
-    configs.claim(run_dir, settings(config))
+    run_dir = configs.run_folder(config, name, CONFIGS)
+    configs.claim(run_dir, configs.settings(config))
     if (run_dir / "results.json").exists():
         print(f"{run_dir} is finished; its results:\n")
         show(run_dir)
@@ -280,16 +280,17 @@ def report(config: Recall, run_dir: Path, fitted: Mapping[Method, Fitted[TrainSt
             "memory_numbers_per_stream": numbers(run.best.memory) // config.batch,
         }
     curves(run_dir, config)
-    results = {
-        "methods": methods,
-        "seed": config.seed,
-        "steps": config.steps,
-        "time_steps": config.steps * config.chunk,
-        "streams": config.batch,
-        "parameters": numbers(next(iter(fitted.values())).best.params),
-        "environment": environment(),
-    }
-    configs.write_json(run_dir / "results.json", results)
+    results.finish(
+        run_dir,
+        {f"{method}_nats_per_bit": row["nats_per_bit"] for method, row in methods.items()},
+        seed=config.seed,
+        seconds=sum(run.seconds for run in fitted.values()),
+        methods=methods,
+        steps=config.steps,
+        time_steps=config.steps * config.chunk,
+        streams=config.batch,
+        parameters=numbers(next(iter(fitted.values())).best.params),
+    )
 
 
 def numbers(tree: Any) -> int:
@@ -314,32 +315,21 @@ def curves(run_dir: Path, config: Recall) -> None:
 
 
 def show(run_dir: Path) -> None:
-    results = configs.read_json(run_dir / "results.json")
+    run = configs.read_json(run_dir / "results.json")
     print(f"--- results ({run_dir / 'results.json'}; curves: {run_dir / 'learning_curve.png'})")
     print(f"{'method':<12}{'nats per bit':>14}{'accuracy':>10}{'seconds':>9}{'numbers kept per stream':>25}")
-    for method, row in results["methods"].items():
+    for method, row in run["methods"].items():
         print(
             f"{method:<12}{row['nats_per_bit']:>14.4f}{row['accuracy']:>10.1%}{row['seconds']:>9.0f}"
             f"{row['memory_numbers_per_stream']:>25,}"
         )
 
 
-def settings(config: Recall) -> dict[str, Any]:
-    """What makes the run what it is; where it is kept does not."""
-    fields = configs.as_json(config)
-    del fields["run_dir"]
-    return fields
-
-
 def check(config: Recall) -> None:
-    """Refuses numbers that cannot be meant."""
-    at_least_one = "bits shortest width batch chunk steps short_window eval_every eval_batch eval_time log_every"
-    for name in at_least_one.split():
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, but must be 1 or more.")
-    for name in ("learning_rate", "eps", "clip"):
-        if not getattr(config, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, but must be above 0.")
+    sizes = "bits shortest width batch chunk steps short_window eval_every eval_batch eval_time log_every"
+    configs.check(
+        config, [(sizes, "1 or more", lambda x: x >= 1), ("learning_rate eps clip", "above 0", lambda x: x > 0)]
+    )
     if not config.methods or len(set(config.methods)) < len(config.methods):
         raise UserError(f"--methods is {' '.join(config.methods) or 'empty'}, but must name each method once.")
     if config.longest < config.shortest:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import rnnx
+from experiments import report
 from experiments.speed.bars import fastest, geometric_mean, select
 
 ROOT = Path(__file__).parents[1]
@@ -81,16 +82,9 @@ def test_the_table_of_cells_is_complete_and_counts_right():
         )
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "experiments" / "results" / "char_lm").glob("*.json")), ids=lambda path: path.stem
-)
-def test_results_in_readme_are_those_of_runs_really_made(path):
-    results = json.loads(path.read_text())
-    config, seed = path.stem.rsplit("-seed", 1)
-    rows = [line for line in README.splitlines() if line.startswith(f"| `{config}`")]
-    assert results["seed"] == int(seed)
-    score, minutes = f"{results['val_nats_per_char']:.3f}", f"{results['seconds'] / 60:.1f} min"
-    assert any(score in row and minutes in row for row in rows), f"no row of README has {config}: {score}, {minutes}"
+def test_the_table_of_results_is_that_of_the_runs_on_record():
+    rows = report.rows_of(report.read_runs(ROOT / report.KEPT))
+    assert report.with_table(README, report.table(rows)) == README, "python -m experiments.report --readme"
 
 
 def test_results_of_learning_online_are_those_of_the_run():

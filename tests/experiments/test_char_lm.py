@@ -21,7 +21,7 @@ from experiments.text import encode
 def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str], corpus: Path) -> None:
     run_dir, output = finished
     results = json.loads((run_dir / "results.json").read_text())
-    assert results["val_bits_per_char"] == pytest.approx(results["val_nats_per_char"] / math.log(2))
+    assert results["val_bits_per_char"] == pytest.approx(results["scores"]["val_nats_per_char"] / math.log(2))
     assert results["train_chars"] == STEPS * 2 * 8
     assert results["seed"] == 0
     assert results["seconds"] > 0
@@ -45,7 +45,7 @@ def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str], corpus: Path
 
     assert "2_lstm" in output  # the summary of the model
     assert (run_dir / "sample.txt").read_text() in output
-    assert f"{results['val_nats_per_char']:.4f}" in output
+    assert f"{results['scores']['val_nats_per_char']:.4f}" in output
 
 
 def test_a_finished_run_prints_its_results_again(
@@ -56,7 +56,7 @@ def test_a_finished_run_prints_its_results_again(
     char_lm.train(arguments(corpus, run_dir))
     output = capsys.readouterr().out
     assert "is finished" in output
-    assert f"{json.loads((run_dir / 'results.json').read_text())['val_nats_per_char']:.4f}" in output
+    assert f"{json.loads((run_dir / 'results.json').read_text())['scores']['val_nats_per_char']:.4f}" in output
     assert before == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
 
 

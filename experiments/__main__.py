@@ -1,0 +1,35 @@
+"""Lists the experiments.
+
+python -m experiments
+"""
+
+import ast
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def experiments() -> dict[str, str]:
+    """Name -> first line of the docstring, of each module here that has configs."""
+    modules = {path.parent.name if path.name == "__main__.py" else path.stem: path for path in HERE.glob("*.py")}
+    modules |= {path.parent.name: path for path in HERE.glob("*/__init__.py")}
+    lines = {}
+    for name, path in sorted(modules.items()):
+        if (HERE.parent / "configs" / name).is_dir() or name == "speed":
+            lines[name] = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
+    return lines
+
+
+def main() -> None:
+    for name, line in experiments().items():
+        files = sorted(str(path.relative_to(HERE.parent)) for path in (HERE.parent / "configs" / name).glob("*.py"))
+        print(f"python -m experiments.{name:<10} {line}")
+        for file in files:
+            print(f"    {file}")
+    print("\nA run is started by its config; --help lists all settings:")
+    print("    python -m experiments.char_lm configs/char_lm/kjv.py --help")
+    print("One config with several seeds: python -m experiments.seeds; all results: python -m experiments.report")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The table of results, from the results.json of runs really made.
+
+python -m experiments.report            shows the table
+python -m experiments.report --json     a row per score, as JSON
+python -m experiments.report --readme   writes the table into README.md
+"""
+
+import dataclasses
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments.config import read_json
+from experiments.errors import UserError
+from experiments.published import PUBLISHED
+
+KEPT = Path("experiments/results")
+BEGIN, END = "<!-- results: python -m experiments.report --readme -->", "<!-- end of results -->"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Shows the results on record."""
+
+    json: bool = False
+    """Print a list with an object per score, which has the published figure and its source beside it."""
+    readme: bool = False
+    """Write the table between its marks in README.md."""
+    runs: Annotated[Path, tyro.conf.Positional] = KEPT
+    """Folder with <experiment>/<config>-seed<n>.json."""
+
+
+def read_runs(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The runs of each `(experiment, config)`, by seed."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*/*-seed*.json")):
+        config, seed = path.stem.rsplit("-seed", 1)
+        run = read_json(path)
+        if str(run.get("seed")) != seed or not isinstance(run.get("scores"), dict):
+            raise UserError(f"{path} is not the results.json of seed {seed}: it has seed {run.get('seed')}.")
+        runs.setdefault((path.parent.name, config), []).append(run)
+    return runs
+
+
+def rows_of(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row per score; all seeds of a config must have the same ones."""
+    rows = []
+    for (experiment, config), seeds in runs.items():
+        metrics = list(seeds[0]["scores"])
+        for run in seeds:
+            if list(run["scores"]) != metrics:
+                raise UserError(
+                    f"{experiment} {config}: seed {run['seed']} has the scores {', '.join(run['scores'])}, but seed "
+                    f"{seeds[0]['seed']} has {', '.join(metrics)}. Run them again with the same code."
+                )
+        for metric in metrics:
+            values = [run["scores"][metric] for run in seeds]
+            published = PUBLISHED.get((experiment, config, metric), [])
+            rows.append(
+                {
+                    "experiment": experiment,
+                    "config": config,
+                    "metric": metric,
+                    "mean": statistics.fmean(values),
+                    "std": statistics.stdev(values) if len(values) > 1 else None,
+                    "seeds": len(values),
+                    "seconds": statistics.fmean(run["seconds"] for run in seeds),
+                    "published": published[0].figure if published else None,
+                    "source": "; ".join(f"{p.figure:g}: {p.source}" for p in published) or None,
+                }
+            )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """In Markdown."""
+    lines = [
+        "| experiment | config | score | mean ± standard deviation | seeds | minutes each | published |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        spread = "" if row["std"] is None else f" ± {row['std']:.2g}"
+        lines.append(
+            f"| `{row['experiment']}` | `{row['config']}` | {row['metric'].replace('_', ' ')} | "
+            f"**{row['mean']:.4g}**{spread} | {row['seeds']} | {row['seconds'] / 60:.1f} | {row['source'] or '-'} |"
+        )
+    return "\n".join(lines)
+
+
+def with_table(readme: str, written: str) -> str:
+    """README with this table between its marks."""
+    if len(re.findall(f"{re.escape(BEGIN)}.*?{re.escape(END)}", readme, re.S)) != 1:
+        raise UserError(f"README.md must have the marks of the table, once each:\n{BEGIN}\n{END}")
+    head, rest = readme.split(BEGIN)
+    return f"{head}{BEGIN}\n{written}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    options = tyro.cli(Options, prog="python -m experiments.report")
+    rows = rows_of(read_runs(options.runs))
+    if not rows:
+        raise UserError(f"{options.runs} holds no results; python -m experiments.seeds makes some.")
+    if options.readme:
+        path = Path("README.md")
+        path.write_text(with_table(path.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")
+    sys.stdout.write((json.dumps(rows, indent=2) if options.json else table(rows)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""One config with several seeds, on all cores at once: a process for each seed, on a core of its own.
+
+python -m experiments.seeds EXPERIMENT configs/EXPERIMENT/CONFIG.py --seeds 0 1 2 [--keep] [-- overrides]
+
+The matrices of a recurrent net are small. Two seeds on a core each take about the time of one, where one seed over two
+cores is hardly faster. Seeds that are finished are not run again; one that was stopped goes on.
+"""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.live import Live
+from rich.table import Table
+
+from experiments.errors import UserError
+from experiments.report import KEPT
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Runs a config with several seeds; what follows `--` goes to the experiment."""
+
+    experiment: Annotated[str, tyro.conf.Positional]
+    """As in python -m experiments.EXPERIMENT."""
+    config: Annotated[Path, tyro.conf.Positional]
+    """The config file."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Which."""
+    cores: tuple[int, ...] = tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0])
+    """On which cores; one seed at a time on each."""
+    keep: bool = False
+    """Copy each results.json to experiments/results/, from which the table of README is made."""
+
+
+@dataclasses.dataclass
+class Run:
+    seed: int
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    core: int = -1
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".log")
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "results.json").exists()
+
+    def last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def start(run: Run, options: Options, overrides: list[str], core: int) -> None:
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", f"experiments.{options.experiment}", str(options.config), *overrides]
+    command += ["--seed", str(run.seed), "--run-dir", str(run.folder)]
+    with run.log.open("wb") as log:
+        run.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(run.process.pid, {core})
+    run.core = core
+
+
+def shown(runs: list[Run]) -> Table:
+    table = Table("seed", "", "last line")
+    for run in runs:
+        state = "finished" if run.finished else "running" if run.process else "waits"
+        table.add_row(str(run.seed), state, run.last_line()[:100])
+    return table
+
+
+def main() -> None:
+    args = sys.argv[1:]
+    split = args.index("--") if "--" in args else len(args)
+    options, overrides = tyro.cli(Options, prog="python -m experiments.seeds", args=args[:split]), args[split + 1 :]
+    if not options.config.is_file():
+        raise UserError(f"There is no config file {options.config}.")
+    name = options.config.stem
+    runs = [Run(seed, Path("runs") / options.experiment / f"{name}-seed{seed}") for seed in options.seeds]
+    waiting, free = [run for run in runs if not run.finished], list(options.cores)
+    with Live(shown(runs), transient=True) as live:
+        try:
+            while waiting or any(run.process and run.process.poll() is None for run in runs):
+                for run in runs:
+                    if run.process and run.process.poll() is not None and run.core >= 0:
+                        free.append(run.core)
+                        run.core = -1
+                while waiting and free:
+                    start(waiting.pop(0), options, overrides, free.pop(0))
+                live.update(shown(runs))
+                time.sleep(0.5)
+        finally:
+            for run in runs:
+                if run.process and run.process.poll() is None:
+                    run.process.terminate()  # it saves, and the same command resumes it
+                    run.process.wait()
+            live.update(shown(runs))
+    broken = [run for run in runs if not run.finished]
+    if broken:
+        raise UserError(
+            "\n\n".join(f"Seed {run.seed} did not finish: {run.last_line()}\n({run.log})" for run in broken)
+        )
+    for run in runs:
+        print(f"seed {run.seed}: {run.folder / 'results.json'}")
+        if options.keep:
+            kept = KEPT / options.experiment / f"{name}-seed{run.seed}.json"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.folder / "results.json", kept)
+
+
+if __name__ == "__main__":
+    main()
