@@ -96,15 +96,16 @@ def run_folder(config: Any, name: str, directory: Path) -> Path:
     return config.run_dir or Path("runs") / directory.name / f"{name}-seed{config.seed}"
 
 
-def claim(run_dir: Path, settings: Mapping[str, Any]) -> None:
+def claim(run_dir: Path, settings: Mapping[str, Any], later: Mapping[str, Any] | None = None) -> None:
     """Makes `run_dir` the folder of a run with these settings; it may hold no other run.
 
     A run goes on only under the settings that it began with: anything else would be a run that
-    no one command can make again.
+    no one command can make again. `later` are settings that came to the experiment afterwards, with
+    the values that runs without them had.
     """
     path = run_dir / "config.json"
     if path.exists():
-        saved = read_json(path)
+        saved = {**(later or {}), **read_json(path)}
         changed = differences(saved, settings)
         if changed:
             raise UserError(

@@ -1,9 +1,14 @@
-"""Text corpora, and characters as numbers."""
+"""Text corpora, and their characters, bytes or words as numbers."""
 
 import ast
+import codecs
+import collections
 import hashlib
 import importlib.util
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pooch
@@ -23,14 +28,62 @@ def read_corpus(corpus: str) -> str:
     return _read_file(path)
 
 
-def vocabulary(text: str) -> str:
-    """Its characters, each once, in order."""
-    return "".join(sorted(set(text)))
+Level = Literal["char", "byte", "word"]
+UNKNOWN = "<unk>"
+WORDS = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
+"""A word or a sign, with the space before it; or another space, a line break. Nothing of a text is left out."""
 
 
-def encode(text: str, vocab: str) -> np.ndarray:
-    """The place in `vocab` of each character of `text`, which must all be in it."""
-    return np.searchsorted(_code_points(vocab), _code_points(text)).astype(np.int32)
+class Vocabulary(NamedTuple):
+    """The pieces that a text is made of; a piece's number is its place."""
+
+    level: Level
+    pieces: Sequence[str]
+    """Of bytes, the characters of Latin-1 stand for them."""
+
+
+def pieces_of(text: str, level: Level) -> Sequence[str]:
+    if level == "word":
+        return WORDS.findall(text)
+    return text if level == "char" else text.encode().decode("latin-1")
+
+
+def vocabulary(pieces: Sequence[str], level: Level, *, most: int | None = None) -> Vocabulary:
+    """Those that occur, each once, in order; all 256 bytes; of words the `most` frequent, and one for all others."""
+    if level == "byte":
+        return Vocabulary(level, [chr(value) for value in range(256)])
+    if level == "char":
+        return Vocabulary(level, sorted(set(pieces)))
+    frequent = collections.Counter(pieces).most_common(None if most is None else most - 1)
+    return Vocabulary(level, [UNKNOWN, *sorted(piece for piece, _ in frequent)])
+
+
+def unknown(pieces: Iterable[str], vocab: Vocabulary) -> list[str]:
+    return sorted(set(pieces) - set(vocab.pieces))
+
+
+def encode(pieces: Sequence[str], vocab: Vocabulary) -> np.ndarray:
+    """Their numbers; words that are not in the vocabulary are `<unk>`, other pieces must all be in it."""
+    if vocab.level == "word":
+        numbers = {piece: number for number, piece in enumerate(vocab.pieces)}
+        return np.array([numbers.get(piece, 0) for piece in pieces], np.int32)
+    return np.searchsorted(_code_points("".join(vocab.pieces)), _code_points("".join(pieces))).astype(np.int32)
+
+
+def decode(numbers: Iterable[int], vocab: Vocabulary) -> Iterator[str]:
+    """The text, piece by piece; bytes come out when they make up a character, or cannot."""
+    if vocab.level != "byte":
+        yield from (vocab.pieces[number] for number in numbers)
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for number in numbers:
+        yield decoder.decode(bytes([number]))
+    yield decoder.decode(b"", final=True)
+
+
+def vocabulary_from(saved: Any) -> Vocabulary:
+    """What was saved as JSON; the first runs saved their characters as one string."""
+    return Vocabulary("char", saved) if isinstance(saved, str) else Vocabulary(*saved)
 
 
 def digest(text: str) -> str:

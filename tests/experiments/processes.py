@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import char_lm
+from experiments.char_lm import CharLM
+from experiments.char_lm.model import initial_state, make_model
 from experiments.checkpoints import Checkpoints
-from experiments.text import vocabulary
 
 ROOT = Path(__file__).parents[2]
 STEPS = 160
@@ -52,9 +52,9 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> 
 
 def final_state(corpus: Path, run_dir: Path) -> Any:
     """All of the newest checkpoint: weights, optimiser, average, carry, key and step."""
-    config = char_lm.CharLM(width=8, embed=4, batch=2, time=8)
-    model = char_lm.make_model(config, len(vocabulary(corpus.read_text())))
-    like = jax.eval_shape(lambda: char_lm.initial_state(config, model))
+    config = CharLM(width=8, embed=4, batch=2, time=8)
+    model = make_model(config, len(set(corpus.read_text())))
+    like = jax.eval_shape(lambda: initial_state(config, model))
     restored = Checkpoints(run_dir / "checkpoints", monitor="val_loss").resume(like)
     assert restored is not None
     return restored.state

@@ -12,21 +12,27 @@ import pytest
 from processes import STEPS, arguments, copy_unreported, damage, start, train
 
 import rnnx
-from experiments import char_lm
+from experiments.char_lm import CharLM, training
+from experiments.char_lm.comparing import compare
+from experiments.char_lm.corpus import Corpus, load_corpus, read_chunk
+from experiments.char_lm.model import initial_state, make_model, make_optimizer, make_train_step
+from experiments.char_lm.quality import quality
+from experiments.char_lm.scoring import Scorer, final_score, make_evaluate
+from experiments.char_lm.writing import sample_command
 from experiments.errors import UserError
 from experiments.logs import read_metrics
-from experiments.text import encode
+from experiments.text import Vocabulary, encode
 
 
 def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str], corpus: Path) -> None:
     run_dir, output = finished
     results = json.loads((run_dir / "results.json").read_text())
-    assert results["val_bits_per_char"] == pytest.approx(results["scores"]["val_nats_per_char"] / math.log(2))
-    assert results["train_chars"] == STEPS * 2 * 8
+    assert results["val_bits"] == pytest.approx(results["scores"]["val_nats_per_char"] / math.log(2))
+    assert results["train_tokens"] == STEPS * 2 * 8
     assert results["seed"] == 0
     assert results["seconds"] > 0
     text = corpus.read_text()
-    assert results["val_chars"] == len(text) - int(0.9 * len(text)) - 1
+    assert results["val_tokens"] == len(text) - int(0.9 * len(text)) - 1
 
     rows = read_metrics(run_dir)
     assert [row["step"] for row in rows if "loss" in row] == list(range(5, STEPS + 1, 5))
@@ -36,7 +42,7 @@ def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str], corpus: Path
     assert results["best_step"] == min(scores, key=lambda step: scores[step])
 
     assert json.loads((run_dir / "config.json").read_text())["width"] == 8
-    assert json.loads((run_dir / "vocab.json").read_text()) == "".join(sorted(set(text)))
+    assert json.loads((run_dir / "vocab.json").read_text()) == ["char", sorted(set(text))]
     assert (run_dir / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert len((run_dir / "sample.txt").read_text()) == 40
     assert any((run_dir / "tensorboard").iterdir())
@@ -53,7 +59,7 @@ def test_a_finished_run_prints_its_results_again(
 ) -> None:
     run_dir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
-    char_lm.train(arguments(corpus, run_dir))
+    training.train(arguments(corpus, run_dir))
     output = capsys.readouterr().out
     assert "is finished" in output
     assert f"{json.loads((run_dir / 'results.json').read_text())['scores']['val_nats_per_char']:.4f}" in output
@@ -63,7 +69,7 @@ def test_a_finished_run_prints_its_results_again(
 def test_changed_settings_are_listed(finished: tuple[Path, str], corpus: Path, tmp_path: Path) -> None:
     run_dir, _ = finished
     with pytest.raises(UserError) as error:
-        char_lm.train(arguments(corpus, run_dir, "--width", "9", "--cell", "gru"))
+        training.train(arguments(corpus, run_dir, "--width", "9", "--cell", "gru"))
     message = str(error.value)
     assert "width: saved 8, given 9" in message
     assert 'cell: saved "lstm", given "gru"' in message
@@ -75,7 +81,7 @@ def test_changed_settings_are_listed(finished: tuple[Path, str], corpus: Path, t
     try:
         corpus.write_text(original + "More.")
         with pytest.raises(UserError, match="corpus_sha256"):
-            char_lm.train(arguments(corpus, other))
+            training.train(arguments(corpus, other))
     finally:
         corpus.write_text(original)
 
@@ -87,17 +93,19 @@ def test_the_default_folder_follows_from_config_and_seed(
     at = args.index("--run-dir")
     del args[at : at + 2]
     claimed = []
-    monkeypatch.setattr(char_lm, "load_corpus", lambda config: char_lm.Corpus(np.zeros(9, int), "a", 5, ""))
-    monkeypatch.setattr(char_lm.configs, "claim", lambda run_dir, _: claimed.append(run_dir) or 1 / 0)
+    monkeypatch.setattr(
+        training, "load_corpus", lambda config: Corpus(np.zeros(9, int), Vocabulary("char", "a"), 5, "")
+    )
+    monkeypatch.setattr(training.configs, "claim", lambda run_dir, *_: claimed.append(run_dir) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        char_lm.train(args)
+        training.train(args)
     assert claimed == [Path("runs/char_lm/kjv-seed3")]
 
 
 def test_each_row_walks_its_own_stretch_of_the_circle() -> None:
-    config = char_lm.CharLM(batch=3, time=4, reset_probability=0.0)
+    config = CharLM(batch=3, time=4, reset_probability=0.0)
     text, split = jnp.arange(100, 120), 17
-    read = [char_lm.read_chunk(config, split, text, jnp.int32(s), jax.random.key(0)) for s in range(5)]
+    read = [read_chunk(config, split, text, jnp.int32(s), jax.random.key(0)) for s in range(5)]
     inputs, targets, resets = (np.concatenate(parts, axis=1) for parts in zip(*read, strict=True))
     for row, start_at in enumerate([0, 17 // 3, 34 // 3]):
         walk = (start_at + np.arange(21)) % split
@@ -107,50 +115,50 @@ def test_each_row_walks_its_own_stretch_of_the_circle() -> None:
 
 
 def test_rows_are_reset_at_random_at_the_start_of_a_chunk_only() -> None:
-    config = char_lm.CharLM(batch=1000, time=3, reset_probability=0.25)
+    config = CharLM(batch=1000, time=3, reset_probability=0.25)
     text = jnp.zeros(9000, int)
-    _, _, resets = char_lm.read_chunk(config, 9000, text, jnp.int32(5), jax.random.key(0))
+    _, _, resets = read_chunk(config, 9000, text, jnp.int32(5), jax.random.key(0))
     assert 0.2 < resets[:, 0].mean() < 0.3
     assert not resets[:, 1:].any()
 
 
 def test_the_final_score_is_that_of_one_stream(corpus: Path) -> None:
     text = corpus.read_text()
-    config = char_lm.CharLM(corpus=str(corpus), width=8, embed=4, batch=2, time=8, train_fraction=0.5, eval_rows=4)
-    loaded = char_lm.load_corpus(config)
-    model = char_lm.make_model(config, len(loaded.vocab))
-    params = char_lm.initial_state(config, model).params
-    scorer = char_lm.Scorer(model, loaded.text)
+    config = CharLM(corpus=str(corpus), width=8, embed=4, batch=2, time=8, train_fraction=0.5, eval_rows=4)
+    loaded = load_corpus(config)
+    model = make_model(config, len(loaded.vocab.pieces))
+    params = initial_state(config, model).params
+    scorer = Scorer(model, loaded.text)
 
     stream = jnp.asarray(encode(text, loaded.vocab))[None, loaded.split :]
     _, logits = rnnx.unroll(model, params, stream[:, :-1])
     nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), stream[:, 1:, None], axis=-1).mean()
-    assert char_lm.final_score(loaded, scorer, params) == pytest.approx(float(nats), rel=1e-5)
+    assert final_score(loaded, scorer, params) == pytest.approx(float(nats), rel=1e-5)
 
     # The estimate during training leaves out what does not fill its stretches.
-    state = char_lm.initial_state(config, model)
-    estimate = char_lm.make_evaluate(config, loaded, scorer)(state)["val_loss"]
+    state = initial_state(config, model)
+    estimate = make_evaluate(config, loaded, scorer)(state)["val_loss"]
     assert estimate == pytest.approx(float(nats), rel=0.02)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "elman"])
 def test_every_cell_in_layers(cell: Literal["lstm", "gru", "elman"]) -> None:
-    config = char_lm.CharLM(width=4, embed=3, batch=2, time=5, cell=cell, layers=2, dropout=0.25)
-    model = char_lm.make_model(config, 7)
+    config = CharLM(width=4, embed=3, batch=2, time=5, cell=cell, layers=2, dropout=0.25)
+    model = make_model(config, 7)
     assert str(model).count(f"{cell}(width=4)") == 2
     assert str(model).count("dropout(rate=0.25)") == 2
-    state = jax.eval_shape(lambda: char_lm.initial_state(config, model))
-    after, metrics = jax.eval_shape(char_lm.make_train_step(config, model, 90), state, jnp.zeros(100, int))
+    state = jax.eval_shape(lambda: initial_state(config, model))
+    after, metrics = jax.eval_shape(make_train_step(config, model, 90), state, jnp.zeros(100, int))
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
     assert set(metrics) == {"loss", "gradient_norm", "learning_rate"}
 
 
 def test_the_average_follows_the_weights() -> None:
     for decay in (0.0, 0.9):
-        config = char_lm.CharLM(width=4, embed=3, batch=2, time=5, ema=decay, cell="elman", warmup=0)
-        model = char_lm.make_model(config, 7)
-        state = char_lm.initial_state(config, model)
-        step = jax.jit(char_lm.make_train_step(config, model, 90))
+        config = CharLM(width=4, embed=3, batch=2, time=5, ema=decay, cell="elman", warmup=0)
+        model = make_model(config, 7)
+        state = initial_state(config, model)
+        step = jax.jit(make_train_step(config, model, 90))
         expected = state.average
         for i in range(3):
             state, _ = step(state, jnp.arange(100) % 7)
@@ -160,8 +168,8 @@ def test_the_average_follows_the_weights() -> None:
 
 
 def test_weight_decay_leaves_biases_alone() -> None:
-    config = char_lm.CharLM(learning_rate=0.1, weight_decay=1.0, warmup=0)
-    optimizer, _ = char_lm.make_optimizer(config)
+    config = CharLM(learning_rate=0.1, weight_decay=1.0, warmup=0)
+    optimizer, _ = make_optimizer(config)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     assert (updates["kernel"] < 0).all()
@@ -179,7 +187,7 @@ def test_sample_streams_and_is_repeatable(finished: tuple[Path, str], capsys: py
     assert first.startswith("The cat")
 
     def sample(*options: str) -> str:
-        char_lm.sample_command([str(run_dir), "--prime", "The", "--length", "30", *options])
+        sample_command([str(run_dir), "--prime", "The", "--length", "30", *options])
         return capsys.readouterr().out
 
     drawn = sample("--seed", "1")
@@ -202,17 +210,17 @@ def test_sample_streams_and_is_repeatable(finished: tuple[Path, str], capsys: py
 )
 def test_sample_refuses_bad_input(finished: tuple[Path, str], options: list[str], message: str) -> None:
     with pytest.raises(UserError) as error:
-        char_lm.sample_command([str(finished[0]), *options])
+        sample_command([str(finished[0]), *options])
     assert message in str(error.value)
 
 
 def test_sample_needs_a_run_with_checkpoints(finished: tuple[Path, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
-        char_lm.sample_command([str(tmp_path)])
+        sample_command([str(tmp_path)])
     for name in ("config.json", "vocab.json"):
         (tmp_path / name).write_bytes((finished[0] / name).read_bytes())
     with pytest.raises(UserError, match="no checkpoint"):
-        char_lm.sample_command([str(tmp_path)])
+        sample_command([str(tmp_path)])
 
 
 def test_sample_falls_back_from_a_damaged_checkpoint(
@@ -221,7 +229,7 @@ def test_sample_falls_back_from_a_damaged_checkpoint(
     run_dir = copy_unreported(finished[0], tmp_path / "run")
     steps = sorted((run_dir / "checkpoints").iterdir(), key=lambda path: int(path.name))
     damage(steps[-1])
-    char_lm.sample_command([str(run_dir), "--length", "3"])
+    sample_command([str(run_dir), "--length", "3"])
     output = capsys.readouterr().out
     assert f"Checkpoint {steps[-1].name} is damaged" in output
     assert f"Falling back to the next good checkpoint, step {steps[-2].name}" in output
@@ -229,7 +237,7 @@ def test_sample_falls_back_from_a_damaged_checkpoint(
         damage(step)
     before = sorted(run_dir.rglob("*"))
     with pytest.raises(UserError, match="All checkpoints"):
-        char_lm.sample_command([str(run_dir), "--length", "3"])
+        sample_command([str(run_dir), "--length", "3"])
     assert sorted(run_dir.rglob("*")) == before
 
 
@@ -249,7 +257,7 @@ def test_bad_settings_are_refused_before_anything_is_written(
     corpus: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        char_lm.train(arguments(corpus, tmp_path / "run", *overrides))
+        training.train(arguments(corpus, tmp_path / "run", *overrides))
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -258,7 +266,7 @@ def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("")
     with pytest.raises(UserError, match=r"has 0 characters.*16 are needed"):
-        char_lm.train(arguments(empty, tmp_path / "run"))
+        training.train(arguments(empty, tmp_path / "run"))
 
 
 def test_a_loss_that_explodes_stops_the_run(corpus: Path, tmp_path: Path) -> None:
@@ -276,3 +284,43 @@ def test_tensorboard_has_the_metrics(finished: tuple[Path, str]) -> None:
     raw = next((finished[0] / "tensorboard").iterdir()).read_bytes()
     assert b"val_loss" in raw
     assert b"learning_rate" in raw
+
+
+def test_quality_of_what_was_written() -> None:
+    training = "the cat sees the dog. the dog hears a bird"
+    assert quality("the dog sees a qat", training) == {"known_words": 0.8, "distinct_words": 1.0, "longest_copy": 8}
+    assert quality("dog dog dog dog", training)["distinct_words"] == 0.25
+    assert quality("", training) == {"known_words": 0.0, "distinct_words": 0.0, "longest_copy": 0}
+
+
+@pytest.mark.parametrize("level", ["byte", "word"])
+def test_bytes_and_words_are_trained_on_and_written(
+    level: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ("--steps", "4", "--eval-every", "2", "--eval-chars", "40", "--cell", "elman")
+    training.train(arguments(corpus, tmp_path / "run", "--level", level, "--words", "12", *short))
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert math.isfinite(results["scores"][f"val_nats_per_{level}"])
+    assert (results["unknown_share"] > 0) == (level == "word")
+    assert results["quality"]["held_out"]["longest_copy"] > 0
+    capsys.readouterr()
+    sample_command([str(tmp_path / "run"), "--prime", ".", "--length", "3"])
+    assert capsys.readouterr().out.startswith(".")
+
+
+def test_cells_are_compared(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, *overrides = arguments(
+        corpus, tmp_path / "unused", "--steps", "4", "--eval-every", "2", "--eval-chars", "40"
+    )
+    compare([config, "--cells", "elman", "min_gru", "--run-dir", str(tmp_path / "all"), "--", *overrides])
+    output = capsys.readouterr().out
+    results = json.loads((tmp_path / "all" / "results.json").read_text())
+    assert list(results["scores"]) == ["elman_val_nats_per_char", "min_gru_val_nats_per_char"]
+    assert (tmp_path / "all" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    samples = (tmp_path / "all" / "samples.md").read_text()
+    for cell in ("elman", "min_gru"):
+        assert f"## {cell}" in samples
+        assert f"{cell:<10}{results['scores'][f'{cell}_val_nats_per_char']:>8.4f}" in output
+    assert "held out" in output
+    with pytest.raises(UserError, match="must name each cell once"):
+        compare([config, "--cells", "elman", "elman"])

