@@ -1,0 +1,5 @@
+"""Translation with encoder, decoder and attention: spellings into phonemes, dates written many ways into ISO 8601.
+
+python -m experiments.translate configs/translate/cmudict.py [overrides]
+python -m experiments.translate configs/translate/dates.py [overrides]
+"""

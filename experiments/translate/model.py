@@ -1,0 +1,131 @@
+"""Encoder, decoder and attention between them, and the loss.
+
+The decoder looks back at what the encoder put out at each step (M.-T. Luong, H. Pham and C. Manning, *Effective
+approaches to attention-based neural machine translation*, EMNLP 2015, the form "general"):
+
+    a_ts = softmax_s(y_t W e_s),    c_t = sum_s a_ts e_s,    logits_t = V tanh(U [y_t; c_t])
+
+Nothing of it goes back into the decoder's state, so while the targets are known, all steps attend at once.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+import rnnx
+from experiments.training import Loss
+from experiments.translate.data import STOP, Pairs, Translations
+from experiments.translate.settings import Translate
+
+
+class Memory(NamedTuple):
+    """Of the encoder: its outputs `[batch, source, 2 width]`, whether they are those of a symbol, and their mean."""
+
+    outputs: jax.Array
+    valid: jax.Array
+    mean: jax.Array
+
+
+class Attend(nn.Module):
+    """`(decoder's outputs [batch, time, width], memory) -> (logits [batch, time, symbols], weights [batch, time,
+    source])`."""
+
+    symbols: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, ys: jax.Array, memory: Memory, *, noisy: bool) -> tuple[jax.Array, jax.Array]:
+        keys = nn.Dense(ys.shape[-1], use_bias=False, name="attention")(memory.outputs)
+        scores = jnp.einsum("bth,bsh->bts", ys, keys)
+        weights = jax.nn.softmax(jnp.where(memory.valid[:, None], scores, -jnp.inf))
+        context = jnp.einsum("bts,bsh->bth", weights, memory.outputs)
+        seen = jnp.tanh(nn.Dense(ys.shape[-1], name="combine")(jnp.concatenate([ys, context], axis=-1)))
+        seen = nn.Dropout(self.dropout, deterministic=not noisy)(seen)
+        return nn.Dense(self.symbols, name="readout")(seen), weights
+
+
+class Model(NamedTuple):
+    """`init(key) -> params`; `encode(params, source, lengths, key) -> memory`; `decode(params, memory, carry, read,
+    key) -> (carry, logits, weights)`, of symbols `read` `[batch, time]`, where the carry is None at the beginning."""
+
+    init: Callable[[jax.Array], Any]
+    encode: Callable[..., Memory]
+    decode: Callable[..., tuple[Any, jax.Array, jax.Array]]
+
+
+def make_model(config: Translate, data: Translations) -> Model:
+    cells: dict[str, Callable[[int], rnnx.Layer]] = {"gru": rnnx.gru, "lstm": rnnx.lstm}
+    make, width = cells[config.cell], config.width
+    count = 1 + len(data.targets)
+
+    def deep(layer: Callable[[], rnnx.Layer]) -> rnnx.Layer:
+        return rnnx.stack(*(part for _ in range(config.layers) for part in (rnnx.dropout(config.dropout), layer())))
+
+    encoder = rnnx.stack(nn.Embed(1 + len(data.sources), config.embed), deep(lambda: rnnx.bidirectional(make(width))))
+    embed, decoder, attend = nn.Embed(count, config.embed), deep(lambda: make(width)), Attend(count, config.dropout)
+
+    def encode(params: Any, source: jax.Array, lengths: jax.Array, key: jax.Array | None = None) -> Memory:
+        _, outputs = rnnx.unroll(encoder, params["encoder"], source, lengths=lengths, key=key)
+        valid = jnp.arange(source.shape[1])[None] < lengths[:, None]
+        return Memory(outputs, valid, outputs.sum(axis=1) / lengths[:, None])  # outputs beyond a source are zero
+
+    def decode(
+        params: Any, memory: Memory, carry: Any, read: jax.Array, key: jax.Array | None = None
+    ) -> tuple[Any, jax.Array, jax.Array]:
+        """The decoder reads, beside each symbol, the mean of the memory."""
+        k_decoder, k_attend = (None, None) if key is None else jax.random.split(key)
+        mean = jnp.broadcast_to(memory.mean[:, None], (*read.shape, 2 * width))
+        embedded: Any = embed.apply(params["embed"], read)
+        xs = jnp.concatenate([embedded, mean], axis=-1)
+        carry, ys = rnnx.unroll(decoder, params["decoder"], xs, carry=carry, key=k_decoder)
+        noise = {} if k_attend is None else {"dropout": k_attend}
+        attended: Any = attend.apply(params["attend"], ys, memory, noisy=key is not None, rngs=noise)
+        return carry, *attended
+
+    def init(key: jax.Array) -> Any:
+        k_encoder, k_embed, k_decoder, k_attend = jax.random.split(key, 4)
+        tokens = jnp.zeros((1, 2), jnp.int32)
+        memory = Memory(jnp.zeros((1, 2, 2 * width)), jnp.ones((1, 2), bool), jnp.zeros((1, 2 * width)))
+        return {
+            "encoder": encoder.init(k_encoder, tokens),
+            "embed": embed.init(k_embed, tokens),
+            "decoder": decoder.init(k_decoder, jnp.zeros((1, 2, config.embed + 2 * width))),
+            "attend": attend.init(k_attend, jnp.zeros((1, 2, width)), memory, noisy=False),
+        }
+
+    return Model(init, encode, decode)
+
+
+def pair_loss(config: Translate, model: Model, params: Any, key: jax.Array | None, pairs: Pairs) -> jax.Array:
+    """Nats per symbol of the targets, their end included."""
+    k_encoder, k_decoder = (None, None) if key is None else jax.random.split(key)
+    memory = model.encode(params, pairs.source, pairs.source_lengths, k_encoder)
+    begun = jnp.pad(pairs.target[:, :-1], ((0, 0), (1, 0)), constant_values=STOP)
+    _, logits, _ = model.decode(params, memory, None, begun, k_decoder)
+    smooth = config.label_smoothing if key is not None else 0.0
+    wanted = optax.smooth_labels(jax.nn.one_hot(pairs.target, logits.shape[-1]), smooth)
+    counted = jnp.arange(pairs.target.shape[1])[None] <= pairs.target_lengths[:, None]
+    return jnp.where(counted, optax.softmax_cross_entropy(logits, wanted), 0).sum() / counted.sum()
+
+
+def make_loss(config: Translate, model: Model, sizes: tuple[int, ...]) -> Loss:
+    """Of a batch from one of the buckets, drawn as often as they are large: no step is padded to the longest pair."""
+
+    def of_bucket(i: int, params: Any, key: jax.Array, data: tuple[Pairs, ...]) -> jax.Array:
+        k_rows, k_noise = jax.random.split(key)
+        rows = jax.random.randint(k_rows, (config.batch,), 0, sizes[i])
+        return pair_loss(config, model, params, k_noise, jax.tree.map(lambda array: array[rows], data[i]))
+
+    branches = [functools.partial(of_bucket, i) for i in range(len(sizes))]
+
+    def loss(params: Any, key: jax.Array, data: tuple[Pairs, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        k_bucket, k_batch = jax.random.split(key)
+        bucket = jax.random.categorical(k_bucket, jnp.log(jnp.array(sizes, jnp.float32)))
+        return jax.lax.switch(bucket, branches, params, k_batch, data), {}
+
+    return loss
