@@ -1,0 +1,26 @@
+"""The King James Bible, byte by byte.
+
+Command:  python -m experiments.char_lm configs/char_lm/kjv_bytes.py
+Time:     not known yet
+Score:    not known yet: the run on record is still to be made
+"""
+
+from experiments.char_lm import CharLM
+
+config = CharLM(
+    corpus="kjv",
+    level="byte",
+    train_fraction=0.95,
+    width=384,
+    embed=64,
+    dropout=0.1,
+    batch=10,
+    time=64,
+    reset_probability=0.1,
+    steps=2000,
+    learning_rate=8e-3,
+    warmup=50,
+    final_lr_fraction=0.0,
+    beta2=0.99,
+    eval_every=400,
+)

@@ -1,0 +1,29 @@
+"""The King James Bible, word by word: the 8,000 most frequent words and signs, with the space before them.
+
+Command:  python -m experiments.char_lm configs/char_lm/kjv_words.py
+Time:     not known yet
+Score:    not known yet: the run on record is still to be made
+"""
+
+from experiments.char_lm import CharLM
+
+config = CharLM(
+    corpus="kjv",
+    level="word",
+    words=8000,
+    train_fraction=0.95,
+    width=256,
+    embed=128,
+    dropout=0.3,
+    batch=10,
+    time=64,
+    reset_probability=0.1,
+    steps=1200,
+    learning_rate=4e-3,
+    warmup=50,
+    final_lr_fraction=0.0,
+    beta2=0.99,
+    eval_every=200,
+    eval_chars=20_000,
+    sample_length=200,
+)
