@@ -17,5 +17,25 @@ PUBLISHED: dict[tuple[str, str, str], list[Published]] = {
         Published(1.4697, "nanoGPT's GPU baby model"),
         Published(1.548, "minGRU, arXiv 2410.01201"),
     ],
+    ("classify", "japanese_vowels", "test_accuracy"): [
+        Published(0.976, "MLSTM-FCN"),
+        Published(0.9886, "an ensemble of 11 LSTMs"),
+        Published(0.954, "a BiLSTM of 100 units, MathWorks' example"),
+    ],
+    ("control", "cartpole", "gru_mean_return"): [
+        Published(500, "RecurrentPPO (LSTM) of Stable Baselines 3, 1e5 steps, a model card"),
+    ],
+    ("control", "cartpole", "lstm_mean_return"): [
+        Published(500, "RecurrentPPO (LSTM) of Stable Baselines 3, 1e5 steps, a model card"),
+    ],
+    ("memory", "parity", "lstm_parity_accuracy"): [
+        Published(1.0, "an LSTM of 256 units, best of 10 seeds, arXiv 2207.02098"),
+    ],
+    ("memory", "selective_copy", "min_gru_selective_copy_accuracy"): [
+        Published(0.995, "length 4096, 3 layers, arXiv 2410.01201; ours is scaled down to 128"),
+    ],
+    ("memory", "selective_copy", "min_lstm_selective_copy_accuracy"): [
+        Published(0.96, "length 4096, 3 layers, arXiv 2410.01201; ours is scaled down to 128"),
+    ],
 }
 """`(experiment, config, metric) -> figures`."""

@@ -9,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from experiments.control.agent import Episodes
+from experiments.control.config import Cell
 from experiments.plots import plt
 
-COLOURS = {"gru": "tab:blue", "lstm": "tab:orange", "min_gru": "tab:green", "memoryless": "0.35"}
+COLOURS: dict[Cell, str] = {"gru": "tab:blue", "lstm": "tab:orange", "min_gru": "tab:green", "memoryless": "0.35"}
 
 
 def learning_curves(
-    path: Path, steps: np.ndarray, runs: Sequence[Mapping[str, np.ndarray]], *, target: float, title: str
+    path: Path, steps: np.ndarray, runs: Sequence[Mapping[Cell, np.ndarray]], *, target: float, title: str
 ) -> None:
     """Draws the validations `[evaluations]` of each cell of each run; of several the mean and the range."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -36,8 +37,8 @@ def learning_curves(
 
 def cartpole_episode(
     path: Path,
-    played: Mapping[str, Episodes],
-    readouts: Mapping[str, np.ndarray],
+    played: Mapping[Cell, Episodes],
+    readouts: Mapping[Cell, np.ndarray],
     *,
     reward_scale: float,
     title: str,
@@ -59,7 +60,7 @@ def cartpole_episode(
     for column, (cell, episodes) in enumerate(played.items()):
         seen, hidden, action, value, units = rows[:, column]
         last, told = lengths[column], readouts[cell]
-        time, truth = np.arange(last), episodes.state.theta_dot[0, : lengths[column]]
+        time, truth = np.arange(last), episodes.state.theta_dot[0, :last]
         seen.plot(time, episodes.observation[0, :last, 0], color="tab:blue", label="place of the cart")
         seen.plot(time, episodes.observation[0, :last, 1], color="tab:red", label="angle of the pole")
         seen.set_title(f"{cell}: {last} steps")
@@ -69,7 +70,7 @@ def cartpole_episode(
             episodes.action[0, None, :last], aspect="auto", cmap="binary", interpolation="none", vmin=0, vmax=1
         )
         value.plot(time, episodes.decision.value[0, :last], color="tab:green")
-        heat_strip(units, by_correlation(episodes.decision.hidden[0, :last], truth))
+        heat_strip(units, by_correlation(np.asarray(episodes.decision.hidden[0, :last]), truth))
         units.set_xlabel("step")
         for axes in (seen, hidden, value):
             axes.grid(alpha=0.3)
@@ -87,7 +88,7 @@ def cartpole_episode(
     plt.close(figure)
 
 
-def memory_chain_episode(path: Path, played: Mapping[str, Episodes], *, title: str) -> None:
+def memory_chain_episode(path: Path, played: Mapping[Cell, Episodes], *, title: str) -> None:
     """An episode that began with -1 and one with 1, a column for each; the first net's units, the decisions of all."""
     figure, rows = plt.subplots(
         3, 2, figsize=(11, 7.5), layout="constrained", sharex=True, sharey="row", height_ratios=[2, 3, 4]
@@ -110,7 +111,7 @@ def memory_chain_episode(path: Path, played: Mapping[str, Episodes], *, title: s
             decision.plot(time, odds, color=COLOURS[cell], label=cell)
             decision.plot(time[-1], odds[-1], "o", color=COLOURS[cell], clip_on=False, zorder=3)
         decision.set_ylim(-0.05, 1.05)
-        heat_strip(units, episodes.decision.hidden[row][:, order])
+        heat_strip(units, np.asarray(episodes.decision.hidden[row])[:, order])
         units.set_xlabel("step; the action of the last one is the decision")
         for axes in (cue, decision):
             axes.grid(alpha=0.3)
@@ -142,7 +143,7 @@ def correlations(hidden: np.ndarray, signal: np.ndarray) -> np.ndarray:
     return np.divide(signal @ hidden, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
-def carts(path: Path, played: Mapping[str, Episodes], every: int = 3) -> None:
+def carts(path: Path, played: Mapping[Cell, Episodes], every: int = 3) -> None:
     """The first episode of each net, one above the other, as a GIF; each `every`-th step is drawn."""
     figure, rows = plt.subplots(
         len(played), figsize=(6, 1.9 * len(played)), layout="constrained", sharex=True, squeeze=False

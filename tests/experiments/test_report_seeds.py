@@ -68,7 +68,7 @@ def test_every_experiment_is_listed_with_a_line_and_its_configs(capsys: pytest.C
     for path in (ROOT / "configs").glob("*/*.py"):
         assert str(path.relative_to(ROOT)) in output
         assert path.read_text().startswith('"""'), path
-        for word in (f"python -m experiments.{path.parent.name} ", "Time:", "Score:"):
+        for word in (f" configs/{path.parent.name}/{path.name}", "Command:", "Time:", "Score:"):
             assert word in path.read_text(), f"{path} does not say {word}"
     assert all(listing.experiments().values())
 
