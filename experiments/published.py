@@ -31,6 +31,15 @@ PUBLISHED: dict[tuple[str, str, str], list[Published]] = {
     ("memory", "parity", "lstm_parity_accuracy"): [
         Published(1.0, "an LSTM of 256 units, best of 10 seeds, arXiv 2207.02098"),
     ],
+    ("memory", "copy", "lstm_copy_loss"): [
+        Published(0.173, "the plateau 10 ln 8 / 120, where the LSTM of arXiv 1511.06464 stays"),
+    ],
+    ("memory", "adding", "lstm_adding_mse"): [
+        Published(0.167, "always answering 1, arXiv 1511.06464"),
+    ],
+    ("memory", "arithmetic", "lstm_arithmetic_accuracy"): [
+        Published(1.0, "an LSTM of 256 units, best of 10 seeds, arXiv 2207.02098"),
+    ],
     ("memory", "selective_copy", "min_gru_selective_copy_accuracy"): [
         Published(0.995, "length 4096, 3 layers, arXiv 2410.01201; ours is scaled down to 128"),
     ],

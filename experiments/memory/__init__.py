@@ -1,0 +1,8 @@
+"""What each cell can and cannot remember: six tasks of memory and of counting, a table of cells and tasks.
+
+python -m experiments.memory configs/memory/quick.py [--cells lstm elman ...] [--tasks copy ...] [overrides]
+python -m experiments.memory table [results.json ...]
+
+The tasks are drawn at random inside the training step: there is no data set. `tasks.py` says what each asks for,
+`cells.py` which cells there are. `table` puts runs together, seeds of a config among them: by default those on record.
+"""
