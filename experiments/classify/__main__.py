@@ -1,0 +1,5 @@
+"""See `experiments/classify/__init__.py`."""
+
+from experiments.classify.experiment import main
+
+main()

@@ -1,0 +1,314 @@
+"""Labelled sequences: time series from `.ts` files, texts from lines of `label<TAB>text`, and what a network reads."""
+
+import collections
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from experiments.errors import UserError
+
+Fill = Literal["refuse", "mean", "linear"]
+
+
+class Examples(NamedTuple):
+    """Each item is a text or a series `[len, channels]`; the labels stand in the same order."""
+
+    items: list[Any]
+    labels: list[str]
+
+
+class Data(NamedTuple):
+    """What is learned from, chosen by (it may be empty) and scored on."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    sha256: str
+
+
+class Encoded(NamedTuple):
+    """Examples as a network reads them: each sequence is `[len, channels]` floats or `[len]` characters' numbers."""
+
+    sequences: list[np.ndarray]
+    labels: np.ndarray
+
+
+def load(
+    name: str, *, test: Path | None, validation_fraction: float, test_fraction: float, smallest_class: int, seed: int
+) -> Data:
+    """Reads known data, a `.ts` file with its test file, or a file of texts, and splits what comes unsplit.
+
+    Splits are drawn by the seed, in each class by itself. `smallest_class` and `test_fraction` concern what comes
+    without a test set.
+    """
+    if name == "tzdata":
+        if test is not None:
+            raise UserError(f"The data 'tzdata' is split by the seed; leave out --test-data {test}.")
+        everything = read_tzdata()
+    elif name == "japanese_vowels" or Path(name).suffix == ".ts":
+        train, held_out = (read_ts(path) for path in series_files(name, test))
+        channels = {items[0].shape[1] for items in (train.items, held_out.items)}
+        if len(channels) > 1:
+            raise UserError(
+                f"The series of {name!r} have {channels} channels in training and test; both need the same."
+            )
+        return split_off_validation(train, held_out, validation_fraction, seed)
+    else:
+        everything = read_texts(Path(name))
+        if test is not None:
+            return split_off_validation(everything, read_texts(test), validation_fraction, seed)
+    everything = with_enough(distinct(everything), smallest_class)
+    train, held_out = split(everything, test_fraction, seed)
+    # The validation takes its share of all, not of what is left.
+    return split_off_validation(train, held_out, validation_fraction / (1 - test_fraction), seed)
+
+
+def series_files(name: str, test: Path | None) -> tuple[Path, Path]:
+    """The training and the test file; the latter stands beside the first unless it is given."""
+    train = japanese_vowels() if name == "japanese_vowels" else Path(name)
+    if test is None:
+        if not train.name.endswith("_TRAIN.ts"):
+            raise UserError(
+                f"There is no test file for {train}: its name does not end in _TRAIN.ts. Give --test-data FILE.ts."
+            )
+        test = train.with_name(train.name.removesuffix("_TRAIN.ts") + "_TEST.ts")
+    return train, test
+
+
+def japanese_vowels() -> Path:
+    """The training file in the package aeon, which is not imported: that would take seconds."""
+    spec = importlib.util.find_spec("aeon")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("The data 'japanese_vowels' comes with the package aeon: pip install aeon")
+    return Path(spec.submodule_search_locations[0]) / "datasets/data/JapaneseVowels/JapaneseVowels_TRAIN.ts"
+
+
+def read_ts(path: Path) -> Examples:
+    """A file in the format of the UCR and UEA archives: `channel:channel:...:label`, missing values as `?` or NaN."""
+    declared: list[str] | None = None
+    items: list[np.ndarray] = []
+    labels: list[str] = []
+    in_data = False
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        line, where = line.strip(), f"{path}, line {number}"
+        if not line or line.startswith("#"):
+            continue
+        if not in_data:
+            tag, *words = line.split()
+            match tag.lower():
+                case "@classlabel" if words and words[0].lower() == "true":
+                    declared = words[1:]
+                case "@timestamps" if words and words[0].lower() == "true":
+                    raise UserError(f"{where}: series with time stamps cannot be read; give values at even steps.")
+                case "@data":
+                    if declared is None:
+                        raise UserError(
+                            f"{path} has no class labels: a line like '@classLabel true a b' is wanted before @data."
+                        )
+                    in_data = True
+            continue
+        *channels, label = (part.strip() for part in line.split(":"))
+        if label not in (declared or [label]):
+            raise UserError(f"{where}: its label is {label!r}, but @classLabel names {', '.join(declared or [])}.")
+        items.append(series(channels, where))
+        labels.append(label)
+        if items[-1].shape[1] != items[0].shape[1]:
+            raise UserError(f"{where}: it has {items[-1].shape[1]} channels, but those above have {items[0].shape[1]}.")
+    if not items:
+        raise UserError(f"{path} holds no series: after a line @data, lines like '1,2,3:4,5,6:label' are wanted.")
+    return Examples(items, labels)
+
+
+def series(channels: Sequence[str], where: str) -> np.ndarray:
+    """`[len, channels]`, NaN where values are missing."""
+    try:
+        rows = [[float("nan" if value.strip() == "?" else value) for value in text.split(",")] for text in channels]
+    except ValueError as error:
+        raise UserError(
+            f"{where}: {error}. Numbers with commas between them are wanted, or ? for a missing one."
+        ) from None
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) != 1:
+        raise UserError(f"{where}: its channels have {lengths} values, but all need the same number, one or more.")
+    values = np.array(rows, np.float64).T
+    if np.isinf(values).any():
+        raise UserError(f"{where}: it holds an infinite value.")
+    return values
+
+
+def read_texts(path: Path) -> Examples:
+    """Lines of `label<TAB>text`."""
+    items, labels = [], []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        parts = [part.strip() for part in line.split("\t")]
+        if len(parts) != 2 or not all(parts):
+            problem = (
+                f"it has {len(parts) - 1} tabs"
+                if len(parts) != 2
+                else f"its {'text' if parts[0] else 'label'} is empty"
+            )
+            raise UserError(f"{path}, line {number}: {problem}, but label<TAB>text is wanted: {line[:80]!r}")
+        labels.append(parts[0])
+        items.append(parts[1])
+    if not items:
+        raise UserError(f"{path} is empty; lines of label<TAB>text are wanted.")
+    return Examples(items, labels)
+
+
+def read_text(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(
+            f"There is no data file {path}. Give --data and --test-data the path of a .ts file or of a file of "
+            "label<TAB>text, or --data one of japanese_vowels, tzdata."
+        )
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first.") from None
+
+
+def read_tzdata() -> Examples:
+    """Names of cities and countries, labelled by their part of the world, from the time zones of the package tzdata.
+
+    `zone.tab` has each zone once, without the older spellings that the database knows besides. A country is where all
+    of its zones are; one that has them in several parts is left out.
+    """
+    spec = importlib.util.find_spec("tzdata")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("The data 'tzdata' comes with the package tzdata: pip install tzdata")
+    folder = Path(spec.submodule_search_locations[0]) / "zoneinfo"
+    zones, countries = (
+        [line.split("\t") for line in read_text(folder / name).splitlines() if not line.startswith("#")]
+        for name in ("zone.tab", "iso3166.tab")
+    )
+    parts: dict[str, set[str]] = collections.defaultdict(set)
+    pairs = []
+    for country, _, zone, *_ in zones:
+        part, *_, city = zone.split("/")
+        parts[country].add(part)
+        pairs.append((city.replace("_", " "), part))
+    pairs += [(name, min(parts[country])) for country, name in countries if len(parts[country]) == 1]
+    return Examples([name for name, _ in pairs], [part for _, part in pairs])
+
+
+def distinct(examples: Examples) -> Examples:
+    """Each text once with each label: the same one in training and test would be known, not recognised."""
+    pairs = dict.fromkeys(zip(examples.items, examples.labels))
+    return Examples([item for item, _ in pairs], [label for _, label in pairs])
+
+
+def with_enough(examples: Examples, smallest: int) -> Examples:
+    """Without the labels that have fewer than `smallest` examples."""
+    counts = collections.Counter(examples.labels)
+    kept = taken(examples, [i for i, label in enumerate(examples.labels) if counts[label] >= smallest])
+    if len(set(kept.labels)) < 2:
+        raise UserError(
+            f"{len(set(kept.labels))} labels have {smallest} examples or more, but two are needed; the most frequent "
+            f"ones: {counts.most_common(5)}. Lower --smallest-class."
+        )
+    return kept
+
+
+def split_off_validation(train: Examples, test: Examples, fraction: float, seed: int) -> Data:
+    """Checks that every class of the test, and every class left out for validation, can be learned."""
+    unseen = sorted(set(test.labels) - set(train.labels))
+    if unseen:
+        raise UserError(
+            f"The test has classes that training never saw: {', '.join(unseen)}. Training has "
+            f"{', '.join(sorted(set(train.labels)))}."
+        )
+    hashed = hashlib.sha256()
+    for examples in (train, test):
+        for item, label in zip(*examples):
+            hashed.update((item.encode() if isinstance(item, str) else item.tobytes()) + b"\0" + label.encode() + b"\n")
+    validation = Examples([], [])
+    if fraction:
+        train, validation = split(train, fraction, seed + 1)
+    return Data(train, validation, test, tuple(sorted(set(train.labels))), hashed.hexdigest())
+
+
+def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Takes `fraction` of each class out, one example at least, and leaves one at least."""
+    places = collections.defaultdict(list)
+    for i, label in enumerate(examples.labels):
+        places[label].append(i)
+    rng = np.random.default_rng(seed)
+    out: list[int] = []
+    for label, own in sorted(places.items()):
+        if len(own) < 2:
+            raise UserError(
+                f"The class {label!r} has too few examples to be split into training, validation and test. Give more, "
+                "or leave rare ones out with --smallest-class."
+            )
+        out += rng.permutation(own)[: min(max(1, round(len(own) * fraction)), len(own) - 1)].tolist()
+    return taken(examples, sorted(set(range(len(examples.labels))) - set(out))), taken(examples, sorted(out))
+
+
+def taken(examples: Examples, indices: Iterable[int]) -> Examples:
+    indices = list(indices)
+    return Examples([examples.items[i] for i in indices], [examples.labels[i] for i in indices])
+
+
+def make_encode(
+    train: Examples, classes: Sequence[str], *, fill: Fill, fold_case: bool
+) -> tuple[Callable[[Examples], Encoded], int]:
+    """How examples become numbers, by what the training set holds alone; and how many characters it knows.
+
+    Characters are numbered from 1; 0 stands for one that training never saw. Each channel of a series gets mean 0 and
+    variance 1 over the training set, so that "mean" fills with zeros; "linear" draws lines between what is there.
+    """
+    if isinstance(train.items[0], str):
+        fold = str.casefold if fold_case else str
+        alphabet = {character: i for i, character in enumerate(sorted(set(fold("".join(train.items)))), 1)}
+
+        def numbers(item: Any) -> np.ndarray:
+            return np.array([alphabet.get(character, 0) for character in fold(item)], np.int32)
+
+        return functools.partial(encode, numbers, classes), len(alphabet) + 1
+
+    values = np.concatenate(train.items)
+    counts = np.maximum(np.isfinite(values).sum(axis=0), 1)
+    mean = np.nansum(values, axis=0) / counts
+    deviation = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / counts)
+    deviation[deviation == 0] = 1
+
+    def standardised(item: Any) -> np.ndarray:
+        series = filled((item - mean) / deviation, fill)
+        return series.astype(np.float32)
+
+    return functools.partial(encode, standardised, classes), 0
+
+
+def encode(numbers: Callable[[Any], np.ndarray], classes: Sequence[str], examples: Examples) -> Encoded:
+    place = {label: i for i, label in enumerate(classes)}
+    labels = np.array([place[label] for label in examples.labels], np.int32)
+    return Encoded([numbers(item) for item in examples.items], labels)
+
+
+def filled(series: np.ndarray, fill: Fill) -> np.ndarray:
+    """A standardised series without gaps; what is beyond its first and last value takes these."""
+    missing = np.isnan(series)
+    if fill == "linear" and missing.any():
+        series = series.copy()
+        steps = np.arange(len(series))
+        for channel, gaps in zip(series.T, missing.T):
+            if not gaps.all():
+                channel[gaps] = np.interp(steps[gaps], steps[~gaps], channel[~gaps])
+    return np.where(np.isnan(series), 0, series)
+
+
+def refuse_gaps(data: Data) -> None:
+    """Missing values must be asked for."""
+    for name, examples in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        gaps = [i for i, item in enumerate(examples.items) if not isinstance(item, str) and np.isnan(item).any()]
+        if gaps:
+            raise UserError(
+                f"{len(gaps)} of {len(examples.items)} series of the {name} set have missing values, the first of them "
+                f"number {gaps[0] + 1}. Say what to put there: --fill mean or --fill linear."
+            )

@@ -1,0 +1,116 @@
+"""The picture of a run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.classify.metrics import Calibration
+from experiments.plots import plt
+
+
+def overview(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    confusion: np.ndarray,
+    classes: Sequence[str],
+    calibration: Calibration,
+    lengths: np.ndarray,
+    wrong: np.ndarray,
+    title: str,
+) -> None:
+    """Draws what is confused with what, how sure it is, how it was learned, and which lengths are hard.
+
+    Args:
+        path: of the PNG.
+        rows: of metrics.jsonl.
+        confusion: `[classes, classes]` counts, a row for each true class.
+        classes: their names.
+        calibration: of the test.
+        lengths: `[n]`, of the test sequences.
+        wrong: which of these were misjudged.
+        title: of the whole.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(12, 9.5), layout="constrained")
+    figure.suptitle(title, fontsize=15)
+    draw_confusion(axes[0, 0], confusion, classes)
+    draw_calibration(axes[0, 1], calibration)
+    draw_learning(axes[1, 0], rows)
+    draw_lengths(axes[1, 1], lengths, wrong)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def draw_confusion(axes: Any, confusion: np.ndarray, classes: Sequence[str]) -> None:
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= 25:  # more would not be readable
+        places = range(len(classes))
+        axes.set_xticks(places, classes, rotation=90 if max(map(len, classes)) > 3 else 0)
+        axes.set_yticks(places, classes)
+        for i, j in zip(*np.nonzero(confusion)):
+            # Rare errors stand out, pale as their squares are; on a darker square red could not be read.
+            rare = i != j and shares[i, j] < 0.2
+            color = "tab:red" if rare else "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, confusion[i, j], ha="center", va="center", color=color, weight="bold" if rare else "normal")
+    errors = int(confusion.sum() - np.trace(confusion))
+    axes.set(xlabel="predicted", ylabel="true", title=f"{errors} of {confusion.sum()} are taken for another class")
+
+
+def draw_calibration(axes: Any, calibration: Calibration) -> None:
+    bins = len(calibration.counts)
+    filled = calibration.counts > 0
+    axes.plot([0, 1], [0, 1], color="black", linestyle="dotted", linewidth=1, label="perfectly calibrated")
+    centres = (np.arange(bins) + 0.5) / bins
+    axes.bar(
+        centres[filled], calibration.accuracy[filled], 0.9 / bins, color="tab:blue", alpha=0.35, label="share right"
+    )
+    axes.scatter(
+        calibration.confidence[filled],
+        calibration.accuracy[filled],
+        color="tab:blue",
+        zorder=3,
+        label="mean of the bin",
+    )
+    for x, count in zip(centres[filled], calibration.counts[filled]):
+        axes.annotate(f"{count:.0f}", (x, 0), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
+    axes.set(
+        xlabel="probability given to the predicted class",
+        ylabel="share that was right",
+        xlim=(0, 1.01),
+        ylim=(0, 1.04),
+        title=f"calibration error {calibration.error:.3f} (counts at the foot of each bin)",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left")
+
+
+def draw_learning(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    styles = {"loss": ("tab:blue", "training loss (inputs changed, dropout)"), "val_nll": ("tab:orange", "validation")}
+    for name, (color, label) in styles.items():
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if points:
+            axes.plot(*zip(*points), color=color, label=label, marker="o" if name == "val_nll" else None, markersize=3)
+    losses = [row["loss"] for row in rows if "loss" in row]
+    scale = "log" if max(losses) > 10 * min(losses) else "linear"
+    axes.set(xlabel="step", ylabel="nats per sequence", yscale=scale, title="learning curve")
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def draw_lengths(axes: Any, lengths: np.ndarray, wrong: np.ndarray) -> None:
+    width = int(np.ceil((np.ptp(lengths) + 1) / 30))
+    edges = np.arange(lengths.min(), lengths.max() + width + 1, width) - 0.5
+    errors = np.zeros(len(lengths), bool)
+    errors[wrong] = True
+    axes.hist(
+        [lengths[~errors], lengths[errors]],
+        edges,
+        stacked=True,
+        color=["tab:blue", "tab:red"],
+        label=["right", "wrong"],
+    )
+    axes.set(xlabel="steps of the test sequence", ylabel="test sequences", title="lengths, and where the errors are")
+    axes.legend()
