@@ -1,0 +1,3 @@
+from experiments.journey.classifier import main
+
+main()
