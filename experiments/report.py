@@ -6,6 +6,7 @@ python -m experiments.report --readme   writes the table into README.md
 """
 
 import dataclasses
+import itertools
 import json
 import re
 import statistics
@@ -78,18 +79,22 @@ def rows_of(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str,
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """In Markdown."""
-    lines = [
-        "| experiment | config | score | mean ± standard deviation | seeds | minutes each | published |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        spread = "" if row["std"] is None else f" ± {row['std']:.2g}"
+    """In Markdown, with a line for each config."""
+    lines = ["| experiment, config | scores (mean ± standard deviation) | seeds | minutes each |", "|---|---|---|---|"]
+    configs = itertools.groupby(rows, key=lambda row: (row["experiment"], row["config"]))
+    for (experiment, config), own in configs:
+        scores = list(own)
+        shown = "<br>".join(score(row) for row in scores)
         lines.append(
-            f"| `{row['experiment']}` | `{row['config']}` | {row['metric'].replace('_', ' ')} | "
-            f"**{row['mean']:.4g}**{spread} | {row['seeds']} | {row['seconds'] / 60:.1f} | {row['source'] or '-'} |"
+            f"| `{experiment}` `{config}` | {shown} | {scores[0]['seeds']} | {scores[0]['seconds'] / 60:.1f} |"
         )
     return "\n".join(lines)
+
+
+def score(row: dict[str, Any]) -> str:
+    spread = "" if row["std"] is None else f" ± {row['std']:.2g}"
+    published = f" (published: {row['source']})" if row["source"] else ""
+    return f"{row['metric'].replace('_', ' ')} **{row['mean']:.4g}**{spread}{published}"
 
 
 def with_table(readme: str, written: str) -> str:

@@ -29,8 +29,10 @@ def test_a_row_is_the_mean_and_spread_over_the_seeds(tmp_path: Path) -> None:
     assert (task["seeds"], task["seconds"], task["published"]) == (3, 120.0, None)
     assert other["std"] is None
     written = report.table([other, task])
-    assert "| `task` | `quick` | accuracy | **0.7** ± 0.2 | 3 | 2.0 | - |" in written
-    assert "| `other` | `quick` | val loss | **1.25** | 1 | 1.0 | - |" in written
+    assert "| `task` `quick` | accuracy **0.7** ± 0.2 | 3 | 2.0 |" in written
+    assert "| `other` `quick` | val loss **1.25** | 1 | 1.0 |" in written
+    beside = report.table([{**task, "source": "0.8: a paper"}, {**task, "metric": "loss"}])
+    assert "accuracy **0.7** ± 0.2 (published: 0.8: a paper)<br>loss **0.7** ± 0.2 | 3 |" in beside
     readme = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
     assert report.with_table(readme, written) == f"before\n{report.BEGIN}\n{written}\n{report.END}\nafter\n"
     with pytest.raises(UserError, match="once each"):
