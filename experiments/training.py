@@ -20,7 +20,9 @@ class TrainState(NamedTuple):
     optimizer: Any
 
 
-def initial_state(seed: int, init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation) -> TrainState:
+def initial_state(
+    seed: int | jax.Array, init: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation
+) -> TrainState:
     """The state before the first step; `init` makes the params from a key."""
     init_key, key = jax.random.split(jax.random.key(seed))
     params = init(init_key)
