@@ -1,0 +1,26 @@
+"""The 181 yearly series of the M1 competition, by one global model: the last six years of each.
+
+Command:  python -m experiments.seeds forecast configs/forecast/m1_yearly.py --seeds 0 1 2
+Time:     not known yet
+Score:    not known yet: the run on record is still to be made
+"""
+
+from experiments.forecast import Forecast
+
+config = Forecast(
+    data="m1_yearly",
+    season=1,
+    horizon=6,
+    test=6,
+    validation=6,
+    stride=6,
+    scaling="window",
+    base="drift",
+    context=20,
+    shortest=3,
+    cell="lstm",
+    members=8,
+    steps=500,
+    learning_rate=5e-3,
+    eval_every=25,
+)

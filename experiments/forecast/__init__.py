@@ -1,0 +1,10 @@
+"""Forecasts of series by any cell, scored beside statistical baselines; Mackey-Glass by an echo-state network.
+
+python -m experiments.forecast configs/forecast/quick.py [overrides]
+python -m experiments.forecast configs/forecast/quick.py --data my.csv --column sales --season 12 --horizon 12
+python -m experiments.forecast configs/forecast/mackey_glass.py
+"""
+
+from experiments.forecast.settings import Forecast, MackeyGlass
+
+__all__ = ["Forecast", "MackeyGlass"]

@@ -1,0 +1,206 @@
+"""The series: made, from packages, or from a file; refused where something is missing or odd."""
+
+import csv
+import importlib.util
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.errors import UserError
+from experiments.forecast.settings import Forecast
+
+
+class Series(NamedTuple):
+    """`values`, finite; where they were `filled`; the `times`, for the axis of a picture; each `[time]`."""
+
+    name: str
+    values: np.ndarray
+    filled: np.ndarray
+    times: np.ndarray
+
+
+def load(config: Forecast) -> list[Series]:
+    made = {"sine": noisy_sine, "sunspots": sunspots, "co2": co2, "m1_yearly": m1_yearly}
+    if config.data in made:
+        series = made[config.data](config)
+    elif Path(config.data).is_file():
+        series = [from_csv(config)]
+    else:
+        raise UserError(f"--data is {config.data!r}, but must be one of {', '.join(made)}, or the path of a CSV file.")
+    for one in series:
+        check(config, one)
+    longest, needed = max(len(one.values) for one in series), config.shortest + 1 + config.validation + config.test
+    if longest < needed:
+        raise UserError(
+            f"{config.data} has at most {longest} values in a series, but {needed} are needed: --shortest "
+            f"{config.shortest} to read, 1 to learn from, --validation {config.validation} and --test {config.test}. "
+            "Give more, or lower these."
+        )
+    return series
+
+
+def noisy_sine(config: Forecast, length: int = 1200, period: float = 20, noise: float = 0.2) -> list[Series]:
+    """The same for every seed, so that scores compare."""
+    times = np.arange(length)
+    values = np.sin(2 * np.pi * times / period) + noise * np.random.RandomState(0).normal(size=length)
+    return [plain("noisy sine", values, times)]
+
+
+def sunspots(config: Forecast) -> list[Series]:
+    from statsmodels.datasets import sunspots as dataset  # not at the top: a second of start-up
+
+    table = dataset.load_pandas().data
+    return [plain("yearly sunspots", table["SUNACTIVITY"].to_numpy(float), table["YEAR"].to_numpy(float))]
+
+
+def co2(config: Forecast) -> list[Series]:
+    """Monthly means of the weeks; the missing weeks are filled first. A month is filled where any of its weeks is."""
+    from statsmodels.datasets import co2 as dataset
+
+    table = dataset.load_pandas().data
+    weeks = table["co2"].to_numpy(float)
+    months = table.index.year.to_numpy() * 12 + table.index.month.to_numpy() - 1
+    values, filled = fill(weeks, config, lambda i: f"the week of {table.index[i]:%Y-%m-%d}")
+    wanted = np.unique(months)
+    return [
+        Series(
+            "CO2 at Mauna Loa",
+            np.array([values[months == month].mean() for month in wanted]),
+            np.array([filled[months == month].any() for month in wanted]),
+            wanted / 12,
+        )
+    ]
+
+
+def m1_yearly(config: Forecast) -> list[Series]:
+    spec = importlib.util.find_spec("aeon")
+    if spec is None or spec.origin is None:
+        raise UserError("The series of m1_yearly come with the package aeon, which is not installed: pip install aeon")
+    path = Path(spec.origin).parent / "datasets/data/m1_yearly_dataset/m1_yearly_dataset.tsf"
+    series = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line and line[0] not in "#@":
+            name, start, numbers = line.split(":")
+            values = np.array(numbers.split(","), float)
+            series.append(plain(name, values, int(start[:4]) + np.arange(len(values))))
+    return series
+
+
+def plain(name: str, values: np.ndarray, times: np.ndarray) -> Series:
+    return Series(name, values, np.zeros(len(values), bool), times)
+
+
+def from_csv(config: Forecast) -> Series:
+    path = config.data
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or []
+        for column in filter(None, (config.column, config.dates)):
+            if column not in columns:
+                raise UserError(f"{path} has no column {column!r}; it has {', '.join(map(repr, columns)) or 'none'}.")
+        cells: list[float] = []
+        lines: list[int] = []
+        dates: list[str | None] = []
+        for row in rows:
+            cells.append(number(row[config.column], f"{path}, line {rows.line_num}, column {config.column!r}"))
+            lines.append(rows.line_num)
+            dates.append(row[config.dates] if config.dates else None)
+    if config.dates:
+        check_dates(dates, lines, path)
+    values, filled = fill(np.array(cells, float), config, lambda i: f"line {lines[i]}")
+    return Series(config.column, values, filled, np.arange(len(values)))
+
+
+def number(cell: str | None, where: str) -> float:
+    """NaN for a cell that is empty or says so."""
+    text = (cell or "").strip()
+    if text.lower() in {"", "nan", "na", "null"}:
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        raise UserError(
+            f"{where}: {text!r} is not a number. Correct it, or leave the cell empty and name a --fill."
+        ) from None
+    if not math.isfinite(value):
+        raise UserError(f"{where}: {text} is not finite. Correct it, or leave the cell empty and name a --fill.")
+    return value
+
+
+def check_dates(dates: Sequence[str | None], lines: list[int], path: str) -> None:
+    """Months and years count as equal steps, however many days they have."""
+    import pandas
+
+    try:
+        index = pandas.DatetimeIndex(dates)
+    except ValueError as error:
+        raise UserError(f"{path}: the dates cannot be read: {error}. Write them as 2001-12-31.") from None
+    if len(index) < 3 or index.hasnans:
+        raise UserError(
+            f"{path} has {int(index.notna().sum())} dates in {len(index)} rows, but every row needs one, and 3 are the "
+            "least."
+        )
+    if pandas.infer_freq(index) is None:
+        steps = np.diff(index.to_numpy()) / np.timedelta64(1, "D")
+        usual, _ = Counter(steps).most_common(1)[0]
+        odd = int(np.argmax(np.abs(steps - usual)))
+        raise UserError(
+            f"{path}: the dates do not come at equal steps: from {dates[odd]} to {dates[odd + 1]} (line "
+            f"{lines[odd + 1]}) it is {steps[odd]:g} days, but mostly it is {usual:g}. Give every date a row, with an "
+            "empty cell where the value is missing, and name a --fill."
+        )
+
+
+def fill(values: np.ndarray, config: Forecast, place: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
+    """The values with none missing, and where they were. `place` tells of an index where it is."""
+    missing = np.isnan(values)
+    if not missing.any():
+        return values, missing
+    at = np.flatnonzero(missing)
+    where = ", ".join(place(i) for i in at[:3]) + (", ..." if len(at) > 3 else "")
+    if config.fill == "none":
+        raise UserError(
+            f"{len(at)} of {len(values)} values of {config.data} are missing ({where}). Say what stands in for them: "
+            "--fill forward or --fill linear."
+        )
+    known = np.flatnonzero(~missing)
+    if missing[0]:
+        raise UserError(f"{config.data} begins with missing values ({where}), which no value before them can fill.")
+    if config.fill == "linear" and missing[-1]:
+        raise UserError(f"{config.data} ends with missing values; --fill linear has none after them. Take forward.")
+    if config.fill == "linear":
+        return np.interp(np.arange(len(values)), known, values[known]), missing
+    return values[known[np.searchsorted(known, np.arange(len(values)), side="right") - 1]], missing
+
+
+def check(config: Forecast, series: Series) -> None:
+    """Refuses a series that the settings cannot be meant for."""
+    count = len(series.values)
+    trained = count - config.validation - config.test
+    needed = max(config.shortest, config.season + 1 + config.validation) + config.test
+    if count < needed:
+        raise UserError(
+            f"The series {series.name!r} has {count} values, but {needed} are needed: --test {config.test}, and before "
+            f"them --shortest {config.shortest} to read, or --validation {config.validation} and more than a --season, "
+            f"{config.season}. Give a longer one, or lower these."
+        )
+    if config.fill == "linear" and series.filled[trained - 1 :].any():
+        at = trained - 1 + int(np.argmax(series.filled[trained - 1 :]))
+        raise UserError(
+            f"--fill linear would let forecasts look ahead: value {at + 1} of {series.name!r} is missing, and from "
+            f"{trained} on they are for validation and test. Take --fill forward."
+        )
+    if config.transform == "log" and series.values.min() <= 0:
+        raise UserError(f"--transform log needs values above 0, but {series.name!r} has {series.values.min():g}.")
+    if config.transform == "sqrt" and series.values.min() < 0:
+        raise UserError(f"--transform sqrt needs values of 0 or more, but {series.name!r} has {series.values.min():g}.")
+    known = series.values[:trained]
+    if not np.abs(known[config.season :] - known[: -config.season]).any():
+        raise UserError(
+            f"The first {trained} values of {series.name!r}, to train on, repeat a --season of {config.season} "
+            "exactly: MASE, which divides by what changes from one to the next, has no value."
+        )

@@ -1,0 +1,185 @@
+"""A run that trains: series -> windows -> nets -> fit -> scores beside the baselines."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rnnx
+from experiments import config as configs
+from experiments import results
+from experiments.forecast.baselines import BASELINES, quietly
+from experiments.forecast.metrics import Scores, crps, gaussian, naive_error, score
+from experiments.forecast.model import make_forecast, make_loss, make_model
+from experiments.forecast.series import Series, load
+from experiments.forecast.settings import Forecast, check_forecast
+from experiments.forecast.windows import BACK, Windows, split
+from experiments.logs import read_metrics
+from experiments.loop import Fitted, Plan, fit
+from experiments.training import TrainState, adamw, initial_state, make_train_step
+
+MONITOR = "val_crps"
+COLUMNS = {"crps": lambda metrics: f"{metrics['loss']:.4f}"}
+Predict = Callable[[Any, Windows], np.ndarray]
+
+
+def train(config: Forecast, run_dir: Path) -> None:
+    check_forecast(config)
+    series = load(config)
+    parts = split(config, series)
+    values = hashlib.sha256(b"".join(one.values.tobytes() for one in series)).hexdigest()
+    configs.claim(run_dir, {**configs.settings(config), "values_sha256": values})
+    if (run_dir / "results.json").exists():
+        print(f"{run_dir} is finished; its results:\n")
+        show(run_dir)
+        return
+
+    model = make_model(config)
+    print(rnnx.summary(model.encoder, jax.ShapeDtypeStruct((config.batch, config.context, 2), jnp.float32)))
+    print(
+        f"{config.data}: {len(series)} series; windows: {len(parts.train.origin):,} to train on, "
+        f"{len(parts.validation.origin):,} for validation, {len(parts.test.origin):,} for the test. {config.members} "
+        f"nets. Run folder: {run_dir}",
+        flush=True,
+    )
+    optimizer = adamw(
+        config.learning_rate,
+        config.steps,
+        warmup=config.steps // 10,
+        clip=config.clip,
+        weight_decay=config.weight_decay,
+    )
+    step, forecast = make_train_step(make_loss(config, model), optimizer), make_forecast(config, model)
+    evaluate = make_evaluate(config, forecast, series, parts.validation)
+    plan = Plan(
+        steps=config.steps,
+        eval_every=config.eval_every,
+        log_every=config.log_every,
+        monitor=MONITOR,
+        patience=config.patience,
+        items="windows",
+        items_per_step=config.batch * config.members,
+    )
+    begin = functools.partial(initial_state, config.seed, model.init, optimizer)
+    chosen = fit(run_dir, begin, step, jax.tree.map(jnp.asarray, parts.train), evaluate, plan, COLUMNS)
+    final = chosen
+    if config.refit:
+        print(f"Training anew for {chosen.best_step} steps, on all that comes before the test part.", flush=True)
+        again = dataclasses.replace(plan, steps=chosen.best_step, eval_every=chosen.best_step)
+        data = jax.tree.map(jnp.asarray, parts.refit)
+        (run_dir / "refit").mkdir(exist_ok=True)
+        final = fit(run_dir / "refit", begin, step, data, evaluate, again, COLUMNS)
+        final = dataclasses.replace(final, seconds=chosen.seconds + final.seconds)
+    report(config, run_dir, series, parts.test, forecast, final)
+    show(run_dir)
+
+
+def unscaled(config: Forecast, windows: Windows, outputs: np.ndarray) -> np.ndarray:
+    """Quantiles of the values themselves, `[n, horizon, 19]`; the transforms keep their order."""
+    back = BACK[config.transform]
+    return back(windows.base[..., None] + windows.scale[..., None] * np.asarray(outputs, float))
+
+
+def actual(config: Forecast, series: Sequence[Series], windows: Windows) -> np.ndarray:
+    """`[n, horizon]`: what came."""
+    return np.stack(
+        [series[i].values[origin : origin + config.horizon] for i, origin in zip(windows.series, windows.origin)]
+    )
+
+
+def units(config: Forecast, series: Sequence[Series], held_out: int) -> np.ndarray:
+    """The `naive_error` of each series before its last `held_out` values."""
+    return np.array([naive_error(one.values[:-held_out], config.season) for one in series])
+
+
+def make_evaluate(
+    config: Forecast, forecast: Callable[..., jax.Array], series: Sequence[Series], windows: Windows
+) -> Callable[[TrainState], dict[str, float]]:
+    values, unit = actual(config, series, windows), units(config, series, config.test + config.validation)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        outputs = np.asarray(forecast(state.params, windows.inputs, windows.lengths))
+        scores = score(windows.series, values, unscaled(config, windows, outputs), unit)
+        return {MONITOR: crps(windows.targets, outputs).mean(), "val_mase": scores.mase}
+
+    return evaluate
+
+
+def by_baselines(config: Forecast, series: Sequence[Series], windows: Windows) -> dict[str, np.ndarray]:
+    """Quantiles `[n, horizon, 19]` of each."""
+    quantiles = {}
+    for name, baseline in BASELINES.items():
+        moments = [
+            quietly(baseline, series[i].values[:origin], config.horizon, config.season)
+            for i, origin in zip(windows.series, windows.origin)
+        ]
+        mean, std = (np.stack(column) for column in zip(*moments))
+        quantiles[name] = gaussian(mean, std)
+    return quantiles
+
+
+def report(
+    config: Forecast,
+    run_dir: Path,
+    series: Sequence[Series],
+    windows: Windows,
+    forecast: Callable[..., jax.Array],
+    fitted: Fitted[TrainState],
+) -> None:
+    """Scores the nets beside the baselines. Writes results.json last: it marks the end."""
+    from experiments.forecast import pictures  # not at the top: a second of start-up
+    from experiments.plots import learning_curve
+
+    print(f"Fitting the baselines before each of {len(windows.origin)} origins.", flush=True)
+    outputs = np.asarray(forecast(fitted.best.params, windows.inputs, windows.lengths))
+    quantiles = {"net": unscaled(config, windows, outputs), **by_baselines(config, series, windows)}
+    values, unit = actual(config, series, windows), units(config, series, config.test)
+    table = {name: score(windows.series, values, q, unit) for name, q in quantiles.items()}
+    best = min(BASELINES, key=lambda name: table[name].mase)
+
+    learning_curve(
+        run_dir / "learning_curve.png",
+        read_metrics(run_dir),
+        train="loss",
+        validation=MONITOR,
+        label="CRPS, scaled",
+        title=f"{run_dir.name}: {config.members} nets, to choose the number of steps",
+    )
+    pictures.forecasts(run_dir / "forecast.png", config, series, windows, quantiles["net"], quantiles[best], best)
+    pictures.bars(
+        run_dir / "methods.png", table, f"{config.data}: {config.horizon} steps ahead, {len(values)} forecasts"
+    )
+    results.finish(
+        run_dir,
+        {
+            "mase": table["net"].mase,
+            "smape": table["net"].smape,
+            "scaled_crps": table["net"].scaled_crps,
+            "mase_best_baseline": table[best].mase,
+            "mase_seasonal_naive": table["seasonal_naive"].mase,
+        },
+        seed=config.seed,
+        seconds=fitted.seconds,
+        best_baseline=best,
+        methods={name: row._asdict() for name, row in table.items()},
+        series=len(series),
+        forecasts=len(values),
+        horizon=config.horizon,
+        best_step=fitted.best_step,
+        parameters=results.count(fitted.best.params),
+    )
+
+
+def show(run_dir: Path) -> None:
+    run = configs.read_json(run_dir / "results.json")
+    print(f"--- {run['forecasts']} forecasts of {run['horizon']} steps ahead ({run_dir / 'results.json'})")
+    print(f"{'method':<24}" + "".join(f"{name:>18}" for name in Scores._fields))
+    for name, row in sorted(run["methods"].items(), key=lambda item: item[1]["mase"]):
+        print(f"{name:<24}" + "".join(f"{row[field]:>18.4f}" for field in Scores._fields))
+    print(f"Pictures: {run_dir / 'forecast.png'}, {run_dir / 'methods.png'}, {run_dir / 'learning_curve.png'}")

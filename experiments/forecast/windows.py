@@ -1,0 +1,96 @@
+"""Windows around an origin: what is read comes before it, what is forecast from it on."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.forecast.series import Series
+from experiments.forecast.settings import Forecast
+
+Transform = Callable[[np.ndarray], np.ndarray]
+FORWARD: dict[str, Transform] = {"none": lambda x: x, "log": np.log, "sqrt": np.sqrt}
+BACK: dict[str, Transform] = {"none": lambda x: x, "log": np.exp, "sqrt": lambda x: np.maximum(x, 0) ** 2}
+
+
+class Windows(NamedTuple):
+    """A forecast's values are `base + scale * outputs` of a net, put back through the transform.
+
+    `series` and `origin` `[n]`: which series, and the index of the first value to forecast. `inputs` `[n, context, 2]`,
+    the scaled values and their steps, of which the first `lengths` `[n]` count. `targets` `[n, horizon]`, scaled; those
+    that `counted` `[n, horizon]` leaves out are 0. `base` `[n, horizon]`, `scale` `[n, 1]`.
+    """
+
+    series: np.ndarray
+    origin: np.ndarray
+    inputs: np.ndarray
+    lengths: np.ndarray
+    targets: np.ndarray
+    counted: np.ndarray
+    base: np.ndarray
+    scale: np.ndarray
+
+
+class Parts(NamedTuple):
+    """`refit` are those of `train` and further ones, with targets up to the test part."""
+
+    train: Windows
+    refit: Windows
+    validation: Windows
+    test: Windows
+
+
+def split(config: Forecast, series: Sequence[Series]) -> Parts:
+    """The targets of each part's windows lie in that part of the series; all before a target's origin may be read."""
+    places: dict[str, list[tuple[int, int, int]]] = {name: [] for name in Parts._fields}
+    for i, one in enumerate(series):
+        tested = len(one.values) - config.test
+        trained = tested - config.validation
+        for part, end in (("train", trained), ("refit", tested)):
+            places[part] += [(i, origin, end) for origin in range(config.shortest, end)]
+        for part, begin, end in (("validation", trained, tested), ("test", tested, len(one.values))):
+            origins = range(begin, end - config.horizon + 1, config.stride)
+            places[part] += [(i, origin, end) for origin in origins if origin >= config.shortest]
+    return Parts(*(windows(config, series, places[part]) for part in Parts._fields))
+
+
+def windows(config: Forecast, series: Sequence[Series], places: Sequence[tuple[int, int, int]]) -> Windows:
+    """One for each `(series, origin, end)`; targets from `end` on are not counted."""
+    values = [FORWARD[config.transform](one.values) for one in series]
+    trained = [x[: len(x) - config.test - config.validation] for x in values]
+    rows = []
+    for i, origin, end in places:
+        inputs, length, base, scale = prepared(config, values[i][:origin], trained[i])
+        target = values[i][origin : min(origin + config.horizon, end)]
+        target = np.pad((target - base[: len(target)]) / scale, (0, config.horizon - len(target)))
+        counted = np.arange(config.horizon) < end - origin
+        rows.append((i, origin, inputs, length, target, counted, base, [scale]))
+    kinds = (np.int32, np.int32, np.float32, np.int32, np.float32, bool, float, float)
+    return Windows(*(np.array(column, kind) for column, kind in zip(zip(*rows), kinds)))
+
+
+def prepared(config: Forecast, past: np.ndarray, trained: np.ndarray) -> tuple[np.ndarray, int, np.ndarray, float]:
+    """`(inputs, length, base, scale)` from what comes before the origin, and the training part of the series."""
+    read = past[-config.context :]
+    ahead = np.arange(1, config.horizon + 1)
+    if config.base == "seasonal":
+        level, base = trend_and_season(read, config.horizon, config.season)
+    else:
+        level = trained.mean() if config.scaling == "series" else read[-1]
+        base = np.full(config.horizon, level)
+        if config.base == "drift":
+            base = read[-1] + ahead * np.diff(read).mean()
+    left = read - level
+    steps = np.diff(left, prepend=left[0])
+    scale = trained.std() if config.scaling == "series" else np.abs(steps[1:]).mean() or 1.0
+    inputs = np.stack([left, steps], axis=1) / scale
+    return np.pad(inputs, ((0, config.context - len(read)), (0, 0))), len(read), base, float(scale)
+
+
+def trend_and_season(read: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
+    """A line and a level for each step of a season, by least squares: of what is `read`, and `horizon` steps on."""
+    time = np.arange(len(read) + horizon)
+    terms = np.concatenate([time[:, None] / len(read), np.eye(season)[time % season]], axis=1)
+    weights = np.linalg.lstsq(terms[: len(read)], read, rcond=None)[0]
+    fitted = terms @ weights
+    return fitted[: len(read)], fitted[len(read) :]
