@@ -1,8 +1,8 @@
 """A noisy sine, beside the statistics that were made for it.
 
 Command:  python -m experiments.forecast configs/forecast/quick.py
-Time:     not known yet
-Score:    not known yet: the run on record is still to be made
+Time:     34 seconds of training on one core that had other work to do as well
+Score:    MASE 0.699 (seed 0); exponential smoothing 0.677, seasonal-naive 0.932
 """
 
 from experiments.forecast import Forecast

@@ -5,7 +5,6 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,6 @@ from experiments.training import TrainState, adamw, initial_state, make_train_st
 
 MONITOR = "val_crps"
 COLUMNS = {"crps": lambda metrics: f"{metrics['loss']:.4f}"}
-Predict = Callable[[Any, Windows], np.ndarray]
 
 
 def train(config: Forecast, run_dir: Path) -> None:
