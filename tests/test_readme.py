@@ -107,6 +107,20 @@ def test_speeds_in_readme_are_those_of_the_run():
         assert f"| {shape.replace(',', ', ')} | **{mean:.2f}** | {' | '.join(shown)} |" in README
 
 
+def test_speeds_on_a_gpu_in_readme_are_those_of_the_run():
+    rows = json.loads((ROOT / "experiments" / "results" / "speed" / "h100.json").read_text())
+    nets = fastest(rows, "grad_ratio")
+    for shape in dict.fromkeys(net.shape for net in nets):
+        there = {net.cell: f"{net.ratio:.2f}, {net.peer}" for net in nets if net.shape == shape}
+        torch = {r["cell"]: f"{r['grad_ratio']:.2f}" for r in select(rows, "nets", library="torch", shape=shape)}
+        shown = [of.get(cell, "not measured") for of in (there, torch) for cell in ("lstm", "gru", "elman")]
+        (line,) = (line for line in README.splitlines() if line.endswith(f"| {' | '.join(shown)} |"))
+        assert line.startswith(f"| {shape.replace(',', ', ')} ")
+    linear = [r["grad_ratio"] for r in select(rows, "linear", library="associative_scan")]
+    assert "1.68,\n1.71 and 0.94 times" in README
+    assert [round(ratio, 2) for ratio in linear] == [1.68, 1.71, 0.94]
+
+
 def test_no_figure_is_still_to_come():
     for path in (ROOT / "README.md", *(ROOT / "configs").rglob("*.py")):
         assert not re.search(r"TODO|FIGURE|RESULTS-TABLE", path.read_text()), path

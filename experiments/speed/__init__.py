@@ -1,4 +1,4 @@
-"""How fast rnnx is beside other libraries, on the CPU: `python -m experiments.speed`.
+"""How fast rnnx is beside other libraries: `python -m experiments.speed`.
 
 **What is measured.** In `nets` every library runs the same nets (Elman, LSTM, GRU) on the same weights, taken over
 from rnnx's by `rnnx.interop`, in float32 and without dropout: the forward pass, and the loss with its gradient by all
@@ -19,6 +19,10 @@ under `jax.jit`, ahead-of-time compiled, with their default settings but where a
 runs as it comes, its forward pass without recording for autograd. Haiku's GRU resets before the recurrent product and
 its VanillaRNN has relu: they are held against rnnx with the same options, timed as they are, and marked. Equinox has
 no simple recurrent cell.
+
+**On a GPU.** `JAX_PLATFORMS=cuda python -m experiments.speed` measures all of that on the GPU, torch on cuDNN, but for
+`devices`. Products are those of float32 everywhere (TF32, the default of both on newer GPUs, would not agree to the
+tolerance). The bars are those of two CPU cores.
 
 **torch and XLA on the same cores.** The threads of both are left as they come: OMP_WAIT_POLICY=passive, which would
 keep torch's waiting ones quiet, slows torch itself. As the order is drawn anew in each round, what one call leaves

@@ -1,13 +1,14 @@
-"""rnnx measured beside other libraries, on the CPU; what is measured, and how: `experiments/speed/__init__.py`.
+"""rnnx measured beside other libraries; what is measured, and how: `experiments/speed/__init__.py`.
 
 python -m experiments.speed --quick
 python -m experiments.speed --json FILE
 python -m experiments.speed --read FILE
+JAX_PLATFORMS=cuda python -m experiments.speed --json FILE
 """
 
 import os
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported; torch is measured on the CPU
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX is imported
 
 import dataclasses
 import gc
@@ -53,7 +54,7 @@ assert tuple(CASES) == SECTIONS
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Measures rnnx beside every peer that is installed, on the CPU."""
+    """Measures rnnx beside every peer that is installed, on the CPU; on a GPU with JAX_PLATFORMS=cuda."""
 
     quick: bool = False
     """Fewer cases for a shorter time: below a minute on two cores."""
@@ -88,7 +89,8 @@ def make_plan(options: Speed, console: Console) -> Plan:
         known = QUICK_CASES if options.quick else [(cell, shape) for shape in SHAPES for cell in CELLS]
         every = tuple((cell, shape) for cell, shape in known if not options.cells or cell in options.cells)
     asked = [name for name in peers.LIBRARIES if name in (options.libraries or peers.LIBRARIES) or name == "rnnx"]
-    sections = options.only or (QUICK_SECTIONS if options.quick else SECTIONS)
+    every_section = tuple(name for name in SECTIONS if name != "devices" or jax.default_backend() == "cpu")
+    sections: tuple[str, ...] = options.only or (QUICK_SECTIONS if options.quick else every_section)
     wanted = {name: peers.LIBRARIES[name] for name in asked} if {"nets", "stream"} & set(sections) else {}
     if "linear" in sections:
         wanted["memax"] = peers.MEMAX
@@ -113,7 +115,7 @@ def measure(plan: Plan, console: Console, keep: Callable[[list[Row]], None]) -> 
             gc.collect()
             found = case.measure(lambda done: progress.update(part, completed=done))
             report.print_rows(progress.console, found)
-            rows += found
+            rows += [{**row, "device": jax.devices()[0].device_kind} for row in found]
             keep(rows)
             progress.advance(whole)
     return rows
@@ -128,6 +130,7 @@ def main(args: Sequence[str] | None = None) -> None:
         report.print_rows(console, rows)
     else:
         jax.config.update("jax_enable_compilation_cache", False)  # a program found there would take no time to compile
+        jax.config.update("jax_default_matmul_precision", "highest")  # float32 on a GPU too, where less is the default
 
         def keep(rows: list[Row]) -> None:
             if options.json:

@@ -67,7 +67,7 @@ def _checked(name: str, cell: str, came: Any, wanted: Any) -> float:
 
 
 def relative(came: Any, wanted: Any) -> float:
-    came, wanted = (np.asarray(a.detach() if hasattr(a, "detach") else a, np.float64) for a in (came, wanted))
+    came, wanted = (np.asarray(a.detach().cpu() if hasattr(a, "detach") else a, np.float64) for a in (came, wanted))
     if came.shape != wanted.shape:
         return float("inf")
     difference = np.abs(came - wanted).max() / max(np.abs(wanted).max(), 1e-12)

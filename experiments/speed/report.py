@@ -108,7 +108,7 @@ def print_bars(console: Console, rows: Sequence[Row]) -> None:
     )
     for name in ("", "wanted", "reached", ""):
         table.add_column(name, overflow="fold")
-    for bar in bars(rows):
+    for bar in bars([row for row in rows if row.get("device", "cpu") == "cpu"]):
         table.add_row(bar.what, bar.wanted, bar.reached, "[green]holds[/]" if bar.holds else "[red]missed[/]")
     if table.row_count:
         console.print(table)

@@ -1,4 +1,4 @@
-"""torch.nn on the CPU."""
+"""torch.nn, where JAX runs: on the CPU, or on a GPU by cuDNN."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,24 +11,35 @@ from experiments.speed.peers.net import Prepared
 from experiments.speed.peers.rnnx import LAYERS, width_of
 from rnnx.interop import to_torch, to_torch_arrays
 
+GPU = jax.default_backend() == "gpu"
+DEVICE = "cuda" if GPU else "cpu"
+torch.backends.cudnn.allow_tf32 = False
+
 NETS: dict[str, Any] = {"elman": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 CELLS: dict[str, Any] = {"elman": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}
+
+
+def waited(results: Any) -> Any:
+    """Torch returns before a GPU is done."""
+    if GPU:
+        torch.cuda.synchronize()
+    return results
 
 
 def prepare(cell: str, params: Any, xs: jax.Array) -> Prepared:
     features, width = params["input_kernel"].shape[0], width_of(params)
     layer = LAYERS[cell](width)
-    module = NETS[cell](features, width, batch_first=True)
+    module = NETS[cell](features, width, batch_first=True).to(DEVICE)
     module.load_state_dict(to_torch(layer, params))
-    inputs, weights = torch.tensor(np.asarray(xs)), dict(module.named_parameters())
+    inputs, weights = torch.tensor(np.asarray(xs), device=DEVICE), dict(module.named_parameters())
 
     def forward() -> Any:
         with torch.no_grad():
-            return module(inputs)[0]
+            return waited(module(inputs)[0])
 
     def gradient() -> tuple[Any, Any]:
         value = module(inputs)[0].square().mean()
-        return value, dict(zip(weights, torch.autograd.grad(value, list(weights.values()))))
+        return waited((value, dict(zip(weights, torch.autograd.grad(value, list(weights.values()))))))
 
     def pulled(gradient: Any) -> Any:
         """In torch's layout; two biases that are summed have the same gradient."""
@@ -43,10 +54,10 @@ def prepare(cell: str, params: Any, xs: jax.Array) -> Prepared:
 def stream(cell: str, params: Any, x: jax.Array, steps: int) -> Callable[[], Any]:
     """A loop in Python over torch's cell."""
     features, width = params["input_kernel"].shape[0], width_of(params)
-    one = CELLS[cell](features, width)
+    one = CELLS[cell](features, width).to(DEVICE)
     state_dict = to_torch(LAYERS[cell](width), params)
     one.load_state_dict({name.removesuffix("_l0"): value for name, value in state_dict.items()})
-    first = torch.tensor(np.asarray(x))
+    first = torch.tensor(np.asarray(x), device=DEVICE)
 
     def run() -> Any:
         with torch.no_grad():
@@ -55,6 +66,6 @@ def stream(cell: str, params: Any, x: jax.Array, steps: int) -> Callable[[], Any
                 state = one(y, state)
                 y = state[0] if cell == "lstm" else state
                 ys.append(y)
-            return torch.stack(ys, dim=1)
+            return waited(torch.stack(ys, dim=1)).cpu()
 
     return run
