@@ -1,9 +1,9 @@
 """The sum of two marked numbers among 200.
 
-Command:  python -m experiments.memory configs/memory/adding.py
-Time:     2.0 minutes on one core
-Score:    mean squared error, where 0.167 is that of always answering 1; seed 0: lstm 0.0019, gru 0.0008, orthogonal
-          0.054, min_gru 0.0003, min_lstm 0.0016, signed_min_gru 0.0023
+Command:  python -m experiments.seeds memory configs/memory/adding.py --seeds 0 1 2
+Time:     2 minutes for each seed, on one core
+Score:    mean squared error, where 0.167 is that of always answering 1; mean of seeds 0 to 2: lstm 0.0015, gru 0.0010,
+          orthogonal 0.080, min_gru 0.0007, min_lstm 0.0009, signed_min_gru 0.0017
 """
 
 from experiments.memory.settings import Memory

@@ -1,9 +1,9 @@
 """Sums, differences and products modulo 5, trained on up to 40 symbols and tested on up to 500.
 
-Command:  python -m experiments.memory configs/memory/arithmetic.py
-Time:     7.0 minutes on one core that had other work to do as well
-Score:    accuracy over lengths 41 to 500, chance 0.2; seed 0: lstm 0.817, gru 0.471; elman 0.202, min_gru 0.202 and
-          signed_min_gru 0.200
+Command:  python -m experiments.seeds memory configs/memory/arithmetic.py --seeds 0 1 2
+Time:     3 to 7 minutes for each seed, on one core
+Score:    accuracy over lengths 41 to 500, chance 0.2; seeds 0 to 2: lstm 0.82, 0.71, 0.91, gru 0.47, 0.85, 0.52; elman,
+          min_gru and signed_min_gru between 0.198 and 0.203
 """
 
 from experiments.memory.settings import Memory

@@ -1,8 +1,8 @@
 """Sixteen tokens strewn among 128 places, told in order: two blocks of a minimal cell; scaled down from 4096 places.
 
-Command:  python -m experiments.memory configs/memory/selective_copy.py
-Time:     11.7 minutes on one core that had other work to do as well
-Score:    accuracy per token, chance 0.071; seed 0: min_gru 0.990, min_lstm 0.983
+Command:  python -m experiments.seeds memory configs/memory/selective_copy.py --seeds 0 1 2
+Time:     12 minutes for each seed, on one core
+Score:    accuracy per token, chance 0.071; seeds 0 to 2: min_gru 0.990, 0.984, 0.983, min_lstm 0.983, 0.983, 0.991
 """
 
 from experiments.memory.settings import Memory
