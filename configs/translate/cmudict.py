@@ -7,4 +7,4 @@ Score:    not known yet: the run on record is still to be made
 
 from experiments.translate.settings import Translate
 
-config = Translate(data="cmudict", steps=12_000, eval_every=600)
+config = Translate(data="cmudict", width=128, dropout=0.1, steps=15_000, learning_rate=4e-3, eval_every=750)
