@@ -1,7 +1,7 @@
 """A noisy sine, beside the statistics that were made for it.
 
 Command:  python -m experiments.forecast configs/forecast/quick.py
-Time:     34 seconds of training on one core that had other work to do as well
+Time:     73 seconds on one core, of which 30 are training
 Score:    MASE 0.699 (seed 0); exponential smoothing 0.677, seasonal-naive 0.932
 """
 

@@ -100,7 +100,7 @@ def make_loss(config: Forecast, model: Model) -> Callable[[Any, jax.Array, Windo
     return loss
 
 
-def make_forecast(config: Forecast, model: Model) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
+def make_forecast(config: Forecast, model: Model) -> Callable[..., jax.Array]:
     """`(params, inputs, lengths)` to the members' mean quantiles, scaled, `[n, horizon, 19]`."""
 
     @jax.jit

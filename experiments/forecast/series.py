@@ -96,7 +96,7 @@ def plain(name: str, values: np.ndarray, times: np.ndarray) -> Series:
 
 def from_csv(config: Forecast) -> Series:
     path = config.data
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         rows = csv.DictReader(file)
         columns = rows.fieldnames or []
         for column in filter(None, (config.column, config.dates)):

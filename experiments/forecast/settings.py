@@ -49,14 +49,16 @@ class Forecast(Settings):
     """series: less the mean, over the standard deviation, both of the training part. window: less the last value before
     the origin, over the mean size of the steps between the values read. Where a line and a seasonal pattern are the
     base, they are what is taken away."""
-    base: Literal["level", "drift", "seasonal"] = "level"
+    base: Literal["level", "drift", "seasonal", "autoreg"] = "level"
     """What the outputs of a net are added to: what scaling takes away; the last value, and the mean step of those read
-    for every step ahead; or a line and a seasonal pattern fitted to the values read, of which the net sees what they
-    leave over."""
+    for every step ahead; a line and a seasonal pattern fitted to the values read, of which the net sees what they leave
+    over; or a linear autoregression, fitted to all that comes before the origin."""
+    lags: int = 10
+    """Of the autoregression."""
     context: int = 40
     """Most values before the origin that a net reads."""
     shortest: int = 40
-    """Fewest; a series too short for that at validation is not validated on."""
+    """Fewest values before an origin; a series that has fewer at validation is not validated on."""
 
     cell: Literal["lstm", "gru", "elman", "mgu", "min_gru", "lru"] = "gru"
     """The recurrent cell."""
@@ -72,8 +74,10 @@ class Forecast(Settings):
     members: int = 4
     """Nets, trained side by side from seeds of their own, whose quantiles are averaged."""
 
-    refit: bool = True
-    """Train anew, for as many steps as the best checkpoint had, on all that comes before the test part."""
+    refits: int = 1
+    """Into how many stretches the test part is cut. Before each of them the nets are trained anew, for as many steps as
+    the best checkpoint had, on all that comes before it. 0: the best checkpoint forecasts. (Baselines are fitted anew
+    before every origin.)"""
     steps: int = 600
     """Updates."""
     batch: int = 64
@@ -81,7 +85,7 @@ class Forecast(Settings):
     learning_rate: float = 3e-3
     """Peak learning rate of AdamW; a warm-up over a tenth of the steps, then a cosine to zero."""
     weight_decay: float = 1e-2
-    """Decoupled; on matrices only."""
+    """Decoupled."""
     clip: float = 1.0
     """Largest global norm of the gradient."""
     eval_every: int = 30
@@ -135,16 +139,14 @@ class MackeyGlass(Settings):
 
 
 def check_forecast(config: Forecast) -> None:
-    counts = (
-        "season horizon test validation stride context shortest layers width members steps batch eval_every log_every"
-    )
+    counts = "season horizon test validation stride lags context shortest"
     configs.check(
         config,
         [
-            (f"{counts} log_every", "1 or more", lambda x: x >= 1),
+            (f"{counts} layers width members steps batch eval_every log_every", "1 or more", lambda x: x >= 1),
             ("learning_rate clip", "above 0", lambda x: x > 0),
             ("dropout", "in [0, 1)", lambda x: 0 <= x < 1),
-            ("weight_decay patience seed", "0 or more", lambda x: x >= 0),
+            ("weight_decay patience refits seed", "0 or more", lambda x: x >= 0),
         ],
     )
     for part in ("test", "validation"):
@@ -153,14 +155,18 @@ def check_forecast(config: Forecast) -> None:
                 f"--{part} is {getattr(config, part)}, but must hold at least one forecast of --horizon, "
                 f"{config.horizon}."
             )
-    if config.shortest > config.context:
-        raise UserError(f"--shortest is {config.shortest}, but cannot be above --context, {config.context}.")
+    if config.refits > config.test:
+        raise UserError(f"--refits is {config.refits}, but the test part has --test {config.test} values only.")
     if config.scaling == "window" or config.base == "drift":
         configs.check(config, [("shortest", "2 or more: a step needs two values", lambda x: x >= 2)])
-    if config.base == "seasonal" and config.shortest < 2 * config.season:
+    if config.base == "seasonal" and min(config.shortest, config.context) < 2 * config.season:
         raise UserError(
-            f"--shortest is {config.shortest}, but --base seasonal needs two of --season, {config.season}, or more."
+            f"--shortest is {config.shortest} and --context {config.context}, but --base seasonal needs two of "
+            f"--season, {config.season}, or more."
         )
+    if config.base == "autoreg":
+        least = 3 * config.lags
+        configs.check(config, [("shortest", f"{least} or more: three for each of --lags", lambda x: x >= least)])
     if config.data.endswith(".csv") and not config.column:
         raise UserError(f"--column must say which column of {config.data} to forecast.")
 

@@ -18,7 +18,7 @@ from experiments.forecast.metrics import Scores, crps, gaussian, naive_error, sc
 from experiments.forecast.model import make_forecast, make_loss, make_model
 from experiments.forecast.series import Series, load
 from experiments.forecast.settings import Forecast, check_forecast
-from experiments.forecast.windows import BACK, Windows, split
+from experiments.forecast.windows import BACK, Windows, split, to_learn_from
 from experiments.logs import read_metrics
 from experiments.loop import Fitted, Plan, fit
 from experiments.training import TrainState, adamw, initial_state, make_train_step
@@ -66,15 +66,22 @@ def train(config: Forecast, run_dir: Path) -> None:
     )
     begin = functools.partial(initial_state, config.seed, model.init, optimizer)
     chosen = fit(run_dir, begin, step, jax.tree.map(jnp.asarray, parts.train), evaluate, plan, COLUMNS)
-    final = chosen
-    if config.refit:
-        print(f"Training anew for {chosen.best_step} steps, on all that comes before the test part.", flush=True)
+    outputs = np.asarray(forecast(chosen.best.params, parts.test.inputs, parts.test.lengths))
+    seconds = chosen.seconds
+    # How far behind the beginning of the test part an origin is.
+    passed = parts.test.origin - np.array([len(series[i].values) - config.test for i in parts.test.series])
+    starts = [config.test * n // config.refits for n in range(config.refits)]
+    for number, start in enumerate(starts, 1):
+        print(f"Training anew for {chosen.best_step} steps, {number} of {config.refits}.", flush=True)
+        folder = run_dir / f"refit{number}"
+        folder.mkdir(exist_ok=True)
+        data = jax.tree.map(jnp.asarray, to_learn_from(config, series, config.test - start))
         again = dataclasses.replace(plan, steps=chosen.best_step, eval_every=chosen.best_step)
-        data = jax.tree.map(jnp.asarray, parts.refit)
-        (run_dir / "refit").mkdir(exist_ok=True)
-        final = fit(run_dir / "refit", begin, step, data, evaluate, again, COLUMNS)
-        final = dataclasses.replace(final, seconds=chosen.seconds + final.seconds)
-    report(config, run_dir, series, parts.test, forecast, final)
+        fitted = fit(folder, begin, step, data, evaluate, again, COLUMNS)
+        later = np.asarray(forecast(fitted.best.params, parts.test.inputs, parts.test.lengths))
+        outputs = np.where((passed >= start)[:, None, None], later, outputs)
+        seconds += fitted.seconds
+    report(config, run_dir, series, parts.test, outputs, chosen, seconds)
     show(run_dir)
 
 
@@ -127,16 +134,20 @@ def report(
     run_dir: Path,
     series: Sequence[Series],
     windows: Windows,
-    forecast: Callable[..., jax.Array],
-    fitted: Fitted[TrainState],
+    outputs: np.ndarray,
+    chosen: Fitted[TrainState],
+    seconds: float,
 ) -> None:
-    """Scores the nets beside the baselines. Writes results.json last: it marks the end."""
+    """Scores the nets' outputs `[n, horizon, 19]` beside the baselines. Writes results.json last: it marks the end."""
     from experiments.forecast import pictures  # not at the top: a second of start-up
     from experiments.plots import learning_curve
 
     print(f"Fitting the baselines before each of {len(windows.origin)} origins.", flush=True)
-    outputs = np.asarray(forecast(fitted.best.params, windows.inputs, windows.lengths))
-    quantiles = {"net": unscaled(config, windows, outputs), **by_baselines(config, series, windows)}
+    quantiles = {
+        "net": unscaled(config, windows, outputs),
+        "base_alone": unscaled(config, windows, np.zeros_like(outputs)),  # so that it shows what the nets add to it
+        **by_baselines(config, series, windows),
+    }
     values, unit = actual(config, series, windows), units(config, series, config.test)
     table = {name: score(windows.series, values, q, unit) for name, q in quantiles.items()}
     best = min(BASELINES, key=lambda name: table[name].mase)
@@ -150,27 +161,28 @@ def report(
         title=f"{run_dir.name}: {config.members} nets, to choose the number of steps",
     )
     pictures.forecasts(run_dir / "forecast.png", config, series, windows, quantiles["net"], quantiles[best], best)
-    pictures.bars(
-        run_dir / "methods.png", table, f"{config.data}: {config.horizon} steps ahead, {len(values)} forecasts"
-    )
+    finding = f"nets {table['net'].mase:.3f}, {best.replace('_', ' ')} {table[best].mase:.3f}"
+    what = f"{Path(config.data).name}, {len(values)} forecasts of {config.horizon} steps"
+    pictures.bars(run_dir / "methods.png", table, f"{what}: {finding}")
     results.finish(
         run_dir,
         {
             "mase": table["net"].mase,
             "smape": table["net"].smape,
             "scaled_crps": table["net"].scaled_crps,
+            "mase_base_alone": table["base_alone"].mase,
             "mase_best_baseline": table[best].mase,
             "mase_seasonal_naive": table["seasonal_naive"].mase,
         },
         seed=config.seed,
-        seconds=fitted.seconds,
+        seconds=seconds,
         best_baseline=best,
         methods={name: row._asdict() for name, row in table.items()},
         series=len(series),
         forecasts=len(values),
         horizon=config.horizon,
-        best_step=fitted.best_step,
-        parameters=results.count(fitted.best.params),
+        best_step=chosen.best_step,
+        parameters=results.count(chosen.best.params),
     )
 
 

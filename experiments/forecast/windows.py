@@ -32,26 +32,36 @@ class Windows(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """`refit` are those of `train` and further ones, with targets up to the test part."""
-
     train: Windows
-    refit: Windows
     validation: Windows
     test: Windows
 
 
 def split(config: Forecast, series: Sequence[Series]) -> Parts:
     """The targets of each part's windows lie in that part of the series; all before a target's origin may be read."""
-    places: dict[str, list[tuple[int, int, int]]] = {name: [] for name in Parts._fields}
+    held_out = config.test + config.validation
+    return Parts(
+        to_learn_from(config, series, held_out),
+        to_score(config, series, held_out, config.test),
+        to_score(config, series, config.test, 0),
+    )
+
+
+def to_learn_from(config: Forecast, series: Sequence[Series], held_out: int) -> Windows:
+    """From every origin, with no target among the last `held_out` values of a series."""
+    ends = [len(one.values) - held_out for one in series]
+    places = [(i, origin, end) for i, end in enumerate(ends) for origin in range(config.shortest, end)]
+    return windows(config, series, places)
+
+
+def to_score(config: Forecast, series: Sequence[Series], begin: int, end: int) -> Windows:
+    """From every `stride`-th origin, with all targets among the last `begin` values, but not the last `end`."""
+    places = []
     for i, one in enumerate(series):
-        tested = len(one.values) - config.test
-        trained = tested - config.validation
-        for part, end in (("train", trained), ("refit", tested)):
-            places[part] += [(i, origin, end) for origin in range(config.shortest, end)]
-        for part, begin, end in (("validation", trained, tested), ("test", tested, len(one.values))):
-            origins = range(begin, end - config.horizon + 1, config.stride)
-            places[part] += [(i, origin, end) for origin in origins if origin >= config.shortest]
-    return Parts(*(windows(config, series, places[part]) for part in Parts._fields))
+        count = len(one.values)
+        origins = range(count - begin, count - end - config.horizon + 1, config.stride)
+        places += [(i, origin, count - end) for origin in origins if origin >= config.shortest]
+    return windows(config, series, places)
 
 
 def windows(config: Forecast, series: Sequence[Series], places: Sequence[tuple[int, int, int]]) -> Windows:
@@ -80,6 +90,8 @@ def prepared(config: Forecast, past: np.ndarray, trained: np.ndarray) -> tuple[n
         base = np.full(config.horizon, level)
         if config.base == "drift":
             base = read[-1] + ahead * np.diff(read).mean()
+        elif config.base == "autoreg":
+            base = autoregression(past, config.horizon, config.lags)
     left = read - level
     steps = np.diff(left, prepend=left[0])
     scale = trained.std() if config.scaling == "series" else np.abs(steps[1:]).mean() or 1.0
@@ -94,3 +106,14 @@ def trend_and_season(read: np.ndarray, horizon: int, season: int) -> tuple[np.nd
     weights = np.linalg.lstsq(terms[: len(read)], read, rcond=None)[0]
     fitted = terms @ weights
     return fitted[: len(read)], fitted[len(read) :]
+
+
+def autoregression(past: np.ndarray, horizon: int, lags: int) -> np.ndarray:
+    """Fitted to `past` by least squares, and run on for `horizon` steps."""
+    rows = np.lib.stride_tricks.sliding_window_view(past, lags + 1)
+    terms = np.concatenate([rows[:, :-1], np.ones((len(rows), 1))], axis=1)
+    weights = np.linalg.lstsq(terms, rows[:, -1], rcond=None)[0]
+    run = list(past[-lags:])
+    for _ in range(horizon):
+        run.append(np.r_[run[-lags:], 1] @ weights)
+    return np.array(run[lags:])

@@ -33,6 +33,10 @@ def config_file(name: str) -> str:
     return str(ROOT / f"configs/forecast/{name}.py")
 
 
+def options(**settings: Any) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
 def of_file(name: str, *overrides: str) -> Any:
     return configs.load(Forecast(), [config_file(name), *overrides], command="", directory=Path())[0]
 
@@ -43,24 +47,24 @@ def some(values: Any, name: str = "some") -> series_.Series:
 
 def small(**changes: Any) -> Forecast:
     settings = {"season": 2, "horizon": 2, "test": 4, "validation": 4, "stride": 1, "context": 6, "shortest": 3}
-    return Forecast(**{**settings, "width": 4, "members": 2, **changes})
+    return Forecast(**{**settings, "lags": 1, "cell": "elman", "width": 4, "members": 2, **changes})
 
 
 def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
-    smaller = ["--season", "4", "--horizon", "4", "--context", "8", "--shortest", "8", "--stride", "150"]
-    arguments = [config_file("quick"), *TINY, "--run-dir", str(run_dir), *smaller]
+    smaller = options(season=4, horizon=4, context=8, stride=45, refits=2, cell="elman")
+    arguments = [config_file("sunspots"), *TINY, "--run-dir", str(run_dir), *smaller]
     run(arguments)
     output = capsys.readouterr().out
     results = json.loads((run_dir / "results.json").read_text())
-    assert set(results["methods"]) == {"net", *baselines.BASELINES}
+    assert set(results["methods"]) == {"net", "base_alone", *baselines.BASELINES}
     assert np.isfinite(list(results["scores"].values())).all()
     best = min(results["methods"][name]["mase"] for name in baselines.BASELINES)
     assert results["scores"]["mase_best_baseline"] == best
     assert results["scores"]["mase"] == results["methods"]["net"]["mase"]
     assert f"{results['scores']['mase']:>18.4f}" in output
     assert [row["step"] for row in read_metrics(run_dir) if train.MONITOR in row] == [2, 4]
-    assert read_metrics(run_dir / "refit")[-1]["step"] == results["best_step"]
+    assert read_metrics(run_dir / "refit2")[-1]["step"] == results["best_step"]
     for picture in ("forecast", "methods", "learning_curve"):
         assert (run_dir / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
     run(arguments)
@@ -72,23 +76,10 @@ def test_a_run_on_a_csv_file(tmp_path: Path) -> None:
     rows += [f"2002-{month:02}-01,{12 + month % 3 + month % 2}" for month in range(1, 13)]
     path = write(tmp_path, "month,sales", *rows)
     run_dir = tmp_path / "run"
-    small = ["--season", "3", "--horizon", "3", "--test", "4", "--validation", "4", "--context", "4", "--shortest", "4"]
+    small = options(season=3, horizon=3, test=4, validation=4, context=4, shortest=4)
     given = ["--data", path, "--column", "sales", "--dates", "month", "--run-dir", str(run_dir)]
-    run(
-        [
-            config_file("quick"),
-            *TINY,
-            *given,
-            *small,
-            "--stride",
-            "1",
-            "--no-refit",
-            "--output",
-            "gaussian",
-            "--cell",
-            "elman",
-        ]
-    )
+    other = options(stride=1, refits=0, output="gaussian", cell="elman")
+    run([config_file("quick"), *TINY, *given, *small, *other])
     assert json.loads((run_dir / "results.json").read_text())["forecasts"] == 2
 
 
@@ -105,7 +96,7 @@ def test_the_mackey_glass_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("scaling", ["series", "window"])
-@pytest.mark.parametrize("base", ["level", "drift", "seasonal"])
+@pytest.mark.parametrize("base", ["level", "drift", "seasonal", "autoreg"])
 def test_no_window_knows_what_comes_after_its_origin(scaling: Any, base: Any) -> None:
     config = small(scaling=scaling, base=base, transform="log")
     values = np.exp(np.random.RandomState(0).normal(size=24).cumsum() / 5)
@@ -119,8 +110,9 @@ def test_no_window_knows_what_comes_after_its_origin(scaling: Any, base: Any) ->
                 assert (getattr(changed, field)[row] == getattr(made, field)[row]).all(), (part, field, origin)
     assert whole.train.origin.tolist() == list(range(3, 16))
     assert whole.train.counted.sum(axis=1).tolist() == [2] * 12 + [1]
-    assert whole.refit.origin.tolist() == list(range(3, 20))
-    assert whole.refit.counted.sum(axis=1).tolist() == [2] * 16 + [1]
+    refit = windows.to_learn_from(config, [some(values)], 4)
+    assert refit.origin.tolist() == list(range(3, 20))
+    assert refit.counted.sum(axis=1).tolist() == [2] * 16 + [1]
     assert whole.validation.origin.tolist() == [16, 17, 18]
     assert whole.test.origin.tolist() == [20, 21, 22]
     assert whole.test.counted.all()
@@ -153,6 +145,13 @@ def test_a_window_by_hand() -> None:
     _, _, base, _ = windows.prepared(seasonal, np.array([0.0, 10, 1, 13]), np.zeros(3))
     # The seasons differ by 1 and by 3, so the line rises by 1 a step; less it, they are -0.5 and 9.5.
     np.testing.assert_allclose(base, [3.5, 14.5, 5.5])
+
+
+def test_an_autoregression_is_had_back() -> None:
+    past = [1.0, 2]
+    for _ in range(20):
+        past.append(1.5 * past[-1] - 0.9 * past[-2] + 3)
+    np.testing.assert_allclose(windows.autoregression(np.array(past[:-3]), 3, 2), past[-3:], rtol=1e-9)
 
 
 def test_metrics_agree_with_other_ways_to_them() -> None:
@@ -204,18 +203,24 @@ def test_baselines_follow_a_trend_and_a_season(name: str, length: int, season: i
 
 
 @pytest.mark.parametrize("cell", list(model.CELLS))
-def test_every_cell_reads_no_pads(cell: Any) -> None:
-    config = small(cell=cell)
-    made = model.make_model(config)
+def test_every_cell_forecasts(cell: Any) -> None:
+    made = model.make_model(small(cell=cell, layers=2, output="gaussian"))
+    one = jax.eval_shape(lambda key: jax.tree.map(lambda leaf: leaf[0], made.init(key)), jax.random.key(0))
+    inputs, lengths = jax.ShapeDtypeStruct((3, 6, 2), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.int32)
+    assert jax.eval_shape(lambda *args: made.apply(*args, None), one, inputs, lengths).shape == (3, 2, 2)
+
+
+def test_the_last_value_read_decides_and_no_pad() -> None:
+    made = model.make_model(small())
     params = jax.tree.map(lambda leaf: leaf[0], jax.jit(made.init)(jax.random.key(0)))
     inputs = jax.random.normal(jax.random.key(1), (3, 6, 2))
     lengths = jnp.array([3, 6, 1])
     pads = jnp.arange(6)[None, :, None] >= lengths[:, None, None]
+    last = jnp.arange(6)[None, :, None] == lengths[:, None, None] - 1
     apply = jax.jit(lambda xs: made.apply(params, xs, lengths, None))
     outputs = apply(inputs)
     np.testing.assert_allclose(outputs, apply(jnp.where(pads, 1e6, inputs)), rtol=1e-5)
-    assert outputs.shape == (3, 2, 19)
-    assert (np.abs(outputs[0] - outputs[2]) > 0).any()
+    assert (np.abs(outputs - apply(jnp.where(last, 1.0, inputs))).max(axis=(1, 2)) > 0).all()
 
 
 def test_members_differ_and_what_is_not_counted_teaches_nothing() -> None:
@@ -367,10 +372,14 @@ def test_gaps_are_filled_as_named(tmp_path: Path, cells: list[str], how: Any, fi
         ("quick", ["--steps", "0"], "--steps is 0, but must be 1 or more"),
         ("quick", ["--dropout", "1"], "--dropout is 1.0, but must be in [0, 1)"),
         ("quick", ["--horizon", "999"], "--test is 200, but must hold at least one forecast of --horizon, 999"),
-        ("quick", ["--shortest", "99"], "--shortest is 99, but cannot be above --context"),
+        ("quick", ["--base", "autoreg", "--shortest", "29"], "--shortest is 29, but must be 30 or more"),
         ("quick", ["--data", "none.csv", "--column", "x"], "--data is 'none.csv', but must be one of sine, sunspots"),
         ("quick", ["--data", "none.csv"], "--column must say which column of none.csv"),
-        ("quick", ["--base", "seasonal", "--shortest", "30"], "--base seasonal needs two of --season, 20"),
+        (
+            "quick",
+            ["--base", "seasonal", "--shortest", "30"],
+            "is 30 and --context 80, but --base seasonal needs two of --season, 20",
+        ),
         ("mackey_glass", ["--density", "0"], "--density is 0.0, but must be in (0, 1]"),
         ("mackey_glass", ["--rate", "2"], "--rate times --decay is 1.8, but must not be above 1"),
     ],
