@@ -27,7 +27,7 @@ class Compare:
     seed: int = 0
     """Of all of them."""
     run_dir: Path | None = None
-    """Folder, with one for each cell in it; default runs/char_lm/<config's name>-cells-seed<seed>."""
+    """Folder, with one for each cell in it; default runs/char_lm/<config's name>-compared-seed<seed>."""
 
 
 def compare(args: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def compare(args: Sequence[str]) -> None:
     options, overrides = tyro.cli(Compare, prog=f"{COMMAND} compare", args=list(args[:split])), args[split + 1 :]
     if len(set(options.cells)) < len(options.cells) or not options.cells:
         raise UserError(f"--cells is {' '.join(options.cells) or 'empty'}, but must name each cell once.")
-    run_dir = options.run_dir or Path("runs/char_lm") / f"{options.config.stem}-cells-seed{options.seed}"
+    run_dir = options.run_dir or Path("runs/char_lm") / f"{options.config.stem}-compared-seed{options.seed}"
     runs: dict[str, Any] = {}
     for cell in options.cells:
         given = ["--cell", cell, "--seed", str(options.seed), "--run-dir", str(run_dir / cell)]
