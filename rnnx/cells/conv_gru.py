@@ -65,6 +65,9 @@ def conv_gru(
 
     Elsewhere, and in the paper, z and 1 - z are often exchanged: there z lets the new value in.
 
+    On a CPU, XLA is far slower with the gradient of a kernel where the convolution is inside of a loop. For clips of
+    few steps, unroll it: `rnnx.scan(rnnx.cells.conv_gru(width), unroll=time)`.
+
     References: N. Ballas et al., *Delving deeper into convolutional networks for learning video representations*,
     ICLR 2016, arXiv 1511.06432; L. Xiao et al., *Dynamical isometry and a mean field theory of CNNs*, ICML 2018.
 

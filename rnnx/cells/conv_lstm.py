@@ -77,6 +77,9 @@ def conv_lstm(
         ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs which are not floating images,
             have another number of space dimensions than the options, or of which the convolution leaves nothing.
 
+    On a CPU, XLA is far slower with the gradient of a kernel where the convolution is inside of a loop. For clips of
+    few steps, unroll it: `rnnx.scan(rnnx.cells.conv_lstm(width), unroll=time)`.
+
     Other libraries: Keras (ConvLSTM1D, 2D, 3D) has the same layout and writes c for g; there, `padding` is "valid"
     by default. Flax and Haiku order i, g, f, o, add 1 to f at run time and have a second bias, within the
     convolution of h; Flax strides that one too, so strides other than 1 do not work there. None has peepholes.

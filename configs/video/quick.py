@@ -1,0 +1,13 @@
+"""Both tasks at once, small: which digit goes which way, and what the next frames look like.
+
+Command:  python -m experiments.video configs/video/quick.py
+Time:     three and a half minutes of training on one core, 5 minutes in all on a busy machine
+Score:    0.75 of the test clips have digit and direction right (seed 0): 0.999 of the directions, 0.751 of the digits;
+          without memory 0.141. The next frame is foretold 3.8 times better than by copying the last one
+"""
+
+from experiments.video.settings import Video
+
+config = Video(
+    batch=16, steps=400, learning_rate=4e-3, dropout=0.2, warp=0.1, eval_every=100, val_clips=500, test_clips=1000
+)

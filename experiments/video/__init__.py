@@ -1,0 +1,10 @@
+"""Moving digits under a ConvLSTM: which digit goes which way, and what the next frames look like.
+
+python -m experiments.video configs/video/classify.py [overrides]
+python -m experiments.video configs/video/predict.py [overrides]
+
+A clip shows a digit of scikit-learn's images that moves by whole pixels and bounces off the walls. `classify` asks for
+the digit and for the direction in which it comes to the last frame; a clip counts as right if both are. `predict` asks
+for each next frame, and then goes on by itself, with its own frames for input. Each net is trained a second time with
+convolutions that keep no memory in place of its ConvLSTMs: they see one frame at a time.
+"""

@@ -1,0 +1,206 @@
+"""The pictures of a run, and the film."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.animation import PillowWriter
+from matplotlib.ticker import MaxNLocator
+
+from experiments.plots import plt
+
+ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
+"""Of the directions in `data.DIRECTIONS`."""
+STYLES = {
+    "conv_lstm": ("tab:blue", "ConvLSTM"),
+    "one_frame": ("tab:orange", "the same net without memory"),
+    "copying": ("0.6", "copying the last frame"),
+    "repeated_move": ("tab:green", "repeating the last move"),
+}
+SHOWN = 3
+"""Clips in the picture of predictions: the first of the test."""
+INK, DIFFERENCE = "gray", "RdBu_r"
+"""Colour maps of frames and of predicted minus true ones."""
+
+
+def classified(path: Path, questions: Any, answers: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    """What is taken for what, by the net and by the one without memory, and clips with what the net said.
+
+    Args:
+        path: of the PNG.
+        questions: as `classifying.Questions`.
+        answers: of each net, as `classifying.Judged`.
+        details: of each net, its accuracies and confusions.
+    """
+    net, other = details["conv_lstm"], details["one_frame"]
+    figure = plt.figure(figsize=(15, 11), layout="constrained")
+    figure.suptitle(
+        f"{net['clip_accuracy']:.1%} of {len(questions.digit):,} test clips: digit and direction both right; "
+        f"without memory {other['clip_accuracy']:.1%}",
+        fontsize=16,
+    )
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+    above, below = halves
+    axes = above.subplots(1, 3)
+    digits = [str(digit) for digit in range(10)]
+    confusion(axes[0], net["digit_confusion"], digits, f"digit: {net['digit_accuracy']:.1%} right")
+    confusion(axes[1], net["direction_confusion"], ARROWS, f"direction: {net['direction_accuracy']:.1%} right")
+    title = f"direction, without memory: {other['direction_accuracy']:.1%} right"
+    confusion(axes[2], other["direction_confusion"], ARROWS, title)
+    answer = answers["conv_lstm"]
+    said = answer.digit.argmax(-1), answer.direction.argmax(-1)
+    wrong = (said[0] != questions.digit) | (said[1] != questions.direction)
+    rows = 8
+    grid = below.subplots(rows, 2)
+    for column, name, which in ((0, "right", np.flatnonzero(~wrong)), (1, "wrong", np.flatnonzero(wrong))):
+        for place, cell in enumerate(grid[:, column]):
+            cell.axis("off")
+            if place < len(which):
+                clip(cell, questions, which[place], [says[which[place]] for says in said], longest_of(questions))
+        grid[0, column].set_title(f"the first test clips that it gets {name}", fontsize=12)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def longest_of(questions: Any) -> int:
+    return questions.frames.shape[1]
+
+
+def clip(axes: Any, questions: Any, i: int, said: Sequence[int], longest: int) -> None:
+    """A clip's frames in a row, and to their right what was said; red where it is wrong."""
+    length = questions.lengths[i]
+    axes.imshow(strip(questions.frames[i, :length]), cmap=INK, vmin=0, vmax=1)
+    side = questions.frames.shape[2] + 1
+    axes.set_xlim(-1, (longest + 3.5) * side)
+    digit, direction = said
+    for text, x, fine in (
+        (str(digit), 0.4, digit == questions.digit[i]),
+        (ARROWS[direction], 1.3, direction == questions.direction[i]),
+    ):
+        color = "black" if fine else "tab:red"
+        axes.text((length + x) * side, side / 2, text, ha="center", va="center", fontsize=17, color=color)
+    if digit != questions.digit[i] or direction != questions.direction[i]:
+        truth = f"truly {questions.digit[i]} {ARROWS[questions.direction[i]]}"
+        axes.text((length + 1.9) * side, side / 2, truth, ha="left", va="center", fontsize=11, color="0.4")
+
+
+def strip(frames: np.ndarray, border: float = 0.35) -> np.ndarray:
+    """Frames `[time, size, size, 1]` side by side with a grey line around each: `[size + 2, time (size + 1) + 1]`."""
+    padded = np.pad(frames[..., 0], ((0, 0), (1, 1), (0, 1)), constant_values=border)
+    return np.pad(np.concatenate(padded, axis=1), ((0, 0), (1, 0)), constant_values=border)
+
+
+def confusion(axes: Any, counts: Any, names: Sequence[str], title: str) -> None:
+    """A row for each true class."""
+    counts = np.asarray(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for i, j in zip(*np.nonzero(counts)):
+        color = "white" if shares[i, j] > 0.5 else "black" if i == j else "tab:red"
+        axes.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=9)
+    axes.set_xticks(range(len(names)), names, fontsize=13)
+    axes.set_yticks(range(len(names)), names, fontsize=13)
+    axes.set(xlabel="said", ylabel="true", title=title)
+
+
+def predicted(
+    path: Path, frames: np.ndarray, made: np.ndarray, details: Mapping[str, Any], seen: int, scores: Mapping[str, float]
+) -> None:
+    """True and predicted frames of some clips, and how the error grows with what is not seen.
+
+    Args:
+        path: of the PNG.
+        frames: `[n, time, size, size, 1]`, true.
+        made: `[n, time - 1, size, size, 1]`: the frames from the second on; the first `seen - 1` of them were foretold
+            from true ones, those after from the net's own.
+        details: with the mean squared errors.
+        seen: how many frames were shown.
+        scores: of the run.
+    """
+    figure = plt.figure(figsize=(16, 11.5), layout="constrained")
+    figure.suptitle(
+        f"The next frame is foretold {scores['times_better_than_copying']:.1f} times better than by copying the last; "
+        f"{details['free']} frames without looking, {scores['times_better_running_free']:.1f} times",
+        fontsize=16,
+    )
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1.75, 1))
+    above, below = halves
+    side = frames.shape[2] + 1
+    cells = above.subplots(SHOWN, 1)
+    for cell, true, guess in zip(cells, frames[:, 1:], made):
+        rows = [plt.get_cmap(INK)(strip(row))[..., :3] for row in (true, guess)]
+        rows.append(plt.get_cmap(DIFFERENCE)(strip(guess - true, border=0.0) / 2 + 0.5)[..., :3])
+        cell.imshow(np.concatenate(rows))
+        cell.set_yticks([(side + 1) * (row + 0.5) for row in range(3)], ["true", "predicted", "difference"])
+        cell.set_xticks([])
+        cell.tick_params(length=0)
+        cell.axvline(side * (seen - 1), color="tab:red", linewidth=2)
+    numbers = range(2, frames.shape[1] + 1)
+    cells[-1].set_xticks([side * (t - 1.5) for t in numbers], [f"{t}" for t in numbers])
+    cells[-1].set_xlabel("frame")
+    for x, text in (((seen - 1) / 2, "from the true frames"), ((seen + len(numbers)) / 2, "from its own frames")):
+        cells[0].text(side * x, -3, text, ha="center", va="bottom", fontsize=12, color="tab:red")
+    left, right = below.subplots(1, 2)
+    curves(left, details["next_frame_mse_by_frames_seen"], 2, "true frames seen", "the next frame")
+    curves(right, details["free_running_mse_by_step"], 1, f"frames after the {seen} seen", "from its own frames")
+    right.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def curves(axes: Any, errors: Mapping[str, Sequence[float]], first: int, xlabel: str, title: str) -> None:
+    """Errors over 1, 2, ...; drawn from `first` on."""
+    for name, (color, label) in STYLES.items():
+        values = errors[name][first - 1 :]
+        axes.plot(range(first, first + len(values)), values, color=color, label=label, marker="o", markersize=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel=xlabel, ylabel="mean squared error of a pixel", title=title, yscale="log")
+    axes.grid(alpha=0.3)
+
+
+def film(path: Path, frames: np.ndarray, made: np.ndarray, seen: int, count: int = 8) -> None:
+    """The first test clips as a GIF: true frames, predicted ones, and what these have too much (red) or too little."""
+    shown = slice(count)
+    figure, grid = plt.subplots(3, count, figsize=(1.3 * count + 0.6, 4.6), layout="constrained")
+    images, black = [], np.zeros(frames.shape[2:4])
+    for row, label in zip(grid, ("true", "predicted", "difference")):
+        colours, darkest = (DIFFERENCE, -1) if label == "difference" else (INK, 0)
+        images.append([axes.imshow(black, cmap=colours, vmin=darkest, vmax=1) for axes in row])
+        row[0].set_ylabel(label, fontsize=12)
+        for axes in row:
+            axes.set(xticks=[], yticks=[])
+    caption = figure.suptitle(" ", fontsize=13)
+    writer = PillowWriter(fps=4)
+    with writer.saving(figure, str(path), dpi=80):
+        for t in range(made.shape[1]):
+            true, guess = frames[shown, t + 1, ..., 0], made[shown, t, ..., 0]
+            for row, values in zip(images, (true, guess, guess - true)):
+                for image, pixels in zip(row, values):
+                    image.set_data(pixels)
+            free = t + 1 >= seen
+            caption.set_text(
+                f"frame {t + 2}, from " + ("its own frames: it looks no more" if free else "the true frames")
+            )
+            caption.set_color("tab:red" if free else "black")
+            writer.grab_frame()
+    plt.close(figure)
+
+
+def learning(path: Path, logs: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> None:
+    """The validation of each net of each task; `logs[task][net]` are the rows of its metrics.jsonl."""
+    measures = {"classify": ("val_accuracy", "share of clips right"), "predict": ("val_mse", "mean squared error")}
+    figure, grid = plt.subplots(1, len(logs), figsize=(7 * len(logs), 4.5), layout="constrained", squeeze=False)
+    for axes, (task, nets) in zip(grid[0], logs.items()):
+        name, label = measures[task]
+        for net, rows in nets.items():
+            color, called = STYLES[net]
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axes.plot(*zip(*points), color=color, label=called, marker="o", markersize=3)
+        axes.set(xlabel="update", ylabel=label, title=f"{task}, on the validation clips")
+        if name == "val_mse":
+            axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
