@@ -27,9 +27,10 @@ def learning_curve(
     The noisy training curve is drawn thin, with its running mean on top.
     """
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    steps, values = _series(rows, train)
-    axes.plot(steps, values, color="tab:blue", alpha=0.25, linewidth=1)
-    axes.plot(steps, _running_mean(values), color="tab:blue", label="training")
+    train_steps, noisy = _series(rows, train)
+    mean = _running_mean(noisy)
+    axes.plot(train_steps, noisy, color="tab:blue", alpha=0.25, linewidth=1)
+    axes.plot(train_steps, mean, color="tab:blue", label="training")
     steps, values = _series(rows, validation)
     axes.plot(steps, values, color="tab:orange", marker="o", markersize=3, label="validation")
     best = int(np.argmax(values) if higher_is_better else np.argmin(values))
@@ -41,13 +42,14 @@ def learning_curve(
         textcoords="offset points",
         ha="right" if steps[best] > steps.mean() else "left",
     )
-    # The view is that of the validation: the first training steps are far off, and shown in full
+    # The view is that from the first validation on: the training steps before it are far off, and shown in full
     # they would press the rest into a line.
-    seen = np.concatenate([values, _series(rows, train)[1]])
+    shown = np.concatenate([values, mean[train_steps >= steps[0]]])
+    seen = np.concatenate([values, noisy])
     if higher_is_better:
-        axes.set_ylim(bottom=values.min() - 0.1 * (seen.max() - values.min()))
+        axes.set_ylim(bottom=shown.min() - 0.1 * (seen.max() - shown.min()))
     else:
-        axes.set_ylim(top=values.max() + 0.1 * (values.max() - seen.min()))
+        axes.set_ylim(top=shown.max() + 0.1 * (shown.max() - seen.min()))
     axes.set(xlabel="step", ylabel=label, title=title)
     axes.grid(alpha=0.3)
     axes.legend()
