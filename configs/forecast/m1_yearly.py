@@ -2,7 +2,7 @@
 
 Command:  python -m experiments.seeds forecast configs/forecast/m1_yearly.py --seeds 0 1 2
 Time:     23 to 27 seconds of training on one core for each seed
-Score:    MASE 3.202 ± 0.007 (seeds 0 to 2); drift 3.489, naive 4.894
+Score:    MASE 3.202 ± 0.007 (seeds 0 to 2); drift 3.489, the base alone 3.475, naive 4.894
 """
 
 from experiments.forecast import Forecast

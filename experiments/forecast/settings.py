@@ -85,7 +85,7 @@ class Forecast(Settings):
     learning_rate: float = 3e-3
     """Peak learning rate of AdamW; a warm-up over a tenth of the steps, then a cosine to zero."""
     weight_decay: float = 1e-2
-    """Decoupled."""
+    """Decoupled; on biases too, since those of the members are stacked."""
     clip: float = 1.0
     """Largest global norm of the gradient."""
     eval_every: int = 30
@@ -158,7 +158,7 @@ def check_forecast(config: Forecast) -> None:
     if config.refits > config.test:
         raise UserError(f"--refits is {config.refits}, but the test part has --test {config.test} values only.")
     if config.scaling == "window" or config.base == "drift":
-        configs.check(config, [("shortest", "2 or more: a step needs two values", lambda x: x >= 2)])
+        configs.check(config, [("shortest context", "2 or more: a step needs two values", lambda x: x >= 2)])
     if config.base == "seasonal" and min(config.shortest, config.context) < 2 * config.season:
         raise UserError(
             f"--shortest is {config.shortest} and --context {config.context}, but --base seasonal needs two of "

@@ -18,7 +18,7 @@ from experiments.forecast.metrics import Scores, crps, gaussian, naive_error, sc
 from experiments.forecast.model import make_forecast, make_loss, make_model
 from experiments.forecast.series import Series, load
 from experiments.forecast.settings import Forecast, check_forecast
-from experiments.forecast.windows import BACK, Windows, split, to_learn_from
+from experiments.forecast.windows import BACK, Windows, split, stretches, to_learn_from
 from experiments.logs import read_metrics
 from experiments.loop import Fitted, Plan, fit
 from experiments.training import TrainState, adamw, initial_state, make_train_step
@@ -66,20 +66,17 @@ def train(config: Forecast, run_dir: Path) -> None:
     )
     begin = functools.partial(initial_state, config.seed, model.init, optimizer)
     chosen = fit(run_dir, begin, step, jax.tree.map(jnp.asarray, parts.train), evaluate, plan, COLUMNS)
-    outputs = np.asarray(forecast(chosen.best.params, parts.test.inputs, parts.test.lengths))
+    outputs = np.array(forecast(chosen.best.params, parts.test.inputs, parts.test.lengths))
     seconds = chosen.seconds
-    # How far behind the beginning of the test part an origin is.
-    passed = parts.test.origin - np.array([len(series[i].values) - config.test for i in parts.test.series])
-    starts = [config.test * n // config.refits for n in range(config.refits)]
-    for number, start in enumerate(starts, 1):
-        print(f"Training anew for {chosen.best_step} steps, {number} of {config.refits}.", flush=True)
+    parts_of_test = stretches(config, series, parts.test)
+    for number, (held_out, rows) in enumerate(parts_of_test, 1):
+        print(f"Training anew for {chosen.best_step} steps, {number} of {len(parts_of_test)}.", flush=True)
         folder = run_dir / f"refit{number}"
         folder.mkdir(exist_ok=True)
-        data = jax.tree.map(jnp.asarray, to_learn_from(config, series, config.test - start))
+        data = jax.tree.map(jnp.asarray, to_learn_from(config, series, held_out))
         again = dataclasses.replace(plan, steps=chosen.best_step, eval_every=chosen.best_step)
         fitted = fit(folder, begin, step, data, evaluate, again, COLUMNS)
-        later = np.asarray(forecast(fitted.best.params, parts.test.inputs, parts.test.lengths))
-        outputs = np.where((passed >= start)[:, None, None], later, outputs)
+        outputs[rows] = np.asarray(forecast(fitted.best.params, parts.test.inputs, parts.test.lengths))[rows]
         seconds += fitted.seconds
     report(config, run_dir, series, parts.test, outputs, chosen, seconds)
     show(run_dir)

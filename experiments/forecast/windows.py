@@ -1,5 +1,6 @@
 """Windows around an origin: what is read comes before it, what is forecast from it on."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -62,6 +63,15 @@ def to_score(config: Forecast, series: Sequence[Series], begin: int, end: int) -
         origins = range(count - begin, count - end - config.horizon + 1, config.stride)
         places += [(i, origin, count - end) for origin in origins if origin >= config.shortest]
     return windows(config, series, places)
+
+
+def stretches(config: Forecast, series: Sequence[Series], test: Windows) -> list[tuple[int, np.ndarray]]:
+    """`(held_out, rows)` of each stretch of the test part in which a forecast begins: how many values at the end of
+    each series lie behind the stretch's beginning, and which windows have their origin in it."""
+    passed = test.origin - np.array([len(series[i].values) - config.test for i in test.series])
+    borders = [config.test * n // max(config.refits, 1) for n in range(config.refits + 1)]
+    within = [(begin, (begin <= passed) & (passed < end)) for begin, end in itertools.pairwise(borders)]
+    return [(config.test - begin, rows) for begin, rows in within if rows.any()]
 
 
 def windows(config: Forecast, series: Sequence[Series], places: Sequence[tuple[int, int, int]]) -> Windows:

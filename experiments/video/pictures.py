@@ -113,7 +113,7 @@ def predicted(
         path: of the PNG.
         frames: `[n, time, size, size, 1]`, true.
         made: `[n, time - 1, size, size, 1]`: the frames from the second on; the first `seen - 1` of them were foretold
-            from true ones, those after from the net's own.
+            one by one, those after without looking any more.
         details: with the mean squared errors.
         seen: how many frames were shown.
         scores: of the run.
@@ -139,11 +139,14 @@ def predicted(
     numbers = range(2, frames.shape[1] + 1)
     cells[-1].set_xticks([side * (t - 1.5) for t in numbers], [f"{t}" for t in numbers])
     cells[-1].set_xlabel("frame")
-    for x, text in (((seen - 1) / 2, "from the true frames"), ((seen + len(numbers)) / 2, "from its own frames")):
+    for x, text in (
+        ((seen - 1) / 2, "each after those before"),
+        ((seen + len(numbers)) / 2, "without looking any more"),
+    ):
         cells[0].text(side * x, -3, text, ha="center", va="bottom", fontsize=12, color="tab:red")
     left, right = below.subplots(1, 2)
     curves(left, details["next_frame_mse_by_frames_seen"], 2, "true frames seen", "the next frame")
-    curves(right, details["free_running_mse_by_step"], 1, f"frames after the {seen} seen", "from its own frames")
+    curves(right, details["free_running_mse_by_step"], 1, f"frames after the {seen} seen", "without looking any more")
     right.legend(loc="lower right")
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -180,7 +183,7 @@ def film(path: Path, frames: np.ndarray, made: np.ndarray, seen: int, count: int
                     image.set_data(pixels)
             free = t + 1 >= seen
             caption.set_text(
-                f"frame {t + 2}, from " + ("its own frames: it looks no more" if free else "the true frames")
+                f"frame {t + 2}, " + ("without looking any more" if free else "after the true ones before")
             )
             caption.set_color("tab:red" if free else "black")
             writer.grab_frame()

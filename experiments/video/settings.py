@@ -33,8 +33,6 @@ class Video:
     warp: float = 0.0
     """How far the digits of training are turned and stretched, of `classify`: the deviation of each number of the
     linear map."""
-    frame_loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    """What `predict` learns from: the cross-entropy of each pixel, or its squared error."""
 
     batch: int = 32
     """Clips per update, drawn anew each time."""

@@ -147,6 +147,23 @@ def test_a_window_by_hand() -> None:
     np.testing.assert_allclose(base, [3.5, 14.5, 5.5])
 
 
+def test_nets_trained_anew_know_nothing_of_what_they_forecast() -> None:
+    config = small(horizon=2, test=7, stride=3, refits=3)
+    series = [some(np.arange(30.0)), some(np.arange(24.0))]
+    test = windows.split(config, series).test
+    parts = windows.stretches(config, series, test)
+    assert [held_out for held_out, _ in parts] == [7, 5]  # none begins in the last three
+    assert sum(rows.astype(int) for _, rows in parts).tolist() == [1] * len(test.origin)
+    for held_out, rows in parts:
+        learnt = windows.to_learn_from(config, series, held_out)
+        for i in range(len(series)):
+            own = learnt.series == i
+            last = (learnt.origin[own] + learnt.counted[own].sum(axis=1)).max()
+            first = test.origin[rows & (test.series == i)].min()
+            assert last == len(series[i].values) - held_out <= first
+    assert windows.stretches(small(refits=0), series, test) == []
+
+
 def test_an_autoregression_is_had_back() -> None:
     past = [1.0, 2]
     for _ in range(20):
