@@ -1,8 +1,10 @@
 """Cells beside each other: the King James Bible by characters, a small model of each cell under the same settings.
 
 Command:  python -m experiments.char_lm compare configs/char_lm/cells.py
-Time:     not known yet
-Score:    not known yet: the run on record is still to be made
+Time:     3 minutes for each seed, on one core
+Score:    nats per character on the last 5 % of the text (mean and standard deviation of seeds 0 to 2): gru 1.583 ±
+          0.004, mgu 1.620 ± 0.004, slstm 1.660 ± 0.008, elman 1.715 ± 0.003, lstm 1.719 ± 0.006, min_lstm 1.968 ±
+          0.006, min_gru 1.982 ± 0.008
 """
 
 from experiments.char_lm import CharLM

@@ -2,7 +2,7 @@
 
 Command:  python -m experiments.char_lm configs/char_lm/kjv.py
 Time:     2.3 minutes of training on two cores, 2.8 in all
-Score:    1.344 nats per character on the last 5 % of the text (seed 0)
+Score:    1.348 ± 0.005 nats per character on the last 5 % of the text (mean and standard deviation of seeds 0 to 2)
 """
 
 from experiments.char_lm import CharLM

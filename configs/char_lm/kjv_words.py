@@ -1,8 +1,8 @@
 """The King James Bible, word by word: the 8,000 most frequent words and signs, with the space before them.
 
 Command:  python -m experiments.char_lm configs/char_lm/kjv_words.py
-Time:     4 minutes on one core
-Score:    4.711 nats per word (seed 0)
+Time:     4 minutes for each seed, on one core
+Score:    4.708 ± 0.004 nats per word on the last 5 % of the text (mean and standard deviation of seeds 0 to 2)
 """
 
 from experiments.char_lm import CharLM
