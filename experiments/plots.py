@@ -57,6 +57,21 @@ def learning_curve(
     plt.close(figure)
 
 
+def draw_confusion(axes: Any, counts: np.ndarray, classes: Sequence[str]) -> None:
+    """Draws `counts` `[classes, classes]`, a row for each true class; darker where more of the row are."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(classes) <= 25:  # more would not be readable
+        places = range(len(classes))
+        axes.set_xticks(places, classes, rotation=90 if max(map(len, classes)) > 3 else 0)
+        axes.set_yticks(places, classes)
+        for i, j in zip(*np.nonzero(counts)):
+            # Rare errors stand out, pale as their squares are; on a darker square red could not be read.
+            rare = i != j and shares[i, j] < 0.2
+            color = "tab:red" if rare else "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, counts[i, j], ha="center", va="center", color=color, weight="bold" if rare else "normal")
+
+
 def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(row["step"], row[name]) for row in rows if name in row]
     steps, values = np.array(pairs, float).reshape(-1, 2).T

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.classify.metrics import Calibration
-from experiments.plots import plt
+from experiments.plots import draw_confusion, plt
 
 
 def overview(
@@ -36,27 +36,14 @@ def overview(
     figure, axes = plt.subplots(2, 2, figsize=(12, 9.5), layout="constrained")
     figure.suptitle(title, fontsize=15)
     draw_confusion(axes[0, 0], confusion, classes)
+    errors = int(confusion.sum() - np.trace(confusion))
+    mistaken = f"{errors} of {confusion.sum()} are taken for another class"
+    axes[0, 0].set(xlabel="predicted", ylabel="true", title=mistaken)
     draw_calibration(axes[0, 1], calibration)
     draw_learning(axes[1, 0], rows)
     draw_lengths(axes[1, 1], lengths, wrong)
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def draw_confusion(axes: Any, confusion: np.ndarray, classes: Sequence[str]) -> None:
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= 25:  # more would not be readable
-        places = range(len(classes))
-        axes.set_xticks(places, classes, rotation=90 if max(map(len, classes)) > 3 else 0)
-        axes.set_yticks(places, classes)
-        for i, j in zip(*np.nonzero(confusion)):
-            # Rare errors stand out, pale as their squares are; on a darker square red could not be read.
-            rare = i != j and shares[i, j] < 0.2
-            color = "tab:red" if rare else "white" if shares[i, j] > 0.5 else "black"
-            axes.text(j, i, confusion[i, j], ha="center", va="center", color=color, weight="bold" if rare else "normal")
-    errors = int(confusion.sum() - np.trace(confusion))
-    axes.set(xlabel="predicted", ylabel="true", title=f"{errors} of {confusion.sum()} are taken for another class")
 
 
 def draw_calibration(axes: Any, calibration: Calibration) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import rnnx
 from experiments.video import data
@@ -19,7 +20,7 @@ COLUMNS = {"nats": lambda m: f"{m['loss']:.3f}", "right": lambda m: f"{m['accura
 
 
 class Judged(NamedTuple):
-    """Log-probabilities `[..., 10]` and `[..., 8]`."""
+    """Logits `[..., 10]` and `[..., 8]`."""
 
     digit: Any
     direction: Any
@@ -34,16 +35,13 @@ def judge(
 ) -> Judged:
     """After each frame, `[n, time, ...]`; the key is for dropout."""
     _, logits = rnnx.unroll(layer, params, frames, lengths=lengths, key=key)
-    return Judged(jax.nn.log_softmax(logits[..., :DIGITS]), jax.nn.log_softmax(logits[..., DIGITS:]))
+    return Judged(logits[..., :DIGITS], logits[..., DIGITS:])
 
 
 def nll(judged: Judged, digit: jax.Array, direction: jax.Array) -> jax.Array:
     """Nats of digit and direction together, in the shape of both."""
-    return -(taken(judged.digit, digit) + taken(judged.direction, direction))
-
-
-def taken(rows: jax.Array, places: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(rows, places[..., None], axis=-1)[..., 0]
+    nats = optax.softmax_cross_entropy_with_integer_labels
+    return nats(judged.digit, digit) + nats(judged.direction, direction)
 
 
 def right(judged: Judged, digit: Any, direction: Any) -> Any:
@@ -130,6 +128,6 @@ def report(
 
 def confusion(labels: Any, logits: np.ndarray) -> np.ndarray:
     """Counts `[classes, classes]`, a row for each true class."""
-    counts = np.zeros((logits.shape[1],) * 2, int)
-    np.add.at(counts, (np.asarray(labels), logits.argmax(-1)), 1)
-    return counts
+    from sklearn.metrics import confusion_matrix  # not at the top: a second of start-up
+
+    return confusion_matrix(labels, logits.argmax(-1), labels=range(logits.shape[1]))

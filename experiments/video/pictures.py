@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.animation import PillowWriter
 from matplotlib.ticker import MaxNLocator
 
-from experiments.plots import plt
+from experiments.plots import draw_confusion, plt
 
 ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
 """Of the directions in `data.DIRECTIONS`."""
@@ -44,10 +44,14 @@ def classified(path: Path, questions: Any, answers: Mapping[str, Any], details: 
     above, below = halves
     axes = above.subplots(1, 3)
     digits = [str(digit) for digit in range(10)]
-    confusion(axes[0], net["digit_confusion"], digits, f"digit: {net['digit_accuracy']:.1%} right")
-    confusion(axes[1], net["direction_confusion"], ARROWS, f"direction: {net['direction_accuracy']:.1%} right")
-    title = f"direction, without memory: {other['direction_accuracy']:.1%} right"
-    confusion(axes[2], other["direction_confusion"], ARROWS, title)
+    for one, whose, asked, classes in (
+        (axes[0], net, "digit", digits),
+        (axes[1], net, "direction", ARROWS),
+        (axes[2], other, "direction", ARROWS),
+    ):
+        what = asked if whose is net else f"{asked}, without memory"
+        draw_confusion(one, np.asarray(whose[f"{asked}_confusion"]), classes)
+        one.set(xlabel="said", ylabel="true", title=f"{what}: {whose[f'{asked}_accuracy']:.1%} right")
     answer = answers["conv_lstm"]
     said = answer.digit.argmax(-1), answer.direction.argmax(-1)
     wrong = (said[0] != questions.digit) | (said[1] != questions.direction)
@@ -57,19 +61,15 @@ def classified(path: Path, questions: Any, answers: Mapping[str, Any], details: 
         for place, cell in enumerate(grid[:, column]):
             cell.axis("off")
             if place < len(which):
-                clip(cell, questions, which[place], [says[which[place]] for says in said], longest_of(questions))
+                clip(cell, questions, which[place], [says[which[place]] for says in said])
         grid[0, column].set_title(f"the first test clips that it gets {name}", fontsize=12)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def longest_of(questions: Any) -> int:
-    return questions.frames.shape[1]
-
-
-def clip(axes: Any, questions: Any, i: int, said: Sequence[int], longest: int) -> None:
+def clip(axes: Any, questions: Any, i: int, said: Sequence[int]) -> None:
     """A clip's frames in a row, and to their right what was said; red where it is wrong."""
-    length = questions.lengths[i]
+    length, longest = questions.lengths[i], questions.frames.shape[1]
     axes.imshow(strip(questions.frames[i, :length]), cmap=INK, vmin=0, vmax=1)
     side = questions.frames.shape[2] + 1
     axes.set_xlim(-1, (longest + 3.5) * side)
@@ -89,19 +89,6 @@ def strip(frames: np.ndarray, border: float = 0.35) -> np.ndarray:
     """Frames `[time, size, size, 1]` side by side with a grey line around each: `[size + 2, time (size + 1) + 1]`."""
     padded = np.pad(frames[..., 0], ((0, 0), (1, 1), (0, 1)), constant_values=border)
     return np.pad(np.concatenate(padded, axis=1), ((0, 0), (1, 0)), constant_values=border)
-
-
-def confusion(axes: Any, counts: Any, names: Sequence[str], title: str) -> None:
-    """A row for each true class."""
-    counts = np.asarray(counts)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for i, j in zip(*np.nonzero(counts)):
-        color = "white" if shares[i, j] > 0.5 else "black" if i == j else "tab:red"
-        axes.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=9)
-    axes.set_xticks(range(len(names)), names, fontsize=13)
-    axes.set_yticks(range(len(names)), names, fontsize=13)
-    axes.set(xlabel="said", ylabel="true", title=title)
 
 
 def predicted(
