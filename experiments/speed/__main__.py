@@ -115,7 +115,7 @@ def measure(plan: Plan, console: Console, keep: Callable[[list[Row]], None]) -> 
             gc.collect()
             found = case.measure(lambda done: progress.update(part, completed=done))
             report.print_rows(progress.console, found)
-            rows += [{**row, "device": jax.devices()[0].device_kind} for row in found]
+            rows += found
             keep(rows)
             progress.advance(whole)
     return rows
@@ -130,13 +130,13 @@ def main(args: Sequence[str] | None = None) -> None:
         report.print_rows(console, rows)
     else:
         jax.config.update("jax_enable_compilation_cache", False)  # a program found there would take no time to compile
-        jax.config.update("jax_default_matmul_precision", "highest")  # float32 on a GPU too, where less is the default
 
         def keep(rows: list[Row]) -> None:
             if options.json:
                 report.write_rows(options.json, rows)
 
-        rows = measure(make_plan(options, console), console, keep)
+        with jax.default_matmul_precision("highest"):  # float32 on a GPU too, where less is the default
+            rows = measure(make_plan(options, console), console, keep)
     report.draw(options.png, rows)
     console.print("medians and quartiles; ×: the median, over the rounds, of a time divided by that of the first line")
     report.print_bars(console, rows)

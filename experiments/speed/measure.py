@@ -106,6 +106,7 @@ def row(
         "forward_ratio": _ratio(forward, base_forward),
         "grad_ratio": _ratio(grad, base_grad),
         "rounds": None if timed is None else len(timed),
+        "device": jax.devices()[0].device_kind,
         **more,
     }
 

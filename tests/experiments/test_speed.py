@@ -13,7 +13,7 @@ from experiments.speed import peers
 from experiments.speed.agreement import check, random_net
 from experiments.speed.bars import bars, slower
 from experiments.speed.measure import interleaved, row
-from experiments.speed.report import KEYS
+from experiments.speed.report import KEYS, print_bars
 from experiments.speed.shapes import SHAPES, Shape, matrix_flops
 
 LIBRARIES = [name for name, library in peers.LIBRARIES.items() if peers.installed(library)]
@@ -119,6 +119,14 @@ def test_bars() -> None:
     torch = found["loss+gradient beside torch.nn.LSTM, geometric mean of 1 shapes"]
     assert not torch.holds
     assert slower(measured) == [f"torch: loss+gradient of lstm at {SHAPES[1]}, 0.50 of the time"]
+
+
+def test_bars_are_those_of_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = [net_row("rnnx", 1.0), net_row("linen", 2.0)]
+    assert {r["device"] for r in measured} == {"cpu"}
+    for device, shown in (("cpu", True), ("NVIDIA H100 80GB HBM3", False)):
+        print_bars(speed.Console(), [{**r, "device": device} for r in measured])
+        assert ("wanted" in capsys.readouterr().out) == shown
 
 
 def test_floor_of_matrix_products() -> None:
