@@ -104,9 +104,10 @@ def make_evaluate(
     config: Forecast, forecast: Callable[..., jax.Array], series: Sequence[Series], windows: Windows
 ) -> Callable[[TrainState], dict[str, float]]:
     values, unit = actual(config, series, windows), units(config, series, config.test + config.validation)
+    inputs, lengths = jnp.asarray(windows.inputs), jnp.asarray(windows.lengths)
 
     def evaluate(state: TrainState) -> dict[str, float]:
-        outputs = np.asarray(forecast(state.params, windows.inputs, windows.lengths))
+        outputs = np.asarray(forecast(state.params, inputs, lengths))
         scores = score(windows.series, values, unscaled(config, windows, outputs), unit)
         return {MONITOR: crps(windows.targets, outputs).mean(), "val_mase": scores.mase}
 
