@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ import orbax.checkpoint as ocp
 from experiments.errors import UserError
 
 State = TypeVar("State")
+
+_DISCARDED = "discarded"
+"""Folder of checkpoints that are about to be deleted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +60,13 @@ class Checkpoints:
             # Infinities can be meant: a running maximum starts at -inf.
             if jnp.issubdtype(leaf.dtype, jnp.inexact) and np.isnan(leaf).any():
                 raise HoldsNaN(jax.tree_util.keystr(path))
-        counters = {**counters, "checksum": _checksum(host)}
+        metrics = None if metrics is None else dict(metrics)
+        counters = {**counters, "crc32": _checksum(host, dict(counters), metrics)}
+        self._clear()
         self._open().save(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardSave(host), counters=ocp.args.JsonSave(counters)),
-            metrics=None if metrics is None else dict(metrics),
+            metrics=metrics,
         )
 
     def wait(self) -> None:
@@ -72,6 +78,7 @@ class Checkpoints:
         if self._manager is not None:
             self._manager.close()
             self._manager = None
+            self._clear()
 
     def resume(self, like: State) -> Restored[State] | None:
         """The newest good checkpoint, None if the run has saved none yet.
@@ -125,9 +132,14 @@ class Checkpoints:
                     best_fn=lambda metrics: -self._sign * metrics[self._monitor],
                     preservation_policy=_NewestTwoAndBest(self._monitor, self._sign),
                     cleanup_tmp_directories=True,
+                    todelete_subdir=_DISCARDED,
                 ),
             )
         return self._manager
+
+    def _clear(self) -> None:
+        # Deleted only after orbax has renamed it: a kill in between would leave part of a checkpoint.
+        shutil.rmtree(self.directory / _DISCARDED, ignore_errors=True)
 
     def _steps(self) -> list[int]:
         if not self.directory.is_dir():
@@ -150,13 +162,15 @@ class Checkpoints:
         raw = jax.tree.map(_host_like, like)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(raw), counters=ocp.args.JsonRestore())
         try:
-            metrics = path / "metrics" / "metrics"
-            if metrics.exists():
-                json.loads(metrics.read_text())
+            scored = path / "metrics" / "metrics"
+            metrics = json.loads(scored.read_text()) if scored.exists() else None
             with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
                 read = reader.restore(path, args=args)
             counters = dict(read["counters"])
-            expected = counters.pop("checksum")
+            if "checksum" in counters:  # of the arrays alone, as runs had it at first
+                expected, written = counters.pop("checksum"), ()
+            else:
+                expected, written = counters.pop("crc32"), (counters, metrics)
         except Exception as error:  # what orbax raises depends on which of its files is damaged
             raise _Damage(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
         for (name, wanted), leaf in zip(jax.tree.leaves_with_path(raw), jax.tree.leaves(read["state"]), strict=True):
@@ -164,7 +178,7 @@ class Checkpoints:
                 raise _Damage(
                     f"{jax.tree_util.keystr(name)} is {leaf.dtype}{leaf.shape}, not {wanted.dtype}{wanted.shape}"
                 )
-        if _checksum(read["state"]) != expected:
+        if _checksum(read["state"], *written) != expected:
             raise _Damage("its values are not the ones that were saved (the checksum differs)")
         return Restored(step, jax.tree.map(_from_host, like, read["state"]), counters)
 
@@ -228,9 +242,9 @@ def _from_host(like: Any, leaf: np.ndarray) -> jax.Array:
     return jax.random.wrap_key_data(array) if _is_key(like) else array
 
 
-def _checksum(host: Any) -> int:
-    """CRC-32 over every leaf: the array files have no checksum of their own."""
-    total = 0
+def _checksum(host: Any, *written: Any) -> int:
+    """CRC-32 over every leaf, and over what is written as JSON: none of the files has a checksum of its own."""
+    total = zlib.crc32("".join(json.dumps(part, sort_keys=True) for part in written).encode())
     for leaf in jax.tree.leaves(host):
         total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
     return total

@@ -121,6 +121,42 @@ def test_damage_to_any_file_is_noticed_or_harmless(
     assert noticed >= 4
 
 
+@pytest.mark.parametrize("file", ["counters/metadata", "metrics/metrics"])
+def test_a_changed_digit_in_what_is_written_as_text_is_damage(tmp_path: Path, file: str) -> None:
+    """It would stay good JSON, and make another checkpoint the best."""
+    save(tmp_path, {1: 2.5, 2: 1.5})
+    path = tmp_path / "checkpoints" / "2" / file
+    path.write_text(path.read_text().replace("1.5", "3.5"))
+    restored = checkpoints(tmp_path).resume(LIKE)
+    assert restored is not None
+    assert restored.step == 1
+
+
+def test_missing_metrics_are_damage(tmp_path: Path) -> None:
+    """Without them the best checkpoint would count as one that was never scored."""
+    save(tmp_path, {1: 2.0, 2: 1.0})
+    shutil.rmtree(tmp_path / "checkpoints" / "2" / "metrics")
+    restored = checkpoints(tmp_path).resume(LIKE)
+    assert restored is not None
+    assert restored.step == 1
+
+
+def test_a_kill_while_an_old_one_is_deleted_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(path: Path, **options: Any) -> None:
+        for file in path.rglob("metadata"):
+            file.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.checkpoints.shutil.rmtree", killed)
+        save(tmp_path, {1: 3.0, 2: 2.0, 3: 1.0})
+    assert checkpoints(tmp_path).resume(LIKE) is not None
+    assert "damaged" not in capsys.readouterr().out
+    save(tmp_path, {4: 0.5})
+    assert kept(tmp_path) == [3, 4]
+
+
 def test_if_all_are_damaged_nothing_is_touched(tmp_path: Path) -> None:
     save(tmp_path, {1: 2.0, 2: 1.0})
     for path in (tmp_path / "checkpoints").glob("*/counters/metadata"):
