@@ -1,13 +1,20 @@
-"""The two tasks of gymnax, as pure functions of one environment; `jax.vmap` makes many of one."""
+"""The two tasks as pure functions of one environment; `jax.vmap` makes many of one.
 
+Dynamics and random numbers are those of gymnax 1.0 (CartPole-v1, MemoryChain-bsuite), against which they are tested.
+References: A. G. Barto, R. S. Sutton and C. W. Anderson, IEEE SMC 13 (1983); I. Osband et al., *Behaviour suite for
+reinforcement learning*, arXiv 1908.03568 (2019).
+"""
+
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import gymnax
 import jax
 import jax.numpy as jnp
 
 from experiments.control.config import Control
+
+State = TypeVar("State")
 
 
 class Outcome(NamedTuple):
@@ -40,39 +47,127 @@ def make_environment(config: Control) -> Environment:
     return {"cartpole": cartpole, "memory_chain": memory_chain}[config.task](config)
 
 
+class Cart(NamedTuple):
+    """The state of CartPole: place and angle of the pole, in metres and radians, and how fast they change."""
+
+    x: jax.Array
+    x_dot: jax.Array
+    theta: jax.Array
+    theta_dot: jax.Array
+    time: jax.Array
+
+
+class Physics(NamedTuple):
+    """The constants of CartPole, in metres, kilograms and seconds."""
+
+    gravity: float = 9.8
+    pole_mass: float = 0.1
+    total_mass: float = 1.1
+    length: float = 0.5
+    pole_mass_length: float = 0.05
+    push: float = 10.0
+    tau: float = 0.02
+
+
+@jax.jit  # with the constants as arguments: written out, XLA rounds otherwise than gymnax does
+def moved(cart: Cart, action: jax.Array, of: Physics) -> Cart:
+    force = of.push * action - of.push * (1 - action)
+    cos, sin = jnp.cos(cart.theta), jnp.sin(cart.theta)
+    common = (force + of.pole_mass_length * cart.theta_dot**2 * sin) / of.total_mass
+    angular = (of.gravity * sin - cos * common) / (of.length * (4 / 3 - of.pole_mass * cos**2 / of.total_mass))
+    linear = common - of.pole_mass_length * angular * cos / of.total_mass
+    return Cart(
+        cart.x + of.tau * cart.x_dot,
+        cart.x_dot + of.tau * linear,
+        cart.theta + of.tau * cart.theta_dot,
+        cart.theta_dot + of.tau * angular,
+        cart.time + 1,
+    )
+
+
 def cartpole(config: Control) -> Environment:
     """CartPole-v1 of which only the place of the cart and the angle of the pole are seen, as shares of their limits."""
-    game, params = gymnax.make("CartPole-v1")
-    limits = jnp.array([params.x_threshold, params.theta_threshold_radians])
-    return adapted(game, params, lambda seen: seen[jnp.array([0, 2])] / limits, params.max_steps_in_episode, 475.0)
+    x_limit, theta_limit, horizon = 2.4, math.radians(12), 500
+
+    def begin(key: jax.Array) -> Cart:
+        x, x_dot, theta, theta_dot = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
+        return Cart(x, x_dot, theta, theta_dot, jnp.zeros((), jnp.int32))
+
+    def see(cart: Cart) -> jax.Array:
+        return jnp.array([cart.x, cart.theta]) / jnp.array([x_limit, theta_limit])
+
+    def fallen(cart: Cart) -> jax.Array:
+        return (abs(cart.x) > x_limit) | (abs(cart.theta) > theta_limit)
+
+    def advance(cart: Cart, action: jax.Array) -> tuple[Cart, Advance]:
+        after = moved(cart, action, Physics())
+        return after, Advance(see(after), 1.0 - fallen(cart), fallen(after), after.time >= horizon)
+
+    return playable(begin, see, advance, horizon, 475.0)
+
+
+class Chain(NamedTuple):
+    """The state of MemoryChain."""
+
+    bit: jax.Array
+    """0 or 1."""
+    time: jax.Array
 
 
 def memory_chain(config: Control) -> Environment:
     """A bit at the beginning; the action `memory_length` steps later must be the same: 1, else -1.
 
-    gymnax shows the observation of the state before the step, so that the bit is seen twice.
+    What is seen after a step is the state before it, so that the bit is seen twice. (Of several bits, which bsuite's
+    task may have, the second number would tell which is asked for.)
     """
-    game, params = gymnax.make("MemoryChain-bsuite")
-    horizon = config.memory_length + 1
-    params = params.replace(memory_length=config.memory_length, max_steps_in_episode=horizon + 1)
-    return adapted(game, params, lambda seen: seen, horizon, 0.95)
+    length = config.memory_length
+
+    def begin(key: jax.Array) -> Chain:
+        bit = jax.random.bernoulli(jax.random.split(key)[0], 0.5, (1,))[0]
+        return Chain(bit.astype(jnp.int32), jnp.zeros((), jnp.int32))
+
+    def see(chain: Chain) -> jax.Array:
+        shown = jnp.where(chain.time == 0, 2 * chain.bit - 1, 0)
+        return jnp.array([1 - chain.time / length, 0.0, shown])
+
+    def advance(chain: Chain, action: jax.Array) -> tuple[Chain, Advance]:
+        asked, right = chain.time >= length, action == chain.bit
+        reward = jnp.where(asked, jnp.where(right, 1.0, -1.0), 0.0)
+        after = Chain(chain.bit, chain.time + 1)
+        return after, Advance(see(chain), reward, after.time == length + 1, jnp.array(False))
+
+    return playable(begin, see, advance, length + 1, 0.95)
 
 
-def adapted(game: Any, params: Any, see: Callable[[jax.Array], jax.Array], horizon: int, target: float) -> Environment:
-    def reset(key: jax.Array) -> tuple[Any, jax.Array]:
-        observation, state = game.reset(key, params)
-        return typed(state), see(observation)
+class Advance(NamedTuple):
+    """What a step led to, ended or not."""
 
-    def step(key: jax.Array, state: Any, action: jax.Array) -> tuple[Any, Outcome]:
-        observation, state, reward, terminated, truncated, info = game.step(key, state, action, params)
-        reward = jnp.asarray(reward, jnp.float32)
-        return typed(state), Outcome(
-            see(observation), reward, terminated, truncated & ~terminated, see(info["final_observation"])
+    observation: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    time_is_up: jax.Array
+
+
+def playable(
+    begin: Callable[[jax.Array], State],
+    see: Callable[[State], jax.Array],
+    advance: Callable[[State, jax.Array], tuple[State, Advance]],
+    horizon: int,
+    target: float,
+) -> Environment:
+    """With a new episode after each that has ended. Both tasks have two actions."""
+
+    def reset(key: jax.Array) -> tuple[State, jax.Array]:
+        state = begin(key)
+        return state, see(state)
+
+    def step(key: jax.Array, state: State, action: jax.Array) -> tuple[State, Outcome]:
+        state, (last, reward, terminated, time_is_up) = advance(state, action)
+        going_on = state, last
+        ended = terminated | time_is_up
+        state, observation = jax.tree.map(
+            lambda new, old: jnp.where(ended, new, old), reset(jax.random.split(key)[1]), going_on
         )
+        return state, Outcome(observation, reward, terminated, time_is_up & ~terminated, last)
 
-    return Environment(reset, step, game.num_actions, horizon, target)
-
-
-def typed(state: Any) -> Any:
-    """Python numbers in a state make arrays of weak type, and the state of a compiled loop another one each time."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), state)
+    return Environment(reset, step, 2, horizon, target)

@@ -93,7 +93,7 @@ def test_the_cart_is_seen_without_its_velocities_and_the_time_limit_is_no_fall()
     environment = environments.make_environment(Control(task="cartpole"))
     state, observation = environment.reset(jax.random.key(0))
     np.testing.assert_allclose(observation, [state.x / 2.4, state.theta / np.deg2rad(12)], rtol=1e-5)
-    moving = state.replace(x=jnp.float32(1.2), x_dot=jnp.float32(5), theta=jnp.float32(0), theta_dot=jnp.float32(0))
+    moving = state._replace(x=jnp.float32(1.2), x_dot=jnp.float32(5), theta=jnp.float32(0), theta_dot=jnp.float32(0))
     after, outcome = environment.step(jax.random.key(1), moving, jnp.array(1))
     np.testing.assert_allclose(outcome.observation, [1.3 / 2.4, 0], atol=1e-6)  # 0.02 s at 5 m/s
     assert after.x_dot > 5  # pushed to the right
@@ -104,7 +104,7 @@ def test_the_cart_is_seen_without_its_velocities_and_the_time_limit_is_no_fall()
         (10, 0.3, True, False),
         (499, 0.3, True, False),
     ):
-        state = moving.replace(time=jnp.int32(late), theta=jnp.float32(angle))
+        state = moving._replace(time=jnp.int32(late), theta=jnp.float32(angle))
         after, outcome = environment.step(jax.random.key(1), state, jnp.array(1))
         assert (bool(outcome.terminated), bool(outcome.truncated)) == (terminated, truncated)
         assert after.time == 0  # the next episode has begun
@@ -182,7 +182,7 @@ def test_an_episode_that_ran_out_of_time_is_worth_what_was_still_expected() -> N
     environment = environments.make_environment(config)
     net = agent.make_net(config, "gru", environment.actions)
     state = ppo.initial_state(config, "gru", environment, 0)
-    late = state.world.state.replace(time=jnp.array([499, 0, 0], jnp.int32))
+    late = state.world.state._replace(time=jnp.array([499, 0, 0], jnp.int32))
     world, steps = ppo.collect(
         environment, net, state.params, state.world._replace(state=late), jax.random.split(jax.random.key(0), 1)
     )
