@@ -1,4 +1,13 @@
-"""How results are compared, and the plain way of running a layer that all others are held against."""
+"""How results are compared, and the plain way of running a layer that all others are held against.
+
+Equal to the bit are the results of the same compiled program on the same inputs (a run that is resumed, a stream by the
+same step, pads that hold something else), numbers that were moved and not computed (weights to another library and
+back, a carry that no step touched), and arithmetic without rounding (dropout of ones, small integers). Nothing else:
+XLA fuses each program in its own way, and so rounds in its own way, which differs between processors and between
+versions. That holds for a function alone and within another, for the same layer with and without an option that should
+change nothing, and for two outputs of one program. Such results are compared by `assert_close` with a tolerance of some
+`eps`, and choices made from them (the likeliest token) only where the candidates lie further apart than that.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnx
+
+
+def eps(units: float, dtype: Any = jnp.float32) -> float:
+    """A tolerance of so many roundings."""
+    return units * float(jnp.finfo(dtype).eps)
 
 
 def assert_close(a: Any, b: Any, tolerance: float = 2e-5) -> None:

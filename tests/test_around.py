@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken
+from checks import assert_close, eps, shaken
 
 BATCH, TIME, FEATURES, WIDTH = 3, 6, 4, 5
 XS = jax.random.normal(jax.random.key(0), (BATCH, TIME, FEATURES))
@@ -39,7 +39,7 @@ def test_recurrent_dropout_drops_rows_of_the_kernel_for_a_whole_sequence(name):
     for row, mask in enumerate(carry.mask):
         masked = {**params, "recurrent_kernel": mask[:, None] * params["recurrent_kernel"]}
         assert_close(ys[row], run(rnnx.scan(cell), masked)[1][row])
-    assert_close(run(layer, params)[1], run(rnnx.scan(cell), params)[1], 0)
+    assert_close(run(layer, params)[1], run(rnnx.scan(cell), params)[1], eps(64))
 
 
 def test_masks_that_last_a_sequence_go_on_in_the_next_chunk():
@@ -75,9 +75,9 @@ def test_weight_drop_drops_the_same_weights_for_all_sequences_and_steps():
     assert_close(prepared["bias"], params["bias"], 0)
     same = jnp.broadcast_to(XS[:1], XS.shape)
     _, ys = rnnx.unroll(layer, params, same, key=KEY)
-    assert_close(ys, jnp.broadcast_to(ys[:1], ys.shape), 1e-6)
+    assert_close(ys, jnp.broadcast_to(ys[:1], ys.shape), eps(64))
     assert np.abs(ys - run(rnnx.scan(cell), params)[1]).max() > 1e-3
-    assert_close(run(layer, params)[1], run(rnnx.scan(cell), params)[1], 0)
+    assert_close(run(layer, params)[1], run(rnnx.scan(cell), params)[1], eps(64))
 
 
 def test_zoneout_keeps_old_values_or_their_mean():
@@ -99,17 +99,17 @@ def test_zoneout_keeps_old_values_or_their_mean():
     new, _ = rnnx.unroll(rnnx.scan(cell), params, one, carry=before)
     drawn, ys = rnnx.unroll(layer, params, one, carry=before, key=KEY)
     kept = jax.tree.map(lambda d, b: d == b, drawn, before)
-    assert_close(drawn, jax.tree.map(lambda k, b, n: jnp.where(k, b, n), kept, before, new), 1e-6)
+    assert_close(drawn, jax.tree.map(lambda k, b, n: jnp.where(k, b, n), kept, before, new), eps(64))
     assert kept.c.any()
     assert not kept.c.all()
-    np.testing.assert_array_equal(ys[:, 0], drawn.h)
+    assert_close(ys[:, 0], drawn.h, eps(8))
 
 
 def test_zoneout_at_its_ends():
     cell = rnnx.cells.gru(WIDTH)
     params = made(rnnx.scan(cell))
     for key in (None, KEY):
-        assert_close(run(rnnx.scan(rnnx.zoneout(cell, 0.0)), params, key=key), run(rnnx.scan(cell), params), 1e-6)
+        assert_close(run(rnnx.scan(rnnx.zoneout(cell, 0.0)), params, key=key), run(rnnx.scan(cell), params), eps(64))
         assert not run(rnnx.scan(rnnx.zoneout(cell, 1.0)), params, key=key)[1].any()
 
 
@@ -128,13 +128,13 @@ def test_learned_and_exposed_carries_keep_the_type_and_the_numbers(make):
     fields = layer_of(cell).initial_carry(own, XS, None)
     first = type(fields)(**{name: jnp.broadcast_to(a, (BATCH, *a.shape)) for name, a in start.items()})
     wanted = run(layer_of(cell), own, carry=first)
-    assert_close(run(layer_of(learned), params), wanted, 1e-6)
+    assert_close(run(layer_of(learned), params), wanted, eps(64))
 
     carry, ys = run(layer_of(exposed), own)
-    assert_close((carry, ys.y), run(layer_of(cell), own), 1e-6)
-    assert_close(jax.tree.map(lambda a: a[:, -1], ys.carry), carry, 0)
+    assert_close((carry, ys.y), run(layer_of(cell), own), eps(64))
+    assert_close(jax.tree.map(lambda a: a[:, -1], ys.carry), carry, eps(8))
     half = rnnx.unroll(layer_of(cell), own, XS[:, :3])[0]
-    assert_close(jax.tree.map(lambda a: a[:, 2], ys.carry), half, 1e-6)
+    assert_close(jax.tree.map(lambda a: a[:, 2], ys.carry), half, eps(64))
 
 
 def test_what_stands_around_a_cell_can_stand_around_another():

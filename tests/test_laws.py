@@ -14,7 +14,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import rnnx
-from checks import ByPieces, all_layers, assert_close, at_row, joined, shaken, split, spoiled, weighted_sum, weights_of
+from checks import (
+    ByPieces,
+    all_layers,
+    assert_close,
+    at_row,
+    eps,
+    joined,
+    shaken,
+    split,
+    spoiled,
+    weighted_sum,
+    weights_of,
+)
 from registry import BATCH, CASES, TIME, Case
 
 LENGTHS = np.array([TIME, 4, 0, 1])
@@ -149,9 +161,9 @@ def test_lengths_and_resets_that_say_nothing(s: Setup):
     """Full lengths and no resets equal None; each of the two works without the other."""
     full, never = np.full(BATCH, TIME), np.zeros_like(RESETS)
     plain = s.run(s.params, s.carry, s.xs, None, None)
-    assert_close(s.run(s.params, s.carry, s.xs, full, never), plain, 1e-6)
-    assert_close(s.run(s.params, s.carry, s.xs, LENGTHS, None), s.run(s.params, s.carry, s.xs, LENGTHS, never), 1e-6)
-    assert_close(s.run(s.params, s.carry, s.xs, None, RESETS), s.run(s.params, s.carry, s.xs, full, RESETS), 1e-6)
+    assert_close(s.run(s.params, s.carry, s.xs, full, never), plain, eps(64))
+    assert_close(s.run(s.params, s.carry, s.xs, LENGTHS, None), s.run(s.params, s.carry, s.xs, LENGTHS, never), eps(64))
+    assert_close(s.run(s.params, s.carry, s.xs, None, RESETS), s.run(s.params, s.carry, s.xs, full, RESETS), eps(64))
 
 
 def test_both_directions(s: Setup):
@@ -183,7 +195,7 @@ def test_reverse(s: Setup):
         for leaf in jax.tree.leaves(ys):
             leaf[b, :length] = leaf[b, :length][::-1].copy()
     xs = spoiled(s.xs, LENGTHS, np.nan)
-    assert_close(backwards.apply(s.params, s.carry, xs, lengths=LENGTHS, resets=RESETS), (carry, ys), 1e-6)
+    assert_close(backwards.apply(s.params, s.carry, xs, lengths=LENGTHS, resets=RESETS), (carry, ys), eps(64))
 
 
 def test_ensemble_and_gradients_per_example(s: Setup):
@@ -310,7 +322,7 @@ def test_export(s: Setup):
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
     again = jax.export.deserialize(exported.serialize())
     ys = again.call(s.params, s.xs, jnp.asarray(LENGTHS), jnp.asarray(RESETS))
-    assert_close(ys, run(s.params, s.xs, jnp.asarray(LENGTHS), jnp.asarray(RESETS)), 1e-6)
+    assert_close(ys, run(s.params, s.xs, jnp.asarray(LENGTHS), jnp.asarray(RESETS)), eps(64))
 
 
 def test_no_step(s: Setup):

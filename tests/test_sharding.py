@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import chex
 import jax
 
 import rnnx
+from checks import assert_close, eps
 
 # In a process of its own, since the number of devices is settled when JAX starts.
 PROGRAM = r"""
@@ -71,4 +71,4 @@ def test_chosen_devices():
     layer, xs = rnnx.sharded(rnnx.gru(2), jax.devices()[:1]), jax.numpy.ones((2, 3, 1))
     params = layer.init(jax.random.key(0), xs)
     alone = rnnx.unroll(rnnx.gru(2), params, xs)
-    chex.assert_trees_all_equal(rnnx.unroll(layer, params, xs), alone)
+    assert_close(rnnx.unroll(layer, params, xs), alone, eps(64))

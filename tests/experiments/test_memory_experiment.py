@@ -12,6 +12,7 @@ import pytest
 from processes import ROOT
 
 import rnnx
+from checks import eps
 from experiments.errors import UserError
 from experiments.memory import __main__ as memory
 from experiments.memory import pictures, tasks
@@ -219,7 +220,7 @@ def test_a_signed_min_gru_of_one_unit_can_count_modulo_two_and_is_linear_in_its_
     # A one turns h into 1 - h, a zero keeps it.
     params = {"input_kernel": jnp.array([[-40.0, 0], [40.0, 0]]), "bias": jnp.array([0.0, 1.0])}
     _, ys = rnnx.unroll(layer, params, batch.xs)
-    np.testing.assert_allclose(ys[..., 0], batch.targets, atol=1e-6)
+    np.testing.assert_allclose(ys[..., 0], batch.targets, atol=eps(64))
     step = rnnx.as_cell(signed_min_gru(1)).step
 
     def after(h: jax.Array, z: float) -> jax.Array:
