@@ -16,6 +16,13 @@ if "XLA_FLAGS" not in os.environ and jax.version.__version_info__ < (0, 11):
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The examples in docstrings are quick: what is public has one."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def free_compiled_programs():
     """Each takes memory mappings, of which a process may have 65,530: after some thousand programs XLA crashes."""

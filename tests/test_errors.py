@@ -8,6 +8,8 @@ import pytest
 
 import rnnx
 
+pytestmark = pytest.mark.quick
+
 XS = jnp.ones((2, 5, 3))
 LAYER = rnnx.lstm(4)
 PARAMS = LAYER.init(jax.random.key(0), XS)

@@ -157,6 +157,7 @@ def test_padding_holds_anything(s: Setup):
         assert not np.asarray(leaf)[pads].any()
 
 
+@pytest.mark.quick
 def test_lengths_and_resets_that_say_nothing(s: Setup):
     """Full lengths and no resets equal None; each of the two works without the other."""
     full, never = np.full(BATCH, TIME), np.zeros_like(RESETS)

@@ -1,12 +1,17 @@
 """No public name is left out of the laws."""
 
+import types
 import typing
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import rnnx
+import test_laws
 from registry import CASES
 
+pytestmark = pytest.mark.quick
 MADE = (rnnx.Layer, rnnx.Cell, rnnx.AssociativeCell)
 
 
@@ -35,6 +40,24 @@ def test_everything_public_has_a_docstring_with_an_example():
             assert thing.__doc__, f"{name} has no docstring"
             if callable(thing) and not isinstance(thing, type) and name != "as_cell":
                 assert ">>>" in thing.__doc__, f"the docstring of {name} shows no example"
+
+
+def test_the_quick_tests_cover_every_public_name(request):
+    """They are a law over the registry, the examples in the docstrings, and what is made here."""
+    law = test_laws.test_lengths_and_resets_that_say_nothing
+    assert "quick" in {mark.name for mark in law.pytestmark}
+    for item in request.session.items:
+        assert item.get_closest_marker("quick") or not isinstance(item, pytest.DoctestItem)
+
+    cell, layer, xs = rnnx.cells.lstm(2), rnnx.bidirectional(rnnx.lstm(2)), jnp.ones((1, 2, 3))
+    carry, _ = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
+    kinds = {type(thing) for thing in (cell, cell.step, rnnx.cells.lru(2), layer, layer.spec, carry, rnnx.pack(xs))}
+    covered = {name for case in CASES for name in case.covers}
+    for name in rnnx.__all__:
+        thing = getattr(rnnx, name)
+        parts = vars(thing).values() if isinstance(thing, types.ModuleType) else [thing]
+        shown = any(">>>" in (part.__doc__ or "") for part in parts if callable(part))
+        assert shown or name in covered or thing in kinds, f"{name} is in no quick test"
 
 
 @pytest.mark.parametrize("name", rnnx.cells.__all__)

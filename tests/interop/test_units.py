@@ -11,6 +11,8 @@ import pytest
 import rnnx
 from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
 
+pytestmark = pytest.mark.quick
+
 XS = jax.ShapeDtypeStruct((2, 5, 3), jnp.float32)
 IMAGES = jax.ShapeDtypeStruct((2, 5, 6, 6, 3), jnp.float32)
 
