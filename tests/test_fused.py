@@ -76,23 +76,31 @@ def test_it_equals_scan(name, time, monkeypatch):
             assert_close(fused, plain, 1e-11)
 
 
-@pytest.mark.parametrize("make", [rnnx.cells.elman, rnnx.cells.lstm, rnnx.cells.gru])
-def test_it_keeps_less(make):
-    """XLA's temporary memory of the gradient, at a width where it matters."""
+@pytest.mark.parametrize(
+    ("make", "arrays", "with_checkpoints"),
+    [(rnnx.cells.elman, 3.1, 2.4), (rnnx.cells.lstm, 9.4, 3.1), (rnnx.cells.gru, 8.2, 2.8)],
+)
+def test_it_keeps_less(make, arrays, with_checkpoints):
+    """XLA's temporary memory of the gradient, at a width where it matters, in arrays `[batch, time, width]`.
 
-    def memory(layer: rnnx.Layer) -> int:
-        xs = jax.ShapeDtypeStruct((64, 96, 128), jnp.float32)
+    How much `scan` takes depends on XLA: from 0.10 to 0.11 it fell from 5.3 to 4.3 for an Elman net.
+    """
+    batch, time, width = 64, 96, 512
+
+    def memory(layer: rnnx.Layer) -> float:
+        xs = jax.ShapeDtypeStruct((batch, time, 128), jnp.float32)
         params = jax.eval_shape(layer.init, jax.random.key(0), xs)
 
         def loss(params: Any, xs: Any) -> Any:
             return (rnnx.unroll(layer, params, xs)[1] ** 2).mean()
 
-        return jax.jit(jax.grad(loss)).lower(params, xs).compile().memory_analysis().temp_size_in_bytes
+        compiled = jax.jit(jax.grad(loss)).lower(params, xs).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / (4 * batch * time * width)
 
-    cell = make(512)
-    plain = memory(rnnx.scan(cell))
-    assert memory(rnnx.fused_scan(cell)) < 0.75 * plain
-    assert memory(rnnx.fused_scan(cell, checkpoint_every=12)) < 0.5 * plain
+    cell = make(width)
+    plain, fused = memory(rnnx.scan(cell)), memory(rnnx.fused_scan(cell))
+    assert fused < min(arrays, 0.8 * plain)
+    assert memory(rnnx.fused_scan(cell, checkpoint_every=12)) < min(with_checkpoints, 0.6 * plain)
 
 
 def test_refusals():
