@@ -35,9 +35,13 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, Self, TypeVar
 
 import jax
+import jax.export
+import numpy as np
+
+from rnnx.interning import Call, interned, reduced
 
 PyTree = Any
 """A nest of arrays (or, where only shapes are wanted, of `jax.ShapeDtypeStruct`)."""
@@ -48,6 +52,18 @@ Weights = PyTree
 Carry = PyTree
 
 FORWARD = frozenset({"forward"})
+
+T = TypeVar("T")
+
+
+def exportable(carry: type[T]) -> type[T]:
+    """Decorates the NamedTuple of a carry: what takes and returns it can be serialised by `jax.export`.
+
+    Where such a function is loaded and rnnx is not imported, the type must be registered under the same name,
+    `rnnx.LSTMCarry`; or the function takes and returns a list of arrays, by `jax.tree.flatten`.
+    """
+    jax.export.register_namedtuple_serialization(carry, serialized_name=f"rnnx.{carry.__name__}")
+    return carry
 
 
 class Spec(NamedTuple):
@@ -61,6 +77,7 @@ class Spec(NamedTuple):
             given `xs`; None where all read the layer's input.
         directions: the ways in which it walks through time: a subset of `{"forward", "backward"}`, empty for
             a layer that treats each step alone.
+        call: the call of a factory that made it, which is what `pickle` keeps; None for one made by hand.
     """
 
     name: str
@@ -68,6 +85,7 @@ class Spec(NamedTuple):
     children: tuple[tuple[str, Layer], ...] = ()
     feed: Callable[[PyTree, PyTree], PyTree] | None = None
     directions: frozenset[str] = FORWARD
+    call: Call | None = None
 
     @property
     def causal(self) -> bool:
@@ -91,6 +109,8 @@ class Spec(NamedTuple):
 
 
 def _show(value: Any) -> str:
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"{value.dtype}{list(value.shape)}"
     return getattr(value, "__name__", None) or repr(value)
 
 
@@ -121,6 +141,15 @@ class Cell(NamedTuple):
 
     def __repr__(self) -> str:
         return f"cells.{self.spec}"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +209,15 @@ class AssociativeCell(NamedTuple):
     def __repr__(self) -> str:
         return f"cells.{self.spec}"
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
+
 
 class Apply(Protocol):
     """The type of `Layer.apply`."""
@@ -216,6 +254,21 @@ class Layer(NamedTuple):
 
     def __repr__(self) -> str:
         return str(self.spec)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(
+            f"a Layer is not called: rnnx.unroll(layer, params, xs) runs {self.spec.name}, with "
+            "params = layer.init(key, xs)"
+        )
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
 
 def _itself(weights: Weights, x: PyTree, key: Key | None) -> PyTree:
@@ -328,6 +381,14 @@ R = TypeVar("R", Cell, AssociativeCell, Layer)
 def factory(make: Callable[P, R]) -> Callable[P, R]:
     """Decorates a function that makes a Cell or a Layer: the result's spec tells its name and options.
 
+    Equal calls give the same object: what is compiled for a layer made inside of a function that runs often is
+    found again, whether by `jax.jit` (a layer as a static argument, or the evaluators' own), by a linen module that
+    has it as an attribute, or by `rnnx.unroll`. Arguments are equal if they have the same type and value; functions
+    only if they are the same function, so make an initialiser once. The last 256 results are kept, but none of
+    unhashable arguments (lists, dicts, arrays), and none that refers to more than 64 KiB of arrays.
+
+    So a result can be pickled, by the name of the factory and its arguments, which must be such as can be pickled.
+
     Example::
 
         >>> import rnnx
@@ -336,15 +397,17 @@ def factory(make: Callable[P, R]) -> Callable[P, R]:
         ...     return rnnx.lstm(width)
         >>> narrow_lstm(4)
         narrow_lstm(width=4)
+        >>> narrow_lstm(4) is narrow_lstm(width=4)
+        True
     """
     chosen = options_of(make)
 
     @functools.wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+    def named(*args: P.args, **kwargs: P.kwargs) -> R:
         result = make(*args, **kwargs)
         return result._replace(spec=result.spec._replace(name=make.__name__, options=chosen(*args, **kwargs)))
 
-    return made
+    return interned(named)
 
 
 def options_of(make: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
@@ -354,11 +417,18 @@ def options_of(make: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
     def chosen(*args: Any, **kwargs: Any) -> dict[str, Any]:
         given = signature.bind(*args, **kwargs).arguments
-        return {name: v for name, v in given.items() if v is not defaults[name] and v != defaults[name]}
+        return {name: value for name, value in given.items() if not _same(value, defaults[name])}
 
     return chosen
 
 
+def _same(a: Any, b: Any) -> bool:
+    """Whether a is b or equals it; no where equality is not one boolean, as of arrays."""
+    equal = a is b or a == b
+    return isinstance(equal, bool | np.bool_) and bool(equal)
+
+
+@interned
 def as_cell(associative: AssociativeCell) -> Cell:
     """The step-by-step form of an associative cell: for `scan`, streaming, and whatever takes a Cell."""
     a = associative

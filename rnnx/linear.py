@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell
+from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
 from rnnx.sequences import select
 
 Times = Callable[[PyTree, PyTree], PyTree]
@@ -22,6 +22,7 @@ def elementwise(a: jax.Array, h: jax.Array) -> jax.Array:
     return a.reshape(a.shape + (1,) * (h.ndim - a.ndim)) * h
 
 
+@exportable
 class Complex(NamedTuple):
     """A complex number as two real ones.
 

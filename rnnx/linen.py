@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 
 from rnnx.base import FORWARD, Carry, Cell, Key, Layer, Params, PyTree, cell
+from rnnx.interning import interned
 from rnnx.pointwise import as_layer, pointwise
 from rnnx.sequences import cast_floats, float_dtype
 from rnnx.unrolling import unroll
@@ -45,8 +46,8 @@ class RNN(nn.Module):
     `nn.scan`, `nn.remat`, `nn.jit`), optimisers and checkpoints take them as those of any module.
 
     Attributes:
-        layer: what to run. Make it once, outside of functions that run often: two layers made alike are two layers
-            to `jax.jit`.
+        layer: what to run. Equal calls of the library's factories give one layer, also to `jax.jit`; one of your own
+            cells is best made by an `rnnx.factory`, or once, outside of functions that run often.
         batch_axes: how many axes of xs (and of `lengths`, `resets` and every leaf of a carry) stand before time: 1 for
             `[batch, time, ...]`, 0 for one sequence, `[time, ...]`.
         axis_names: `(path, shape) -> names` gives each param the names of its axes as an `nn.Partitioned`; the path
@@ -163,6 +164,7 @@ def unroll_batched(
     return jax.tree.map(lambda a: a.reshape(*sizes, *a.shape[1:]), after)
 
 
+@interned
 def as_cell(module: nn.RNNCellBase) -> Cell:
     """A recurrent cell of Flax linen as a Cell, for every evaluator and combinator: lengths, resets, checkpoints.
 

@@ -24,8 +24,8 @@ class RNN(nnx.Module):
     `jax.vmap` of a state that was split and merged, as under those of nnx.
 
     Args:
-        layer: what to run. Make it once, outside of functions that run often: two layers made alike are two layers
-            to `nnx.jit`.
+        layer: what to run. Equal calls of the library's factories give one layer, also to `nnx.jit`; one of your own
+            cells is best made by an `rnnx.factory`, or once, outside of functions that run often.
         example_xs: arrays or `jax.ShapeDtypeStruct` in the shape of the inputs; only features matter.
         rngs: its `params` stream initialises the params.
         batch_axes: how many axes stand before time, as in `rnnx.linen.RNN`.

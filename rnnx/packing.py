@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.base import Carry, Key, Layer, Params, PyTree
+from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
 from rnnx.batching import checked_sequences, fitting_length
 from rnnx.pointwise import as_layer
 from rnnx.sequences import Segments, select, split_key
@@ -19,6 +19,7 @@ Array = Any
 """A NumPy array as `pack` makes it, or a JAX array, as inside of `jax.jit`."""
 
 
+@exportable
 class Packed(NamedTuple):
     """Sequences packed into rows by `pack`: a pytree of arrays. `n` sequences lie in `rows` rows of `length` steps.
 

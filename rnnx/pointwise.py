@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
+from rnnx.interning import interned
 from rnnx.sequences import batch_and_time, cast_floats, concrete, fill_pads, float_dtype, step_struct, zero_pads
 
 
@@ -36,6 +37,7 @@ def as_layer(layer: Any) -> Layer:
     raise TypeError(f"a Layer or a flax.linen module is wanted here, but {layer!r} came{hint}")
 
 
+@interned
 def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
     """Applies a Flax linen module, or a function, to each step by itself, so that nothing mixes time unseen.
 

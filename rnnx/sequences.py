@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,13 +33,27 @@ def concrete(x: Any) -> np.ndarray | None:
 def result_struct(function: Callable[..., PyTree], *args: PyTree) -> PyTree:
     """`jax.eval_shape`, remembered: layers within layers ask for the same shapes again and again."""
     leaves, structure = jax.tree.flatten(args)
-    shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(x), canonicalize_dtype(jnp.result_type(x))) for x in leaves)
-    return _result_struct(function, structure, shapes, canonicalize_dtype(float))
+    shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(x), _dtype(x)) for x in leaves)
+    try:
+        known = _RESULTS.setdefault(function, {})
+    except TypeError:  # an object that cannot be referred to weakly
+        known = {}
+    situation = structure, shapes, canonicalize_dtype(float)
+    if situation not in known:
+        if len(known) == SITUATIONS:
+            known.clear()
+        known[situation] = jax.eval_shape(function, *jax.tree.unflatten(structure, shapes))
+    return known[situation]
 
 
-@functools.lru_cache(maxsize=1024)
-def _result_struct(function: Callable[..., PyTree], structure: Any, shapes: Any, precision: Any) -> PyTree:
-    return jax.eval_shape(function, *jax.tree.unflatten(structure, shapes))
+SITUATIONS = 64
+# By function, and only as long as it is in use: what it refers to may be large.
+_RESULTS: weakref.WeakKeyDictionary[Callable[..., PyTree], dict[Any, PyTree]] = weakref.WeakKeyDictionary()
+
+
+def _dtype(x: Any) -> Any:
+    dtype = jnp.result_type(x)
+    return dtype if jnp.issubdtype(dtype, jax.dtypes.extended) else canonicalize_dtype(dtype)
 
 
 def float_dtype(xs: PyTree) -> jnp.dtype | None:

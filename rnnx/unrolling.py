@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,7 +89,7 @@ def checked_xs(xs: PyTree) -> PyTree:
 
 def check_params(layer: Layer, params: Params, xs: PyTree) -> None:
     """Raises where the params are not those of this layer for inputs like these."""
-    wanted = result_struct(_seeded(layer.init), xs)
+    wanted = result_struct(layer.init, _key_struct(), xs)
     problem = _difference(params, wanted)
     if problem:
         inputs = jax.tree.map(jnp.shape, xs)
@@ -100,15 +99,9 @@ def check_params(layer: Layer, params: Params, xs: PyTree) -> None:
         )
 
 
-@functools.lru_cache(maxsize=1024)
-def _seeded(init: Callable[[Key, PyTree], Params]) -> Callable[[PyTree], Params]:
-    """One function for each `init`, so that `result_struct` can remember what it gave."""
-    return lambda xs: init(jax.random.key(0), xs)
-
-
-@functools.lru_cache(maxsize=1024)
-def _without_key(initial_carry: Callable[[Params, PyTree, Key | None], Carry]) -> Callable[[Params, PyTree], Carry]:
-    return lambda params, xs: initial_carry(params, xs, None)
+@functools.cache
+def _key_struct() -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def checked_carry(layer: Layer, params: Params, xs: PyTree, carry: Carry) -> Carry:
@@ -118,7 +111,7 @@ def checked_carry(layer: Layer, params: Params, xs: PyTree, carry: Carry) -> Car
             f"a carry was passed to {layer.spec.name}, which reads time in both directions: it has no state to go on "
             "from; leave carry out and give it whole sequences"
         )
-    wanted = result_struct(_without_key(layer.initial_carry), params, xs)
+    wanted = result_struct(layer.initial_carry, params, xs, None)
     problem = _difference(carry, wanted)
     for given, leaf in zip(jax.tree.leaves(carry), jax.tree.leaves(wanted)) if problem is None else ():
         if jnp.issubdtype(jnp.result_type(given), jnp.floating) != jnp.issubdtype(leaf.dtype, jnp.floating):

@@ -55,6 +55,7 @@ def volumes(key: jax.Array, batch: int, time: int) -> jax.Array:
     return jax.random.normal(key, (batch, time, 3, 2, 3, 2))
 
 
+@rnnx.factory
 def decay() -> rnnx.Cell:
     """A user's cell over a pytree of inputs: a learned initial carry, decaying as time goes by."""
 
@@ -71,6 +72,7 @@ def decay() -> rnnx.Cell:
     return rnnx.cell(init, initial_carry, step)
 
 
+@rnnx.factory
 def drained(width: int) -> rnnx.Cell:
     """A user's cell that is undefined where input and state do not belong together: a root of what is left."""
 
@@ -87,6 +89,7 @@ def drained(width: int) -> rnnx.Cell:
     return rnnx.cell(init, initial_carry, step)
 
 
+@rnnx.factory
 def gated_sum(width: int) -> rnnx.AssociativeCell:
     """A linear recurrence h = a(x) h + b(x): elements (a, b) compose as affine maps do."""
 

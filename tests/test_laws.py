@@ -303,7 +303,7 @@ def test_first_and_second_derivatives(s: Setup):
 
 
 def test_export(s: Setup):
-    """One export with symbolic batch and time serves cpu, cuda and tpu, and gives the same numbers."""
+    """One export with symbolic batch and time serves cpu, cuda and tpu, takes and gives carries, and is as exact."""
     batch, time = jax.export.symbolic_shape("batch, time")
 
     def struct(x, *sizes):
@@ -314,16 +314,18 @@ def test_export(s: Setup):
         struct(jnp.asarray(LENGTHS), batch),
         struct(RESETS, batch, time),
     )
+    carry = s.carry if s.layer.spec.chunkable else None
 
     @jax.jit
-    def run(params, xs, lengths, resets):
-        return jax.tree.leaves(rnnx.unroll(s.layer, params, xs, lengths=lengths, resets=resets)[1])
+    def run(params, carry, xs, lengths, resets):
+        return rnnx.unroll(s.layer, params, xs, carry=carry, lengths=lengths, resets=resets)
 
-    exported = jax.export.export(run, platforms=["cpu", "cuda", "tpu"])(s.params, *shapes)
+    carry_shapes = jax.tree.map(lambda c: struct(c, batch), carry)
+    exported = jax.export.export(run, platforms=["cpu", "cuda", "tpu"])(s.params, carry_shapes, *shapes)
     assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
     again = jax.export.deserialize(exported.serialize())
-    ys = again.call(s.params, s.xs, jnp.asarray(LENGTHS), jnp.asarray(RESETS))
-    assert_close(ys, run(s.params, s.xs, jnp.asarray(LENGTHS), jnp.asarray(RESETS)), eps(64))
+    arguments = s.params, carry, s.xs, jnp.asarray(LENGTHS), jnp.asarray(RESETS)
+    assert_close(again.call(*arguments), run(*arguments), eps(64))
 
 
 def test_no_step(s: Setup):

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
 
 
+@exportable
 class ALIFCarry(NamedTuple):
     """The state of an ALIF: spikes `z`, membrane voltage `v`, adaptation `a`, each `[batch, H]`."""
 

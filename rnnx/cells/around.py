@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights
+from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights, exportable
+from rnnx.interning import interned
 from rnnx.sequences import split_key
 
 AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
@@ -24,6 +25,7 @@ def _replaced(inner: AnyCell, option: str, value: Any, functions: dict[str, Call
     return inner._replace(spec=spec, **{name: f for name, f in functions.items() if name in inner._fields})
 
 
+@interned
 def learned_carry(inner: AnyCell) -> AnyCell:
     """Makes the initial carry a parameter: what every sequence begins with, and goes back to at a reset.
 
@@ -108,6 +110,7 @@ def _by_name(carry: Carry) -> Params:
     return leaves[""] if set(leaves) == {""} else leaves
 
 
+@exportable
 class Exposed(NamedTuple):
     """What a cell gives in `expose_carry`: the carry after the step, and the cell's own output."""
 
@@ -115,6 +118,7 @@ class Exposed(NamedTuple):
     y: PyTree
 
 
+@interned
 def expose_carry(inner: AnyCell) -> AnyCell:
     """Gives the carry after every step along with the output.
 
@@ -146,6 +150,7 @@ def expose_carry(inner: AnyCell) -> AnyCell:
     return _replaced(inner, "expose_carry", True, {"step": step, "readout": readout})
 
 
+@interned
 def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("recurrent_kernel",)) -> AnyCell:
     """Sets weights to zero with probability `rate`, once for each application, and scales the rest up.
 
@@ -188,6 +193,7 @@ def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("rec
     return _replaced(inner, "weight_drop", rate, {"init": init, "prepare": prepare})
 
 
+@exportable
 class MaskedCarry(NamedTuple):
     """The carry in `recurrent_dropout`: the mask `[batch, H]`, kept for the sequence, and the cell's own carry."""
 
@@ -195,6 +201,7 @@ class MaskedCarry(NamedTuple):
     carry: Carry
 
 
+@interned
 def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kernel") -> Cell:
     """Drops units of the state where the recurrent kernel reads them, the same ones at all steps of a sequence.
 
@@ -288,6 +295,7 @@ class Zoned(NamedTuple):
     kept: PyTree
 
 
+@interned
 def zoneout(inner: Cell, rate: PyTree) -> Cell:
     r"""Lets numbers of the carry keep their old value, each step anew, with probability `rate`.
 

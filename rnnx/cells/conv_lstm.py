@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, default_recurrent_init
 
 
+@exportable
 class ConvLSTMCarry(NamedTuple):
     """The state of a ConvLSTM: the output `h` and the memory `c`, each `[batch, *space, H]`."""
 

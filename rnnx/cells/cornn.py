@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, dot, features_of
 
 
+@exportable
 class CoRNNCarry(NamedTuple):
     """The state of a coRNN: positions `y` and velocities `z`, each `[batch, H]` (in a cell: `(H,)`)."""
 

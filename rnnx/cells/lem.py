@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
@@ -21,6 +21,7 @@ from rnnx.cells._kernels import (
 )
 
 
+@exportable
 class LEMCarry(NamedTuple):
     """The state of a LEM: the output `y` and the memory `z` that it reads, each `[batch, H]` (in a cell: `(H,)`)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import glorot_normal, lecun_uniform, zeros
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, check_width, dot, features_of, per_gate
 
 default_kernel_init: Initializer = glorot_normal()
 default_encoder_init: Initializer = lecun_uniform()
 
 
+@exportable
 class LMUCarry(NamedTuple):
     """The state of an LMU: the output `h`, `[batch, H]`, and the memory `m`, `[batch, d]`."""
 
@@ -36,6 +38,7 @@ def expm(a: np.ndarray) -> np.ndarray:
     return result
 
 
+@functools.lru_cache(maxsize=8)
 def legendre_memory(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
     r"""The memory's :math:`\bar A` (d, d) and :math:`\bar B` (d,), for inputs held during each step of length 1."""
     i, j = np.ogrid[:order, :order]
@@ -110,7 +113,6 @@ def lmu(
         raise ValueError(f"lmu: order is {order!r}, but it must be a whole number, 1 or more")
     if not theta > 0:
         raise ValueError(f"lmu: theta is {theta}, but it must be above 0")
-    a, b = legendre_memory(order, theta)
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_of(x, "lmu")
@@ -138,6 +140,7 @@ def lmu(
     def step(w: Params, carry: LMUCarry, z: tuple[jax.Array, jax.Array]) -> tuple[LMUCarry, jax.Array]:
         h, m = carry
         u_x, wx = z
+        a, b = legendre_memory(order, theta)
         u = u_x + dot(h, w["hidden_encoder"], wx.dtype) + dot(m, w["memory_encoder"], wx.dtype)
         # A window of many steps needs more digits than a bfloat16 x has: the memory is not narrower than the params.
         wide = jnp.promote_types(m.dtype, wx.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
@@ -22,6 +22,7 @@ from rnnx.cells._kernels import (
 )
 
 
+@exportable
 class LSTMCarry(NamedTuple):
     """The state of an LSTM: the output `h`, `[batch, H]`, and the memory `c`, `[batch, H]` (in a cell: `(H,)`).
 

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, factory
+from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, exportable, factory
 from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import outer, wide, wide_affine, wide_dot
 
 
+@exportable
 class MLSTMCarry(NamedTuple):
     """The state of an mLSTM: memory `c` `[batch, heads, K, V]`, normaliser `n` `[batch, heads, K]`, stabiliser `m`
     `[batch, heads]`; the memory meant is `exp(m) c`, the normaliser `exp(m) n`."""

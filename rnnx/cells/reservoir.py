@@ -15,10 +15,11 @@ from rnnx.cells._kernels import check_width, features_of
 
 def _uniform(scale: float, shape: tuple[int, ...], *seed: int) -> np.ndarray:
     # The weights are in no checkpoint, so the seed must bring back the same ones under every version of NumPy and
-    # JAX: of their generators, RandomState alone promises that.
+    # JAX: of their generators, RandomState alone promises that. In float64 until the dtype of x is known.
     return np.random.RandomState(seed).uniform(-scale, scale, shape)
 
 
+@functools.lru_cache(maxsize=8)
 def sparse_matrix(width: int, density: float, spectral_radius: float, seed: int) -> np.ndarray:
     """A random (H, H) matrix, each column with the same share of numbers other than 0, of that spectral radius."""
     weights = _uniform(1.0, (width, width), seed, 0)
@@ -97,14 +98,6 @@ def reservoir(
     if not hasattr(seed, "__index__") or seed < 0:
         raise ValueError(f"reservoir: seed is {seed!r}, but it must be a whole number, 0 or more")
 
-    # Constants of the compiled program, in float64 until the dtype of x is known.
-    recurrent_kernel = sparse_matrix(width, density, spectral_radius, seed)
-    bias = _uniform(bias_scale, (width,), seed, 2)
-
-    @functools.cache
-    def input_kernel(features: int) -> np.ndarray:
-        return _uniform(input_scale, (features, width), seed, 3)
-
     def init(key: Key, x: PyTree) -> Params:
         features_of(x, "reservoir")
         return {}
@@ -113,10 +106,12 @@ def reservoir(
         return jnp.zeros((width,), state_dtype)
 
     def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
-        return x @ input_kernel(x.shape[0]).astype(x.dtype) + bias.astype(x.dtype)
+        input_kernel = _uniform(input_scale, (x.shape[0], width), seed, 3).astype(x.dtype)
+        return x @ input_kernel + _uniform(bias_scale, (width,), seed, 2).astype(x.dtype)
 
     def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-        h = (1 - leak) * h + leak * activation(z + h.astype(z.dtype) @ recurrent_kernel.astype(z.dtype))
+        recurrent_kernel = sparse_matrix(width, density, spectral_radius, seed).astype(z.dtype)
+        h = (1 - leak) * h + leak * activation(z + h.astype(z.dtype) @ recurrent_kernel)
         return h, h
 
     return cell(init, initial_carry, step, project=project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -77,10 +78,10 @@ def s5(
     if blocks < 1 or state < 2 or state % (2 * blocks):
         raise ValueError(f"s5: the state is {state}, but it must be a multiple of 2 * blocks = {2 * blocks}")
     units = state // 2
-    rate, basis = _hippo_normal(state // blocks)
 
     def init(key: Key, x: PyTree) -> Params:
         check_channels(features_of(x, "s5"), width, "s5")
+        rate, basis = _hippo_normal(state // blocks)
         k_input, k_re, k_im, k_skip, k_step = jax.random.split(key, 5)
         # Into the eigenbasis, block by block: V^* B and C V.
         b = lecun_normal()(k_input, (width, state)).reshape(width, blocks, -1)
@@ -122,6 +123,7 @@ def s5(
     return affine_cell(init, initial_carry, lift, readout, times=in_pairs, prepare=prepare, project=project)
 
 
+@functools.lru_cache(maxsize=8)
 def _hippo_normal(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Half of the eigenvalues of HiPPO-LegS's normal part (n, n), and their eigenvectors, in columns."""
     p = np.sqrt(2 * np.arange(n) + 1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.base import Cell, Key, Params, PyTree, cell, factory
+from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
@@ -22,6 +22,7 @@ from rnnx.cells._kernels import (
 )
 
 
+@exportable
 class SLSTMCarry(NamedTuple):
     """The state of an sLSTM: output `h`, memory `c`, normaliser `n`, stabiliser `m`, each `[batch, H]`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -24,13 +23,8 @@ def concatenate(*ys: jax.Array) -> jax.Array:
 
 def output_struct(layer: Layer, params: Params, xs: PyTree) -> PyTree:
     """The shapes and dtypes of what `layer` makes of `xs`, without running it."""
-    return result_struct(_outputs_of(layer), params, xs)
-
-
-@functools.lru_cache(maxsize=1024)
-def _outputs_of(layer: Layer) -> Callable[[Params, PyTree], PyTree]:
-    """One function for each layer, so that `result_struct` can remember what it gave."""
-    return lambda params, xs: layer.apply(params, layer.initial_carry(params, xs, None), xs)[1]
+    carry = result_struct(layer.initial_carry, params, xs, None)
+    return result_struct(layer.apply, params, carry, xs)[1]
 
 
 def named(layers: tuple[Layer | nn.Module, ...]) -> tuple[tuple[str, Layer], ...]:

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import Merge, concatenate, directions, named
+from rnnx.interning import interned
 from rnnx.pointwise import as_layer
 from rnnx.sequences import split_key, zero_pads
 
 
+@interned
 def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     """Layers side by side, all reading the same input, their outputs merged.
 
@@ -71,6 +73,7 @@ def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     return Layer(init, initial_carry, apply, Spec("parallel", options, children, directions=directions(children)))
 
 
+@interned
 def heads(layer: Layer | nn.Module, n: int) -> Layer:
     """`n` layers of one kind side by side, all reading the same input, with params of their own.
 

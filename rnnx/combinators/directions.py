@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
+from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, exportable
 from rnnx.combinators._children import Merge, concatenate
 from rnnx.combinators.branching import parallel
+from rnnx.interning import interned
 from rnnx.pointwise import as_layer
 from rnnx.sequences import flip, flip_resets
 
 
+@interned
 def reverse(layer: Layer | nn.Module) -> Layer:
     """Walks each sequence from its last valid step to its first; `ys[:, t]` still belongs to `xs[:, t]`.
 
@@ -55,6 +57,7 @@ def reverse(layer: Layer | nn.Module) -> Layer:
     return Layer(inner.init, inner.initial_carry, apply, spec)
 
 
+@exportable
 class BiCarry(NamedTuple):
     """The final carries of both directions: `forward` after the last valid step, `backward` after step 0."""
 
@@ -62,6 +65,7 @@ class BiCarry(NamedTuple):
     backward: Carry
 
 
+@interned
 def bidirectional(
     forward: Layer | nn.Module, backward: Layer | nn.Module | None = None, *, merge: Merge = concatenate
 ) -> Layer:

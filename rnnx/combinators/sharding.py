@@ -11,10 +11,12 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
+from rnnx.interning import interned
 from rnnx.pointwise import as_layer
 from rnnx.sequences import Segments, batch_and_time
 
 
+@interned
 def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = None) -> Layer:
     """Spreads the batch over devices: each runs the layer on its rows, on its own until the end.
 

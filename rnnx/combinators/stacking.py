@@ -12,10 +12,12 @@ from jax.dtypes import canonicalize_dtype
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import Merge, concatenate, directions, named, output_struct
+from rnnx.interning import interned
 from rnnx.pointwise import as_layer
 from rnnx.sequences import split_key, zero_pads
 
 
+@interned
 def stack(*layers: Layer | nn.Module) -> Layer:
     """Layers one after the other, each reading what the one before it wrote.
 
@@ -50,6 +52,7 @@ def stack(*layers: Layer | nn.Module) -> Layer:
     return _chain("stack", layers, _onward)
 
 
+@interned
 def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     """Layers one after the other, each of which also reads the input of the first: a skip to every layer.
 
@@ -136,6 +139,7 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
     return Layer(init, initial_carry, apply, Spec(name, children=children, feed=feed, directions=directions(children)))
 
 
+@interned
 def repeat(layer: Layer | nn.Module, n: int) -> Layer:
     """`n` layers of one kind, one after the other, with params of their own: a deep stack at the compile time of one.
 
@@ -214,6 +218,7 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
     return Layer(init, initial_carry, apply, spec)
 
 
+@interned
 def residual(layer: Layer | nn.Module) -> Layer:
     """Adds the input to the output: `ys = xs + layer(xs)`.
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Apply, AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights, options_of
+from rnnx.interning import interned
 from rnnx.sequences import (
     Segments,
     batch_and_time,
@@ -104,16 +105,19 @@ P = ParamSpec("P")
 
 
 def evaluator(make: Callable[P, Layer]) -> Callable[P, Layer]:
-    """Decorates a function `(cell, *, options) -> Layer`: the spec tells these options beside those of the cell."""
+    """Decorates a function `(cell, *, options) -> Layer`: the spec tells these options beside those of the cell.
+
+    Equal calls give the same Layer, as with `rnnx.factory`.
+    """
     chosen = options_of(make)
 
     @functools.wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> Layer:
+    def named(*args: P.args, **kwargs: P.kwargs) -> Layer:
         layer = make(*args, **kwargs)
         options = {name: value for name, value in chosen(*args, **kwargs).items() if name != "cell"}
         return layer._replace(spec=layer.spec._replace(options={**layer.spec.options, **options}))
 
-    return made
+    return interned(named)
 
 
 def start_of(carry: Carry, fresh: Carry | None, resets: jax.Array | None, lengths: jax.Array) -> Carry:
