@@ -385,7 +385,8 @@ def factory(make: Callable[P, R]) -> Callable[P, R]:
     found again, whether by `jax.jit` (a layer as a static argument, or the evaluators' own), by a linen module that
     has it as an attribute, or by `rnnx.unroll`. Arguments are equal if they have the same type and value; functions
     only if they are the same function, so make an initialiser once. The last 256 results are kept, but none of
-    unhashable arguments (lists, dicts, arrays), and none that refers to more than 64 KiB of arrays.
+    unhashable arguments (lists, dicts, arrays), and none that refers to more than 64 KiB of arrays. So the function
+    must depend on nothing but its arguments.
 
     So a result can be pickled, by the name of the factory and its arguments, which must be such as can be pickled.
 

@@ -68,8 +68,8 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         >>> ys.shape
         (2, 5, 7)
     """
-    if not callable(module):
-        raise TypeError(f"pointwise takes a flax.linen module or a function, but got {module!r}")
+    if not callable(module) or isinstance(module, Layer):
+        raise TypeError(f"pointwise takes a flax.linen module or a function of one step, but got {module!r}")
     if not isinstance(module, nn.Module):
         module = _Function(module)
     spec = _spec(module)

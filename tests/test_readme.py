@@ -3,11 +3,14 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_type_hints
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import rnnx
@@ -30,10 +33,18 @@ def run_blocks(markdown):
 
 
 @pytest.mark.xdist_group("readme")
-def test_the_python_in_readme_runs(capsys):
+def test_the_python_in_readme_runs(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     namespace = run_blocks(README.split(BESIDE_OTHERS)[0])
     assert namespace["text"].shape == (1, 200)
     assert "1_lstm: lstm(width=64)" in capsys.readouterr().out
+
+    deployed = (
+        README.split("It runs where neither rnnx nor Flax is installed:")[1].split("```python\n")[1].split("```")[0]
+    )
+    alone = "import sys; sys.modules.update(rnnx=None, flax=None)\n" + deployed + "\nprint(logits[0].tolist())"
+    done = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, check=True)
+    np.testing.assert_allclose(json.loads(done.stdout), namespace["logits"][0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.xdist_group("readme")
