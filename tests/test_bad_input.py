@@ -6,10 +6,10 @@ import pkgutil
 import traceback
 from pathlib import Path
 
-import bad_input
 import jax
 import pytest
 
+import bad_input
 import rnnx
 
 pytestmark = pytest.mark.bad_input
