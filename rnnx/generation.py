@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree
+from rnnx.checks import check_params, checked_carry, checked_xs
 from rnnx.sequences import concrete
-from rnnx.unrolling import check_params, checked_carry, checked_xs
 
 
 def generate(

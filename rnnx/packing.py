@@ -11,9 +11,9 @@ import numpy as np
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
 from rnnx.batching import checked_sequences, fitting_length
+from rnnx.checks import check_params, checked_xs
 from rnnx.pointwise import as_layer
 from rnnx.sequences import Segments, select, split_key
-from rnnx.unrolling import check_params, checked_xs
 
 Array = Any
 """A NumPy array as `pack` makes it, or a JAX array, as inside of `jax.jit`."""

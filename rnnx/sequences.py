@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,8 +27,15 @@ def step_struct(xs: PyTree) -> PyTree:
 
 
 def concrete(x: Any) -> np.ndarray | None:
-    """The values of an array, or None where they are not known: under `jax.jit` and its like."""
-    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    """The values of an array (or a list of numbers), or None where they are not known: under `jax.jit` and its like."""
+    return None if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x)) else np.asarray(x)
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: of an array dtype and shape, of anything else itself, cut short, and its type."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype}{list(value.shape)}"
+    return f"{reprlib.repr(value)} ({type(value).__name__})"
 
 
 def result_struct(function: Callable[..., PyTree], *args: PyTree) -> PyTree:
@@ -82,9 +90,21 @@ def swapped(tree: PyTree) -> PyTree:
     return jax.tree.map(swap, tree)
 
 
+def checked_key(key: Any) -> Key:
+    """The key, once it is found to be one key of `jax.random`; a raw one of `jax.random.PRNGKey` is."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if shape == ():
+            return key
+        raise ValueError(f"key holds keys of shape {shape}, but one is wanted, e.g. key[0]")
+    if dtype == jnp.uint32 and shape is not None and len(shape) == 1:
+        return key
+    raise TypeError(f"key is {shown(key)}, but a jax.random.key(0) is wanted")
+
+
 def split_key(key: Key | None, n: int) -> tuple[Any, ...]:
     """`n` keys, or `n` times None."""
-    return (None,) * n if key is None else tuple(jax.random.split(key, n))
+    return (None,) * n if key is None else tuple(jax.random.split(checked_key(key), n))
 
 
 def select(mask: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:

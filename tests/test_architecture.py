@@ -15,6 +15,7 @@ ORDER = [
     "interning",
     "base",
     "sequences",
+    "checks",
     "linear",
     "cells",
     "evaluators",

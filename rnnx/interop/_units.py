@@ -13,10 +13,10 @@ from jax.dtypes import canonicalize_dtype
 
 import rnnx.layers
 from rnnx.base import Layer, Params
+from rnnx.checks import check_params
 from rnnx.combinators.directions import bidirectional
 from rnnx.combinators.noise import dropout
 from rnnx.combinators.stacking import stack
-from rnnx.unrolling import check_params
 
 KINDS: Mapping[str, Callable[..., Layer]] = {
     "elman": rnnx.layers.elman,
