@@ -92,10 +92,12 @@ def sampler(
     Args:
         temperature: divides the logits: below 1 surer, above 1 bolder; 0 takes the likeliest token.
         top_k: draw only among the k likeliest tokens, and those as likely as the last of them (Fan et al. 2018).
-        top_p: draw only among the fewest tokens whose probabilities reach p together (Holtzman et al. 2020).
+        top_p: draw only among the fewest tokens whose probabilities reach p together, and those as likely as the last
+            of them (Holtzman et al. 2020).
 
     Returns:
-        `(key, logits [..., V]) -> tokens [...]`, for `generate`.
+        `(key, logits [..., V]) -> tokens [...]`, for `generate`. It computes in float32 or more: logits may come in any
+        precision. (Of rounded ones many are equal, and stay together in `top_k` and `top_p`.)
 
     Raises:
         ValueError: for a negative temperature, a `top_k` below 1, or a `top_p` outside (0, 1].
@@ -116,7 +118,9 @@ def sampler(
     def sample(key: Key, logits: jax.Array) -> jax.Array:
         if temperature == 0:
             return jnp.argmax(logits, axis=-1)
-        logits = logits / temperature
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        below = logits - jnp.max(logits, axis=-1, keepdims=True)
+        logits = jnp.where(below < 0, below / temperature, 0)  # of the largest, 0 / 0 at a temperature that rounds to 0
         if top_k is not None:
             k = min(top_k, logits.shape[-1])
             least = jax.lax.top_k(logits, k)[0][..., -1:]

@@ -188,7 +188,7 @@ def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("rec
     def prepare(params: Params, key: Key | None) -> Weights:
         k_inner, *keys = split_key(key, 1 + len(kernels))
         masks = {name: dropout_mask(k, rate, *_shape_and_dtype(params[name])) for name, k in zip(kernels, keys)}
-        return inner.prepare({**params, **{name: params[name] * mask for name, mask in masks.items()}}, k_inner)
+        return inner.prepare({**params, **{name: times_mask(params[name], mask) for name, mask in masks.items()}}, k_inner)
 
     return _replaced(inner, "weight_drop", rate, {"init": init, "prepare": prepare})
 
@@ -250,7 +250,7 @@ def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kern
 
     def initial_carry(w: Weights, x: PyTree, key: Key | None) -> MaskedCarry:
         k_mask, k_inner = split_key(key, 2)
-        mask = dropout_mask(k_mask, rate, w[kernel].shape[:1], w[kernel].dtype)
+        mask = dropout_mask(k_mask, rate, w[kernel].shape[:1], w[kernel].dtype).astype(w[kernel].dtype)
         return MaskedCarry(mask, inner.initial_carry(w, x, k_inner))
 
     def step(w: Weights, carry: MaskedCarry, z: PyTree) -> tuple[MaskedCarry, PyTree]:
@@ -366,14 +366,17 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
 
 
 def dropout_mask(key: Key | None, rate: float, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """0 with probability `rate`, else 1 / (1 - rate); ones without a key."""
+    """0 with probability `rate`, else 1 / (1 - rate); ones without a key. In float32 or more, so that its mean is 1."""
+    dtype = jnp.promote_types(dtype, jnp.float32)
     if key is None:
         return jnp.ones(shape, dtype)
     return (jax.random.bernoulli(key, 1 - rate, shape) / (1 - rate)).astype(dtype)
 
 
-def _shape_and_dtype(x: jax.Array) -> tuple[tuple[int, ...], jnp.dtype]:
-    return x.shape, x.dtype
+def times_mask(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """`x * mask` in the dtype of x, rounded once."""
+    wide = jnp.promote_types(x.dtype, mask.dtype)
+    return (x.astype(wide) * mask.astype(wide)).astype(x.dtype)
 
 
 def check_rate(name: str, rate: float) -> None:

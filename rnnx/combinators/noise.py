@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, cell, factory
-from rnnx.cells.around import check_rate, dropout_mask
+from rnnx.cells.around import check_rate, dropout_mask, times_mask
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import float_dtype, split_key, zero_pads
 
@@ -41,7 +41,8 @@ def dropout(rate: float) -> Layer:
     def drop(x: jax.Array, key: Key) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
-        return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
+        scaled = x.astype(jnp.promote_types(x.dtype, jnp.float32)) / (1 - rate)
+        return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), scaled, 0).astype(x.dtype)
 
     def init(key: Key, xs: PyTree) -> Params:
         return {}
@@ -105,14 +106,12 @@ def locked_dropout(rate: float) -> Layer:
 
     def initial_carry(params: Params, x: PyTree, key: Key | None) -> Carry:
         leaves, structure = jax.tree.flatten(x)
-        dtypes = [jnp.promote_types(a.dtype, jnp.float32) for a in leaves]
-        keys = split_key(key, len(leaves))
-        masks = [dropout_mask(k, rate, a.shape, dtype) for k, a, dtype in zip(keys, leaves, dtypes)]
+        masks = [dropout_mask(k, rate, a.shape, a.dtype) for k, a in zip(split_key(key, len(leaves)), leaves)]
         return jax.tree.unflatten(structure, masks)
 
     def step(params: Params, masks: Carry, x: PyTree) -> tuple[Carry, PyTree]:
         def masked(a: jax.Array, mask: jax.Array) -> jax.Array:
-            return a * mask.astype(a.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+            return times_mask(a, mask) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
         return masks, jax.tree.map(masked, x, masks)
 
