@@ -6,6 +6,8 @@ python -m experiments
 import ast
 from pathlib import Path
 
+from experiments import command
+
 HERE = Path(__file__).parent
 
 
@@ -32,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

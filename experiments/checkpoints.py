@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,9 @@ State = TypeVar("State")
 
 _DISCARDED = "discarded"
 """Folder of checkpoints that are about to be deleted."""
+
+# What orbax logs with a traceback it raises as well, and one sentence is made of that.
+logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +125,10 @@ class Checkpoints:
             return restored
         raise self._nothing_left(damaged)
 
+    def newest(self) -> int:
+        """The step of the newest checkpoint that is on disk whole, damaged or not; 0 if there is none."""
+        return max(self._steps(), default=0)
+
     def _open(self) -> ocp.CheckpointManager:
         # Opened at the first save, when what a reader of the run may not touch (rests of a save
         # that was killed) may be cleaned up, and when damaged checkpoints are out of the way.
@@ -150,9 +158,9 @@ class Checkpoints:
         def order(step: int) -> tuple[bool, float, int]:
             try:
                 path = self.directory / str(step) / "metrics" / "metrics"
-                score = self._sign * json.loads(path.read_text())[self._monitor]
+                score = self._sign * json.loads(path.read_text(encoding="utf-8"))[self._monitor]
                 return (False, score, step)
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError):
                 return (True, 0.0, -step)
 
         return sorted(self._steps(), key=order)
@@ -163,7 +171,7 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(raw), counters=ocp.args.JsonRestore())
         try:
             scored = path / "metrics" / "metrics"
-            metrics = json.loads(scored.read_text()) if scored.exists() else None
+            metrics = json.loads(scored.read_text(encoding="utf-8")) if scored.exists() else None
             with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
                 read = reader.restore(path, args=args)
             counters = dict(read["counters"])

@@ -1,16 +1,23 @@
 """Typed configs: a dataclass instance in a Python file, fields overridden on the command line."""
 
+import contextlib
 import dataclasses
+import difflib
 import json
+import math
 import os
 import runpy
+import sys
+import traceback
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
-from experiments.errors import UserError
+from experiments import locks
+from experiments.errors import UsageError, UserError, explained, first_line
 
 Config = TypeVar("Config")
 
@@ -29,22 +36,99 @@ def load(default: Config, args: Sequence[str], *, command: str, directory: Path)
         usage = f"{command} {args[0]}"
         args = args[1:]
     elif not {"-h", "--help"} & set(args):
-        raise UserError(
+        raise UsageError(
             f"The first argument must be a config file; {_known(directory)}.\n"
             f"Usage: {usage}\nAll settings: {command} --help"
         )
-    return tyro.cli(type(default), prog=usage, default=default, args=list(args)), name
+    return parse(type(default), args, command=usage, default=default), name
+
+
+LAST_COUNTS = "Of an option that is given twice the last counts."
+
+
+def parse(kind: type[Config], args: Sequence[str], *, command: str, default: Config | None = None) -> Config:
+    """The options of a command line, each of its type, numbers finite and of 32 bits."""
+    given: dict[str, str] = {}
+    for arg, following in zip(args, [*args[1:], ""]):
+        if arg.startswith("--") and len(arg) > 2:
+            option, equals, value = arg.partition("=")
+            option, value = option.replace("_", "-"), value if equals else following
+            if given.setdefault(option, value) != value:
+                print(f"{option} is given twice, {given[option]} and {value}. {LAST_COUNTS}", file=sys.stderr)
+            given[option] = value
+    for name, hint in get_type_hints(kind).items():
+        option = f"--{name.replace('_', '-')}"
+        if given.get(option) == "" and Path in (hint, *get_args(hint)):
+            raise UsageError(f"{option} is empty, but must be a path.")
+    about = f"{kind.__doc__} {LAST_COUNTS}"
+    defaults: Any = {} if default is None else {"default": default}
+    config = tyro.cli(kind, prog=command, args=list(args), description=about, **defaults)
+    check_types(config)
+    return config
+
+
+def check_types(config: Any, where: str = "") -> None:
+    """Refuses values of another type than their field's, which a config file may hold, and numbers out of range."""
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        wanted = "from 0 to 2147483647" if name == "seed" and value in range(-(2**31), 0) else _wanted(value, hint)
+        if wanted is not None:
+            raise UserError(f"{where}--{name.replace('_', '-')} is {value!r}, but must be {wanted}.")
+
+
+def _wanted(value: Any, hint: Any) -> str | None:
+    """What should stand in its place; None if the value is of the type."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        misfits = [_wanted(value, option) for option in options]
+        return None if None in misfits else " or ".join(map(str, misfits))
+    if origin is Literal:
+        return None if isinstance(value, str) and value in options else f"one of {', '.join(options)}"
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return "a tuple"
+        return next((f"a tuple, each {wanted}" for item in value if (wanted := _wanted(item, options[0]))), None)
+    if hint is int:
+        fits = isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
+        return None if fits else "a whole number, of 32 bits at most"
+    if hint is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        return None if fits else "a finite number"
+    return None if isinstance(value, hint) else "None" if hint is types.NoneType else f"a {hint.__name__}"
 
 
 def _from_file(path: Path, kind: type[Config], directory: Path) -> Config:
     if not path.is_file():
         raise UserError(f"There is no config file {path}; {_known(directory)}.")
-    config = runpy.run_path(str(path)).get("config")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a file may do, an exit among it
+        raise UserError(_in_file(path, error, kind)) from None
     if not isinstance(config, kind):
         raise UserError(
             f"{path} must define `config = {kind.__name__}(...)`; there `config` is {type(config).__name__}."
         )
+    check_types(config, f"{path}: ")
     return config
+
+
+def _in_file(path: Path, error: BaseException, kind: Any) -> str:
+    """The error with the line of the config file that it comes from."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    number, line = (own[-1].lineno, own[-1].line) if own else (None, None)
+    what = f"{type(error).__name__}: {first_line(str(error))}"
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        number, line, what = error.lineno, error.text, f"{type(error).__name__}: {error.msg}"
+    elif isinstance(error, SystemExit):
+        what = f"it ends the program (SystemExit: {error.code})"
+    elif isinstance(error, TypeError) and "unexpected keyword argument" in what:
+        near = difflib.get_close_matches(what.split("'")[-2], [f.name for f in dataclasses.fields(kind)])
+        what += f" (is {' or '.join(near)} meant?)" if near else ""
+    where = f"{path}:{number}" if number else f"{path}"
+    shown = f"\n    {line.strip()[:160]}" if line and line.strip() else ""
+    return f"{where}: {what}. Correct the config file.{shown}"
 
 
 def _known(directory: Path) -> str:
@@ -65,20 +149,83 @@ def check(config: Any, rules: Iterable[Rule]) -> None:
                 raise UserError(f"--{name.replace('_', '-')} is {value}, but must be {wanted}.")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes by renaming a finished file, so that a killed process leaves the old one or the new."""
+def note_warmup(config: Any, steps: str = "steps") -> None:
+    """Says so where a warm-up outlasts the training: meant as a rule for a quick try alone."""
+    given = getattr(config, steps)
+    if config.warmup > given:
+        print(
+            f"--warmup is {config.warmup}, above --{steps}, {given}: the learning rate does not reach its peak.",
+            file=sys.stderr,
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes by renaming a finished file, so that a killed process or a full disk leaves the old one or the new."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        # A file name of another encoding may hold half a character; its escape is JSON's own.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+Read = TypeVar("Read")
+
+
+def parsed(path: Path, parse: Callable[[Any], Read]) -> Read:
+    """`parse(what a file of JSON holds)`; of what cannot be right in it, `parse` raises ValueError or TypeError."""
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{explained(error)}") from None
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged ({error}). Put back a copy of it, or start anew with another --run-dir."
+            f"{path} is damaged ({first_line(str(error))}). Put back a copy of it, or start anew with another "
+            "--run-dir."
         ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return parsed(path, _object)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"it holds a {type(value).__name__}, where an object is wanted")
+    return value
+
+
+def saved_config(run_dir: Path, kind: type[Config], later: Mapping[str, Any] | None = None) -> Config:
+    """The config of a run, from its config.json; `later` as for `claim`."""
+    path = run_dir / "config.json"
+    saved, fields = {**(later or {}), **read_json(path)}, [name for name in get_type_hints(kind) if name != "run_dir"]
+    missing = [name for name in fields if name not in saved]
+    if missing:
+        raise UserError(f"{path} has no {', '.join(missing)}: it is not that of a {kind.__name__}. Put back a copy.")
+    tuples = {name: tuple(value) for name, value in saved.items() if isinstance(value, list)}
+    config = kind(**{name: {**saved, **tuples}[name] for name in fields})
+    check_types(config, f"{path}: ")
+    return config
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The results.json of a finished run, its scores finite numbers."""
+    run = read_json(path)
+    scores = run.get("scores")
+    numbers = list(scores.values()) if isinstance(scores, dict) else []
+    if not numbers or "seed" not in run or any(_wanted(number, float) for number in [*numbers, run.get("seconds")]):
+        raise UserError(
+            f"{path} is not that of a finished run: scores, seed and seconds are wanted in it. Put back a copy of it; "
+            "or remove it, and the same command writes it again."
+        )
+    return run
 
 
 def as_json(config: Any) -> dict[str, Any]:
@@ -104,6 +251,17 @@ def claim(run_dir: Path, settings: Mapping[str, Any], later: Mapping[str, Any] |
     the values that runs without them had.
     """
     path = run_dir / "config.json"
+    if not (run_dir / "results.json").exists():
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            locks.hold(run_dir / "lock", str(run_dir))
+        except OSError as error:
+            raise UserError(f"--run-dir {run_dir} cannot be used: {explained(error)}") from None
+    rest = [name for name in ("results.json", "checkpoints", "metrics.jsonl") if (run_dir / name).exists()]
+    if rest and not path.exists():
+        raise UserError(
+            f"{run_dir} holds {rest[0]}, but its config.json is gone. Put that back, or give another --run-dir."
+        )
     if path.exists():
         saved = {**(later or {}), **read_json(path)}
         changed = differences(saved, settings)
@@ -114,7 +272,6 @@ def claim(run_dir: Path, settings: Mapping[str, Any], later: Mapping[str, Any] |
                 "or another --run-dir to begin a new one."
             )
         return
-    run_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
 
 

@@ -1,4 +1,11 @@
-"""The one exception for what a user can put right."""
+"""The exceptions for what a user can put right, and what those of others mean to a user."""
+
+import errno
+import importlib.util
+import os
+import re
+import traceback
+from pathlib import Path
 
 
 class UserError(SystemExit):
@@ -6,3 +13,47 @@ class UserError(SystemExit):
 
     The message says what was given, what was wanted and what to do; a traceback would bury it.
     """
+
+
+class UsageError(UserError):
+    """A command line that cannot be read: exit status 2."""
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def explained(error: BaseException) -> str | None:
+    """In one sentence what happened and what to do; None for an error of the program itself."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}. {_advice(error.errno)}"
+    text = str(error).strip()
+    of_tensorstore = re.search(r"os_error_code='(\d+)'", text)
+    if of_tensorstore:  # which writes the checkpoints
+        number = int(of_tensorstore.group(1))
+        return f"{os.strerror(number)}. {_advice(number)}"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED: Out of memory" in text:
+        return f"There is not enough memory: {first_line(text)}. Lower --batch, --width or the like, or read less data."
+    if isinstance(error, ValueError | TypeError) and _raised_by_rnnx(error):
+        return f"{first_line(text)}."  # which says what came and what was wanted
+    return None
+
+
+def _raised_by_rnnx(error: Exception) -> bool:
+    spec, frames = importlib.util.find_spec("rnnx"), traceback.extract_tb(error.__traceback__)
+    if spec is None or spec.origin is None or not frames:
+        return False
+    return Path(spec.origin).parent in Path(frames[-1].filename).parents
+
+
+def first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0].rstrip(".")
+
+
+def _advice(number: int) -> str:
+    if number in FULL:
+        return "Make room, and give the same command again: it goes on from what was saved."
+    if number in FORBIDDEN:
+        return "Give a place that you may read and write."
+    return "Correct that path, or give another."

@@ -9,7 +9,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from experiments.errors import UserError
 
 Metrics = Mapping[str, float]
 Columns = Mapping[str, Callable[[Metrics], str]]
@@ -19,12 +23,20 @@ Columns = Mapping[str, Callable[[Metrics], str]]
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
     """The whole lines of metrics.jsonl; a last line cut short by a kill is left out."""
     path = run_dir / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(lines[:-1], 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = {}
+        numbers = row.values() if isinstance(row, dict) and isinstance(row.get("step"), int) else [None]
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers):
+            raise UserError(
+                f"{path}, line {number} is damaged: {line[:80].decode(errors='replace')!r}, where a step and its "
+                "metrics are wanted. Correct or delete that line, and give the same command again."
+            )
+        rows.append(row)
     return rows
 
 
@@ -42,20 +54,28 @@ class MetricsLog:
         partial.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         partial.replace(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=from_step + 1)
+        (run_dir / "tensorboard").mkdir(exist_ok=True)
+        # Not tensorboardX's SummaryWriter: it writes in a thread, and waits for that for ever once the disk is full.
+        self._events = EventsWriter(str(run_dir / "tensorboard" / "events"))
+        self._event(from_step + 1, session_log=SessionLog(status=SessionLog.START))  # hides what was logged after
 
     def write(self, step: int, metrics: Metrics) -> None:
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+            self._event(step, summary=scalar(name, value))
+
+    def _event(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def flush(self) -> None:
         """Called before a checkpoint: what was logged before it must not be lost after it."""
         self._events.flush()
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        try:
+            self._file.close()
+        finally:
+            self._events.close()
 
 
 class ProgressLine:

@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 import jax
 
 from experiments.checkpoints import Checkpoints, HoldsNaN
-from experiments.errors import UserError
+from experiments.errors import UserError, explained
 from experiments.logs import Columns, MetricsLog, ProgressLine
 
 State = TypeVar("State")
@@ -147,6 +147,21 @@ class _Session:
         data: Any,
         evaluate: Callable[[State], Mapping[str, float]],
     ) -> int:
+        try:
+            return self._run(state, train_step, data, evaluate)
+        except Exception as error:
+            reason = explained(error)
+            if reason is None:
+                raise
+            raise UserError(f"Stopped at step {self.step}: {reason} {self._kept(self.checkpoints.newest())}.") from None
+
+    def _run(
+        self,
+        state: State,
+        train_step: Callable[[State, Any], tuple[State, Mapping[str, jax.Array]]],
+        data: Any,
+        evaluate: Callable[[State], Mapping[str, float]],
+    ) -> int:
         plan = self.plan
         try:
             with self.progress, _StopRequest() as stop:
@@ -229,12 +244,15 @@ class _Session:
 
     def _diverged(self, step: int, what: str) -> UserError:
         self.checkpoints.wait()
-        kept = f"The checkpoint of step {self.saved} is kept" if self.saved else "None was saved yet"
         return UserError(
-            f"Stopped: {what} at step {step}. {kept} in {self.checkpoints.directory}; nothing "
-            "was saved after it.\nThe same command would run into the same step again: begin a "
-            "new run with another --run-dir and a lower learning rate or stricter clipping."
+            f"Stopped: {what} at step {step}. {self._kept(self.saved)}; nothing was saved after it.\n"
+            "The same command would run into the same step again: begin a new run with another --run-dir and a lower "
+            "learning rate or stricter clipping."
         )
+
+    def _kept(self, step: int) -> str:
+        kept = f"The checkpoint of step {step} is kept" if step else "No checkpoint was saved yet"
+        return f"{kept} in {self.checkpoints.directory}"
 
 
 class _StopRequest:

@@ -70,7 +70,8 @@ class Recall:
     """Largest global norm of the gradient of one update."""
 
     eval_every: int = 20
-    """Steps of the training loop between validations; each is followed by a checkpoint."""
+    """Steps of the training loop between validations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     eval_batch: int = 64
     """Streams of a validation."""
     eval_time: int = 200
@@ -235,9 +236,7 @@ def train(args: Sequence[str]) -> None:
     check(config)
     run_dir = configs.run_folder(config, name, CONFIGS)
     configs.claim(run_dir, configs.settings(config))
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir)
+    if results.show_finished(run_dir, lambda: show(run_dir)):
         return
 
     fitted = {}
@@ -346,6 +345,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     # Under its own name, the one by which config files import Recall from here.
-    from experiments import online
+    from experiments import command, online
 
-    online.main()
+    command.run(online.main)

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.config import read_json
+from experiments import command
+from experiments.config import parse, read_results, write_text
 from experiments.errors import UserError
 from experiments.published import PUBLISHED
 
@@ -41,7 +42,7 @@ def read_runs(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*/*-seed*.json")):
         config, seed = path.stem.rsplit("-seed", 1)
-        run = read_json(path)
+        run = read_results(path)
         if str(run.get("seed")) != seed or not isinstance(run.get("scores"), dict):
             raise UserError(f"{path} is not the results.json of seed {seed}: it has seed {run.get('seed')}.")
         runs.setdefault((path.parent.name, config), []).append(run)
@@ -106,15 +107,15 @@ def with_table(readme: str, written: str) -> str:
 
 
 def main() -> None:
-    options = tyro.cli(Options, prog="python -m experiments.report")
+    options = parse(Options, sys.argv[1:], command="python -m experiments.report")
     rows = rows_of(read_runs(options.runs))
     if not rows:
         raise UserError(f"{options.runs} holds no results; python -m experiments.seeds makes some.")
     if options.readme:
         path = Path("README.md")
-        path.write_text(with_table(path.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")
+        write_text(path, with_table(path.read_text(encoding="utf-8"), table(rows)))
     sys.stdout.write((json.dumps(rows, indent=2) if options.json else table(rows)) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

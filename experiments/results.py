@@ -1,7 +1,7 @@
 """How a run ends: results.json, written last of all."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,23 @@ def finish(run_dir: Path, scores: Mapping[str, float], *, seed: int, seconds: fl
         )
     results = {"scores": scores, "seed": seed, "seconds": round(seconds, 1), **more, "environment": environment()}
     configs.write_json(run_dir / "results.json", results)
+
+
+def show_finished(run_dir: Path, show: Callable[[], None]) -> bool:
+    """Whether the run is finished; then `show` prints its results."""
+    path = run_dir / "results.json"
+    if not path.exists():
+        return False
+    configs.read_results(path)
+    print(f"{run_dir} is finished; its results:\n")
+    try:
+        show()
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"The results in {run_dir} cannot be shown ({type(error).__name__}: {error}): a file is gone, damaged, or "
+            "of another version. Remove results.json there, and the same command makes them again from the checkpoints."
+        ) from None
+    return True
 
 
 def count(params: Any) -> int:

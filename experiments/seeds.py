@@ -8,7 +8,6 @@ cores is hardly faster. Seeds that are finished are not run again; one that was 
 
 import dataclasses
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +18,13 @@ import tyro
 from rich.live import Live
 from rich.table import Table
 
+from experiments import command, locks
+from experiments.__main__ import experiments
+from experiments.config import parse, read_results, write_text
 from experiments.errors import UserError
 from experiments.report import KEPT
+
+CORES = tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Options:
     """The config file."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Which."""
-    cores: tuple[int, ...] = tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0])
+    cores: tuple[int, ...] = CORES
     """On which cores; one seed at a time on each."""
     keep: bool = False
     """Copy each results.json to experiments/results/, from which the table of README is made."""
@@ -52,19 +56,19 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / "results.json").exists()
+        path = self.folder / "results.json"
+        return path.exists() and bool(read_results(path))
 
     def last_line(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
         return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def start(run: Run, options: Options, overrides: list[str], core: int) -> None:
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", f"experiments.{options.experiment}", str(options.config), *overrides]
-    command += ["--seed", str(run.seed), "--run-dir", str(run.folder)]
+    line = [sys.executable, "-m", f"experiments.{options.experiment}", str(options.config), *overrides]
+    line += ["--seed", str(run.seed), "--run-dir", str(run.folder)]
     with run.log.open("wb") as log:
-        run.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        run.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(run.process.pid, {core})
     run.core = core
@@ -78,14 +82,33 @@ def shown(runs: list[Run]) -> Table:
     return table
 
 
+def check(options: Options) -> None:
+    known = [name for name in experiments() if name != "speed"]
+    if options.experiment not in known:
+        raise UserError(f"There is no experiment {options.experiment!r}; there are {', '.join(known)}.")
+    if not options.config.is_file():
+        raise UserError(f"There is no config file {options.config}.")
+    for setting, given in (("seeds", options.seeds), ("cores", options.cores)):
+        if len(set(given)) < len(given) or not given:
+            shown = " ".join(map(str, given)) or "empty"
+            raise UserError(f"--{setting} is {shown}, but must have one number or more, each once.")
+    if min(options.seeds) < 0:
+        raise UserError(f"--seeds is {' '.join(map(str, options.seeds))}, but each must be 0 or more.")
+    absent = sorted(set(options.cores) - set(CORES))
+    if absent:
+        raise UserError(f"--cores has {absent}, but this process may use {sorted(CORES)}.")
+
+
 def main() -> None:
     args = sys.argv[1:]
     split = args.index("--") if "--" in args else len(args)
-    options, overrides = tyro.cli(Options, prog="python -m experiments.seeds", args=args[:split]), args[split + 1 :]
-    if not options.config.is_file():
-        raise UserError(f"There is no config file {options.config}.")
+    options, overrides = parse(Options, args[:split], command="python -m experiments.seeds"), args[split + 1 :]
+    check(options)
     name = options.config.stem
     runs = [Run(seed, Path("runs") / options.experiment / f"{name}-seed{seed}") for seed in options.seeds]
+    for run in runs:
+        run.folder.parent.mkdir(parents=True, exist_ok=True)
+        locks.hold(run.log.with_suffix(".log.lock"), f"{run.log}")
     waiting, free = [run for run in runs if not run.finished], list(options.cores)
     with Live(shown(runs), transient=True) as live:
         try:
@@ -114,8 +137,8 @@ def main() -> None:
         if options.keep:
             kept = KEPT / options.experiment / f"{name}-seed{run.seed}.json"
             kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run.folder / "results.json", kept)
+            write_text(kept, (run.folder / "results.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

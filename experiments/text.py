@@ -8,12 +8,12 @@ import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pooch
 
-from experiments.errors import UserError
+from experiments.errors import UserError, explained
 
 
 def read_corpus(corpus: str) -> str:
@@ -25,7 +25,7 @@ def read_corpus(corpus: str) -> str:
         raise UserError(
             f"The corpus {corpus!r} is neither a text file nor a known name; known names: {', '.join(KNOWN)}."
         )
-    return _read_file(path)
+    return read_file(path)
 
 
 Level = Literal["char", "byte", "word"]
@@ -83,7 +83,13 @@ def decode(numbers: Iterable[int], vocab: Vocabulary) -> Iterator[str]:
 
 def vocabulary_from(saved: Any) -> Vocabulary:
     """What was saved as JSON; the first runs saved their characters as one string."""
-    return Vocabulary("char", saved) if isinstance(saved, str) else Vocabulary(*saved)
+    level: Any
+    level, pieces = ("char", saved) if isinstance(saved, str) else saved
+    if level not in get_args(Level) or not pieces or not all(isinstance(piece, str) for piece in pieces):
+        raise ValueError(f"a level and its pieces are wanted, but there are {level!r:.80} and {pieces!r:.80}")
+    if level != "word" and (any(len(piece) != 1 for piece in pieces) or list(pieces) != sorted(set(pieces))):
+        raise ValueError("its pieces are not single characters in order, each once")
+    return Vocabulary(level, pieces)
 
 
 def digest(text: str) -> str:
@@ -94,15 +100,20 @@ def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le"), np.uint32)
 
 
-def _read_file(path: Path) -> str:
-    raw = path.read_bytes()
+def read_file(path: Path) -> str:
+    """A file of UTF-8 text, without a byte order mark; its lines end in `\\n`."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{explained(error)}") from None
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
+        encoding = "UTF-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "LATIN1"
         raise UserError(
             f"{path} is not UTF-8 text: byte {raw[error.start]:#04x} at position {error.start} "
-            f"({error.reason}). Convert it first, for instance from Latin-1:\n"
-            f"  iconv -f LATIN1 -t UTF-8 {path} > {path.with_suffix('.utf8.txt')}"
+            f"({error.reason}). Convert it first, for instance from {encoding}:\n"
+            f"  iconv -f {encoding} -t UTF-8 {path} > {path.with_suffix('.utf8.txt')}"
         ) from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
@@ -141,7 +152,7 @@ def _shakespeare() -> str:
             f"The corpus 'shakespeare' could not be fetched: {error}\n"
             "Without a connection, give the path of a local copy: --corpus FILE."
         ) from None
-    return _read_file(Path(path))
+    return read_file(Path(path))
 
 
 KNOWN = {"kjv": _kjv, "shakespeare": _shakespeare}

@@ -1,5 +1,6 @@
 import sys
 
+from experiments import command
 from experiments.char_lm.comparing import compare
 from experiments.char_lm.training import train
 from experiments.char_lm.writing import sample_command
@@ -16,4 +17,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

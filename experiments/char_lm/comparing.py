@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from experiments import config as configs
-from experiments import results
+from experiments import locks, results
 from experiments.char_lm.scoring import MONITOR
 from experiments.char_lm.settings import COMMAND, Cell
 from experiments.char_lm.training import train
@@ -32,17 +32,19 @@ class Compare:
 
 def compare(args: Sequence[str]) -> None:
     split = args.index("--") if "--" in args else len(args)
-    options, overrides = tyro.cli(Compare, prog=f"{COMMAND} compare", args=list(args[:split])), args[split + 1 :]
+    options, overrides = configs.parse(Compare, args[:split], command=f"{COMMAND} compare"), args[split + 1 :]
     if len(set(options.cells)) < len(options.cells) or not options.cells:
         raise UserError(f"--cells is {' '.join(options.cells) or 'empty'}, but must name each cell once.")
     run_dir = options.run_dir or Path("runs/char_lm") / f"{options.config.stem}-compared-seed{options.seed}"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    locks.hold(run_dir / "lock", str(run_dir))
     runs: dict[str, Any] = {}
     for cell in options.cells:
         given = ["--cell", cell, "--seed", str(options.seed), "--run-dir", str(run_dir / cell)]
         train([str(options.config), *overrides, *given])
-        runs[cell] = configs.read_json(run_dir / cell / "results.json")
+        runs[cell] = configs.read_results(run_dir / cell / "results.json")
     curves(run_dir, runs)
-    (run_dir / "samples.md").write_text(samples(run_dir, runs), encoding="utf-8")
+    configs.write_text(run_dir / "samples.md", samples(run_dir, runs))
     metric = next(iter(next(iter(runs.values()))["scores"]))
     results.finish(
         run_dir,

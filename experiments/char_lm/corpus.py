@@ -42,6 +42,11 @@ def load_corpus(config: CharLM) -> Corpus:
                 f"to {part} (train_fraction is {config.train_fraction}), but {needed:,} are needed. "
                 f"Give a longer text, or lower {settings}."
             )
+    if config.level == "char" and len(set(pieces)) < 2:
+        raise UserError(
+            f"The corpus {config.corpus!r} has no other character than {pieces[0]!r}: nothing is to be foretold. Give "
+            "another text."
+        )
     # Words that only the validation text has are unknown; every character is known.
     known = pieces[:split] if config.level == "word" else pieces
     vocab = vocabulary(known, config.level, most=config.words)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments import config as configs
+from experiments.errors import UserError
 from experiments.text import Level
 
 COMMAND = "python -m experiments.char_lm"
@@ -69,7 +70,8 @@ class CharLM:
     sampled from; it starts at 0.1 and grows to this value. 0: the weights themselves."""
 
     eval_every: int = 100
-    """Steps between validations; each is followed by a checkpoint."""
+    """Steps between validations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     eval_rows: int = 64
     """Stretches of the validation text that are read side by side during training."""
     eval_chars: int = 100_000
@@ -102,3 +104,6 @@ def check(config: CharLM) -> None:
         ("train_fraction", "above 0 and below 1", lambda x: 0 < x < 1),
     ]
     configs.check(config, rules)
+    configs.note_warmup(config)
+    if config.level == "word" and config.words < 2:
+        raise UserError(f"--words is {config.words}, but must be 2 or more: one of them stands for all others.")

@@ -34,9 +34,7 @@ def train(args: Sequence[str]) -> None:
     corpus = load_corpus(config)
     run_dir = configs.run_folder(config, name, CONFIGS)
     configs.claim(run_dir, {**configs.settings(config), "corpus_sha256": corpus.sha256}, LATER)
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results and the beginning of its sample:\n")
-        show(run_dir, characters=400)
+    if results.show_finished(run_dir, lambda: show(run_dir, characters=400)):
         return
 
     configs.write_json(run_dir / "vocab.json", corpus.vocab)
@@ -104,7 +102,7 @@ def report(
             seed=config.seed,
         )
     )
-    (run_dir / "sample.txt").write_text(text, encoding="utf-8")
+    configs.write_text(run_dir / "sample.txt", text)
     held_out = "".join(decode(corpus.text[corpus.split :][: config.sample_length].tolist(), corpus.vocab))
     training = "".join(decode(corpus.text[: corpus.split].tolist(), corpus.vocab))
     results.finish(

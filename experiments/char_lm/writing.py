@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from experiments.char_lm.model import initial_state, make_model
 from experiments.char_lm.scoring import MONITOR
 from experiments.char_lm.settings import COMMAND, CONFIGS, LATER, CharLM
 from experiments.checkpoints import Checkpoints
+from experiments.command import unread
 from experiments.errors import UserError
 from experiments.text import Vocabulary, decode, encode, pieces_of, unknown, vocabulary_from
 
@@ -80,15 +80,14 @@ class Sample:
 
 
 def sample_command(args: Sequence[str]) -> None:
-    options = tyro.cli(Sample, prog=f"{COMMAND} sample", args=list(args))
+    options = configs.parse(Sample, args, command=f"{COMMAND} sample")
     if not (options.run / "config.json").exists():
         raise UserError(
             f"{options.run} is not the folder of a run: it has no config.json. "
             f"Train one first: {COMMAND} {CONFIGS / 'kjv.py'}"
         )
-    saved = configs.read_json(options.run / "config.json")
-    config = CharLM(**{field: (LATER | saved)[field] for field in configs.settings(CharLM())})
-    vocab = vocabulary_from(configs.read_json(options.run / "vocab.json"))
+    config = configs.saved_config(options.run, CharLM, LATER)
+    vocab = configs.parsed(options.run / "vocab.json", vocabulary_from)
     prime = default_prime(vocab) if options.prime is None else options.prime
     strange = unknown(pieces_of(prime, vocab.level), vocab)
     if strange or not prime:
@@ -111,11 +110,11 @@ def sample_command(args: Sequence[str]) -> None:
         for character in drawn:
             sys.stdout.write(character)
             sys.stdout.flush()
-        sys.stdout.write("\n")
+            if unread(sys.stdout):  # `head`, say, has read enough
+                return
     except KeyboardInterrupt:
-        sys.stdout.write("\n")
-    except BrokenPipeError:  # `head`, say, has read enough; Python would complain once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass
+    sys.stdout.write("\n")
 
 
 def default_prime(vocab: Vocabulary) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from experiments.errors import UserError
+from experiments.text import read_file
 
 Fill = Literal["refuse", "mean", "linear"]
 
@@ -167,10 +168,7 @@ def read_text(path: Path) -> str:
             f"There is no data file {path}. Give --data and --test-data the path of a .ts file or of a file of "
             "label<TAB>text, or --data one of japanese_vowels, tzdata."
         )
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it first.") from None
+    return read_file(path)
 
 
 def read_tzdata() -> Examples:

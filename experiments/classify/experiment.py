@@ -27,6 +27,8 @@ from experiments.published import PUBLISHED
 COMMAND = "python -m experiments.classify"
 CONFIGS = Path("configs/classify")
 COLUMNS = {"loss": lambda m: f"{m['loss']:.3f}", "accuracy": lambda m: f"{m['accuracy']:.1%}"}
+MOST_BYTES = 4e9
+"""Of the padded training set, which stays on the device."""
 UNKNOWN = 0
 """The number of a character that training never saw."""
 
@@ -90,7 +92,8 @@ class Classify:
     """Of texts: chance that a character of a training text is replaced by the sign for unknown ones."""
 
     eval_every: int = 50
-    """Steps between evaluations; each is followed by a checkpoint."""
+    """Steps between evaluations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     log_every: int = 10
     """Steps over which the training metrics are averaged for one line of the log."""
     seed: int = 0
@@ -129,6 +132,15 @@ def load_data(config: Classify) -> Data:
 
 
 def padded(examples: Encoded) -> Batch:
+    steps = [len(sequence) for sequence in examples.sequences]
+    longest = max(steps)
+    size = len(steps) * longest * examples.sequences[0][:1].nbytes
+    if size > MOST_BYTES:
+        raise UserError(
+            f"Sequence {steps.index(longest) + 1} of the training set has {longest:,} steps; to pad all "
+            f"{len(steps):,} to that takes {size / 1e9:.1f} GB, but {MOST_BYTES / 1e9:.0f} GB are the most. "
+            "Leave out or cut the longest."
+        )
     xs, lengths = rnnx.pad(examples.sequences)
     return Batch(xs, lengths, examples.labels)
 
@@ -282,9 +294,7 @@ def train(args: Sequence[str]) -> None:
     data = load_data(config)
     run_dir = configs.run_folder(config, name, CONFIGS)
     configs.claim(run_dir, {**configs.settings(config), "data_sha256": data.sha256})
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir, name)
+    if results.show_finished(run_dir, lambda: show(run_dir, name)):
         return
 
     encode, characters = datasets.make_encode(data.train, data.classes, fill=config.fill, fold_case=config.fold_case)
@@ -428,6 +438,7 @@ def check(config: Classify) -> None:
             ("smallest_class", "3 or more: one each to train, validate and test on", lambda x: x >= 3),
         ],
     )
+    configs.note_warmup(config)
     if config.validation_fraction + config.test_fraction >= 1:
         raise UserError(
             f"--validation-fraction {config.validation_fraction} and --test-fraction {config.test_fraction} leave "

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from experiments import command, results
 from experiments import config as configs
 from experiments.checkpoints import Checkpoints
 from experiments.control.agent import drawn, likeliest, make_net, play
@@ -45,9 +46,7 @@ def train(args: Sequence[str]) -> None:
     check(config)
     run_dir = configs.run_folder(config, name, CONFIGS)
     configs.claim(run_dir, configs.settings(config))
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir, name)
+    if results.show_finished(run_dir, lambda: show(run_dir, name)):
         return
 
     environment = make_environment(config)
@@ -89,7 +88,7 @@ class Curves:
 
 
 def curves_command(args: Sequence[str]) -> None:
-    options = tyro.cli(Curves, prog=f"{COMMAND} curves", args=list(args))
+    options = configs.parse(Curves, args, command=f"{COMMAND} curves")
     if not options.runs:
         raise UserError(f"No run was named. Give the folders of one or more: {COMMAND} curves RUN [RUN ...]")
     saved = [finished(run) for run in options.runs]
@@ -99,8 +98,8 @@ def curves_command(args: Sequence[str]) -> None:
         )
         if changed:
             raise UserError(f"{options.runs[0]} and {run} differ in more than the seed:\n{changed}")
-    found = [configs.read_json(run / "results.json") for run in options.runs]
-    scores = [{cell: row["mean_return"] for cell, row in results["cells"].items()} for results in found]
+    found = [configs.read_results(run / "results.json") for run in options.runs]
+    scores = [{cell: row["mean_return"] for cell, row in one["cells"].items()} for one in found]
     options.path.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(options.path, saved[0], options.runs, found[0]["target"], scores)
     print(f"written to {options.path}")
@@ -117,7 +116,7 @@ class Animate:
 def animate_command(args: Sequence[str]) -> None:
     from experiments.control import pictures  # not at the top: a second of start-up
 
-    run = tyro.cli(Animate, prog=f"{COMMAND} animate", args=list(args)).run
+    run = configs.parse(Animate, args, command=f"{COMMAND} animate").run
     config = finished(run)
     if config.task != "cartpole":
         raise UserError(f"{run} is a run of {config.task}, but only those of cartpole have carts to be drawn.")
@@ -139,8 +138,7 @@ def finished(run: Path) -> Control:
             f"{run} is not the folder of a finished run: it has no results.json. Train one first: "
             f"{COMMAND} {CONFIGS / 'quick.py'}"
         )
-    saved = configs.read_json(run / "config.json")
-    return Control(**{**{field: saved[field] for field in configs.settings(Control())}, "cells": tuple(saved["cells"])})
+    return configs.saved_config(run, Control)
 
 
 def main() -> None:
@@ -154,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -54,7 +54,8 @@ class Control:
     """Of the policy's entropy, which the loss rewards."""
 
     eval_every: int = 10
-    """Updates between validations; each is followed by a checkpoint."""
+    """Updates between validations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     eval_episodes: int = 64
     """Episodes of a validation, with actions drawn from the policy."""
     test_episodes: int = 256

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from experiments import command
 from experiments import config as configs
 from experiments.forecast import mackey_glass, train
 from experiments.forecast.settings import Forecast, MackeyGlass, Settings
@@ -20,5 +21,9 @@ def run(args: Sequence[str]) -> None:
     trains[type(config)](config, run_dir)
 
 
-if __name__ == "__main__":
+def main() -> None:
     run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -130,9 +130,7 @@ def load_data(config: MackeyGlass) -> Data:
 def train(config: MackeyGlass, run_dir: Path) -> None:
     check_mackey_glass(config)
     configs.claim(run_dir, configs.settings(config))
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir)
+    if results.show_finished(run_dir, lambda: show(run_dir)):
         return
     started = time.monotonic()
     with jax.enable_x64(True):

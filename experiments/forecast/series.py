@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import io
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.forecast.settings import Forecast
+from experiments.text import read_file
 
 
 class Series(NamedTuple):
@@ -96,19 +98,24 @@ def plain(name: str, values: np.ndarray, times: np.ndarray) -> Series:
 
 def from_csv(config: Forecast) -> Series:
     path = config.data
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.DictReader(file)
+    rows = csv.DictReader(io.StringIO(read_file(Path(path)), newline=""))
+    cells: list[float] = []
+    lines: list[int] = []
+    dates: list[str | None] = []
+    try:
         columns = rows.fieldnames or []
         for column in filter(None, (config.column, config.dates)):
-            if column not in columns:
-                raise UserError(f"{path} has no column {column!r}; it has {', '.join(map(repr, columns)) or 'none'}.")
-        cells: list[float] = []
-        lines: list[int] = []
-        dates: list[str | None] = []
+            if columns.count(column) != 1:
+                many = "no column" if column not in columns else f"{columns.count(column)} columns"
+                raise UserError(f"{path} has {many} {column!r}; it has {', '.join(map(repr, columns)) or 'none'}.")
         for row in rows:
             cells.append(number(row[config.column], f"{path}, line {rows.line_num}, column {config.column!r}"))
             lines.append(rows.line_num)
             dates.append(row[config.dates] if config.dates else None)
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {rows.line_num + 1}: {error}. Values with commas between them are wanted."
+        ) from None
     if config.dates:
         check_dates(dates, lines, path)
     values, filled = fill(np.array(cells, float), config, lambda i: f"line {lines[i]}")

@@ -89,7 +89,8 @@ class Forecast(Settings):
     clip: float = 1.0
     """Largest global norm of the gradient."""
     eval_every: int = 30
-    """Steps between validations; each is followed by a checkpoint."""
+    """Steps between validations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     patience: int = 0
     """Validations without a new best before training stops early; 0: never."""
     log_every: int = 10

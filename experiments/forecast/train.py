@@ -33,9 +33,7 @@ def train(config: Forecast, run_dir: Path) -> None:
     parts = split(config, series)
     values = hashlib.sha256(b"".join(one.values.tobytes() for one in series)).hexdigest()
     configs.claim(run_dir, {**configs.settings(config), "values_sha256": values})
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir)
+    if results.show_finished(run_dir, lambda: show(run_dir)):
         return
 
     model = make_model(config)

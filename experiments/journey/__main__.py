@@ -1,3 +1,5 @@
+from experiments import command
 from experiments.journey.classifier import main
 
-main()
+if __name__ == "__main__":
+    command.run(main)

@@ -74,7 +74,8 @@ class Journey:
     the Elman network squash the plane onto a line."""
 
     eval_every: int = 4
-    """Steps of the training loop between validations; each is followed by a checkpoint."""
+    """Steps of the training loop between validations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     log_every: int = 1
     """Steps over which the training metrics are averaged for one line of the log."""
 
@@ -219,9 +220,8 @@ def train(args: Sequence[str]) -> None:
     settings = configs.settings(config)
     del settings["animate"]  # a film can be asked for later
     configs.claim(run_dir, settings)
-    if (run_dir / "results.json").exists() and (not config.animate or (run_dir / "elman_journey.gif").exists()):
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir)
+    film_wanted = config.animate and not (run_dir / "elman_journey.gif").exists()
+    if not film_wanted and results.show_finished(run_dir, lambda: show(run_dir)):
         return
 
     data = load_data(config)

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 import rnnx
+from experiments import command, results, training
 from experiments import config as configs
-from experiments import results, training
 from experiments.errors import UserError
 from experiments.loop import Fitted, Plan, fit
 from experiments.memory.cells import CELLS, linear
@@ -121,9 +121,7 @@ def train(args: Sequence[str]) -> None:
     check(config)
     run_dir = configs.run_folder(config, name, CONFIGS)
     configs.claim(run_dir, configs.settings(config))
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir)
+    if results.show_finished(run_dir, lambda: show(run_dir)):
         return
     rows, seconds = [], 0.0
     for task_name in config.tasks:
@@ -263,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -55,7 +55,8 @@ class Memory:
     """Largest global norm of the gradient."""
 
     eval_every: int = 10
-    """Steps of the loop between validations; each is followed by a checkpoint."""
+    """Steps of the loop between validations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     eval_batch: int = 512
     """Sequences of a validation, and as many others of the score."""
     judged_by: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ def check(config: Memory) -> None:
             ("learning_rate clip", "above 0", lambda x: x > 0),
         ],
     )
+    configs.note_warmup(config, "updates")
     scores = [f"{cell}_{task}" for cell in CELLS for task in TASKS]
     for setting, given, known in (
         ("tasks", config.tasks, list(TASKS)),

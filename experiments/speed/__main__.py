@@ -23,6 +23,8 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from experiments import command
+from experiments import config as configs
 from experiments.errors import UserError
 from experiments.speed import linear, nets, own, peers, report
 from experiments.speed.measure import Case, Row
@@ -123,7 +125,7 @@ def measure(plan: Plan, console: Console, keep: Callable[[list[Row]], None]) -> 
 
 def main(args: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
-    options = tyro.cli(Speed, prog="python -m experiments.speed", args=args, description=Speed.__doc__)
+    options = configs.parse(Speed, sys.argv[1:] if args is None else args, command="python -m experiments.speed")
     console = Console(width=None if sys.stdout.isatty() else 140)
     if options.read:
         rows = report.read_rows(options.read)
@@ -145,4 +147,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import command, results, training
 from experiments import config as configs
-from experiments import results, training
 from experiments.logs import read_metrics
 from experiments.loop import Fitted, Plan, fit
 from experiments.translate.data import Symbols, Translations, bucketed, load
@@ -62,9 +62,7 @@ def train(args: Sequence[str]) -> None:
     data = load(config)
     run_dir = configs.run_folder(config, name, CONFIGS)
     configs.claim(run_dir, {**configs.settings(config), "data_sha256": data.sha256})
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir)
+    if results.show_finished(run_dir, lambda: show(run_dir)):
         return
 
     model, buckets = make_model(config, data), bucketed(data)
@@ -162,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.errors import UserError
+from experiments.text import read_file
 from experiments.translate.settings import Translate
 
 Symbols = tuple[str, ...]
@@ -116,7 +117,7 @@ def from_file(path: Path, known: Sequence[str]) -> dict[Symbols, list[Symbols]]:
     if not path.is_file():
         raise UserError(f"The data {str(path)!r} is neither a file nor a known name; known names: {', '.join(known)}.")
     pairs: dict[Symbols, list[Symbols]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_file(path).splitlines(), 1):
         parts = line.split("\t")
         if len(parts) != 2 or not all(parts):
             raise UserError(f"{path}, line {number}: source<TAB>target is wanted, but it is {line[:80]!r}.")

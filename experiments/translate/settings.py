@@ -54,7 +54,8 @@ class Translate:
     beam: int = 5
     """Hypotheses that beam search keeps."""
     eval_every: int = 500
-    """Steps between validations; each is followed by a checkpoint."""
+    """Steps between validations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     eval_sources: int = 1000
     """Validation sources that are translated each time, greedily."""
     log_every: int = 20
@@ -75,3 +76,4 @@ def check(config: Translate) -> None:
         ("val_fraction test_fraction", "above 0 and below 0.5", lambda x: 0 < x < 0.5),
     ]
     configs.check(config, rules)
+    configs.note_warmup(config)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 import rnnx
+from experiments import command, results, training
 from experiments import config as configs
-from experiments import results, training
 from experiments.logs import read_metrics
 from experiments.loop import Fitted, Plan, fit
 from experiments.video import classifying, predicting
@@ -31,9 +31,7 @@ def train(args: Sequence[str]) -> None:
     split = load_digits()
     run_dir = configs.run_folder(config, name, CONFIGS)
     configs.claim(run_dir, configs.settings(config))
-    if (run_dir / "results.json").exists():
-        print(f"{run_dir} is finished; its results:\n")
-        show(run_dir)
+    if results.show_finished(run_dir, lambda: show(run_dir)):
         return
     fitted: dict[str, Nets] = {}
     for task in config.tasks:
@@ -122,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

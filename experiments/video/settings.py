@@ -46,7 +46,8 @@ class Video:
     """Decoupled weight decay; not on biases."""
 
     eval_every: int = 100
-    """Steps between evaluations; each is followed by a checkpoint."""
+    """Steps between evaluations; each is followed by a checkpoint. One more comes at the
+    end, the only one if this is above the steps."""
     val_clips: int = 1000
     """Clips of the validation, of images that training never sees; by them the kept weights are chosen."""
     test_clips: int = 2000
@@ -79,6 +80,7 @@ def check(config: Video) -> None:
             ),
         ],
     )
+    configs.note_warmup(config)
     if config.longest < config.shortest:
         raise UserError(f"--longest is {config.longest}, but must be at least --shortest, {config.shortest}.")
     if not config.tasks or len(set(config.tasks)) < len(config.tasks):

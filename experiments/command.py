@@ -1,0 +1,86 @@
+"""How every command line runs: nothing that it prints ends it, and what a user can put right is one sentence."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from experiments.errors import UsageError, UserError, explained
+
+
+def run(main: Callable[[], None]) -> None:
+    """Calls `main`. Exit status 1 and a sentence on stderr for what the user can put right, 2 for a wrong usage."""
+    with lasting_output():
+        try:
+            main()
+        except UsageError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+            raise SystemExit(130) from None
+        except Exception as error:
+            sentence = explained(error)
+            if sentence is None:
+                raise
+            raise UserError(sentence) from None
+
+
+class LastingStream(io.TextIOWrapper):
+    """Writes what its encoding lacks as escapes, and goes on when nobody reads any more or the disk is full."""
+
+    lost = False
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self._lose()
+
+    def _lose(self) -> None:
+        self.lost = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())  # which takes what is buffered as well
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """stdout and stderr are `LastingStream`s within, where they are files."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_lasting(stream) for stream in before)
+    try:
+        yield
+    finally:
+        for own, stream in zip((sys.stdout, sys.stderr), before):
+            if own is not stream:
+                own.flush()
+                own.detach()
+        sys.stdout, sys.stderr = before
+
+
+def _lasting(stream: Any) -> Any:
+    if stream is None:  # closed by whoever started this
+        return open(os.devnull, "w", encoding="utf-8")
+    try:
+        stream.fileno()
+    except (OSError, ValueError, AttributeError):  # of a test or a notebook
+        return stream
+    stream.flush()
+    return LastingStream(
+        stream.buffer, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
+    )
+
+
+def unread(stream: object) -> bool:
+    """Whether nobody reads what is printed there any more."""
+    return isinstance(stream, LastingStream) and stream.lost
