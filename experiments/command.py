@@ -70,7 +70,7 @@ def lasting_output() -> Iterator[None]:
 
 def _lasting(stream: Any) -> Any:
     if stream is None:  # closed by whoever started this
-        return open(os.devnull, "w", encoding="utf-8")
+        return open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
     try:
         stream.fileno()
     except (OSError, ValueError, AttributeError):  # of a test or a notebook

@@ -71,7 +71,7 @@ def check_types(config: Any, where: str = "") -> None:
     """Refuses values of another type than their field's, which a config file may hold, and numbers out of range."""
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
-        wanted = "from 0 to 2147483647" if name == "seed" and value in range(-(2**31), 0) else _wanted(value, hint)
+        wanted = _wanted(value, hint) or ("0 or more" if name == "seed" and value < 0 else None)
         if wanted is not None:
             raise UserError(f"{where}--{name.replace('_', '-')} is {value!r}, but must be {wanted}.")
 
