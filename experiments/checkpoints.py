@@ -175,8 +175,9 @@ class Checkpoints:
             with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
                 read = reader.restore(path, args=args)
             counters = dict(read["counters"])
+            written: tuple[Any, ...] = ()
             if "checksum" in counters:  # of the arrays alone, as runs had it at first
-                expected, written = counters.pop("checksum"), ()
+                expected = counters.pop("checksum")
             else:
                 expected, written = counters.pop("crc32"), (counters, metrics)
         except Exception as error:  # what orbax raises depends on which of its files is damaged

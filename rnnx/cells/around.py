@@ -187,8 +187,11 @@ def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("rec
 
     def prepare(params: Params, key: Key | None) -> Weights:
         k_inner, *keys = split_key(key, 1 + len(kernels))
-        masks = {name: dropout_mask(k, rate, *_shape_and_dtype(params[name])) for name, k in zip(kernels, keys)}
-        return inner.prepare({**params, **{name: times_mask(params[name], mask) for name, mask in masks.items()}}, k_inner)
+        dropped = {
+            name: times_mask(params[name], dropout_mask(k, rate, params[name].shape, params[name].dtype))
+            for name, k in zip(kernels, keys)
+        }
+        return inner.prepare({**params, **dropped}, k_inner)
 
     return _replaced(inner, "weight_drop", rate, {"init": init, "prepare": prepare})
 
