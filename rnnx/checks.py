@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.dtypes import canonicalize_dtype
 
 from rnnx.base import Carry, Layer, Params, PyTree
-from rnnx.sequences import batch_and_time, concrete, result_struct, shown
+from rnnx.sequences import batch_and_time, concrete, result_struct, shown, widened
 
 
 def check_count(where: str, name: str, value: Any, least: int = 1) -> None:
@@ -44,6 +45,13 @@ def array(value: Any, name: str) -> jax.Array:
     """The value as a JAX array; raises where that cannot be."""
     if isinstance(value, jax.Array):
         return value
+    if isinstance(value, np.ndarray) and value.dtype in (np.int64, np.uint64) and value.size:
+        low, high, bounds = int(value.min()), int(value.max()), jnp.iinfo(canonicalize_dtype(value.dtype))
+        if low < bounds.min or high > bounds.max:
+            raise ValueError(
+                f"{name} holds integers between {low} and {high}, but JAX keeps them in {bounds.bits} bits; "
+                'make them smaller, or set jax.config.update("jax_enable_x64", True)'
+            )
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError, OverflowError):
@@ -162,7 +170,7 @@ def checked_lengths(lengths: Any, xs: PyTree) -> jax.Array | None:
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > time:
             raise ValueError(f"lengths lie between {low} and {high}, but xs has {time} steps: 0 to {time} are wanted")
-    return jnp.clip(lengths, 0, time)
+    return jnp.clip(widened(lengths), 0, time)
 
 
 def checked_resets(resets: Any, xs: PyTree) -> jax.Array | None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree
 from rnnx.checks import check_params, checked_carry, checked_xs
-from rnnx.sequences import concrete
+from rnnx.sequences import concrete, widened
 
 
 def generate(
@@ -59,7 +59,7 @@ def generate(
     if not layer.spec.causal:
         raise ValueError(f"generate needs a layer that looks only backwards in time, but this one does not:\n{layer}")
 
-    last = jax.tree.map(jnp.asarray, last)
+    last = widened(last)  # a token of a large vocabulary does not fit into eight bits
     xs = checked_xs(jax.tree.map(lambda a: a[:, None], last))
     check_params(layer, params, xs)
     carry = checked_carry(layer, params, xs, carry)

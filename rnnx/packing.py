@@ -13,7 +13,7 @@ from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
 from rnnx.batching import checked_sequences, fitting_length
 from rnnx.checks import check_params, checked_xs
 from rnnx.pointwise import as_layer
-from rnnx.sequences import Segments, select, split_key
+from rnnx.sequences import Segments, select, split_key, widened
 
 Array = Any
 """A NumPy array as `pack` makes it, or a JAX array, as inside of `jax.jit`."""
@@ -165,7 +165,7 @@ def unpack_padded(packed: Packed, ys: PyTree, *, length: int | None = None) -> t
         length = time
     elif not isinstance(packed.size, jax.core.Tracer):
         fitting_length(np.asarray(packed.size), length, "unpack_padded")
-    row, start, size = (jnp.asarray(a) for a in (packed.row, packed.start, packed.size))
+    row, start, size = widened((packed.row, packed.start, packed.size))
     t = jnp.arange(length)[None]
     step = jnp.minimum(start[:, None] + t, time - 1)
     ys = jax.tree.map(lambda y: jnp.asarray(y)[row[:, None], step], ys)
@@ -211,7 +211,7 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
     layer, xs = as_layer(layer), checked_xs(packed.xs)
     _check_fit(packed, xs, "unroll_packed")
     check_params(layer, params, xs)
-    packed = jax.tree.map(jnp.asarray, packed._replace(xs=()))
+    packed = widened(packed._replace(xs=()))
     carry_key, apply_key = split_key(key, 2)
     initial = layer.initial_carry(params, xs, carry_key)
     segments = Segments(packed.resets, packed.row, packed.start, packed.start + jnp.maximum(packed.size - 1, 0))

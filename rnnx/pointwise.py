@@ -13,7 +13,16 @@ import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
 from rnnx.interning import interned
-from rnnx.sequences import batch_and_time, cast_floats, concrete, fill_pads, float_dtype, step_struct, zero_pads
+from rnnx.sequences import (
+    batch_and_time,
+    cast_floats,
+    concrete,
+    fill_pads,
+    float_dtype,
+    step_struct,
+    widened,
+    zero_pads,
+)
 
 
 def as_layer(layer: Any) -> Layer:
@@ -141,4 +150,4 @@ def _known_tokens(embed: nn.Embed, tokens: jax.Array, lengths: jax.Array | None)
                 f"tokens lie between {low} and {high}, but the vocabulary of {embed.num_embeddings} knows only 0 to "
                 f"{top}; check the encoding, or give lengths if these are pads"
             )
-    return jnp.clip(tokens, 0, top)
+    return jnp.clip(widened(tokens), 0, top)

@@ -116,9 +116,24 @@ def select(mask: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
     return jax.tree.map(where, on_true, on_false)
 
 
+def widened(tree: PyTree) -> PyTree:
+    """Integers in the usual width: in eight bits 300 is 44, and without a sign 0 - 1 is the largest number."""
+
+    def widen(x: Any) -> jax.Array:
+        x, wide = jnp.asarray(x), canonicalize_dtype(int)
+        if not jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == wide:
+            return x
+        highest = jnp.iinfo(wide).max
+        if jnp.iinfo(x.dtype).max > highest:
+            x = jnp.minimum(x, jnp.array(highest, x.dtype))
+        return x.astype(wide)
+
+    return jax.tree.map(widen, tree)
+
+
 def valid_steps(lengths: jax.Array, time: Any) -> jax.Array:
     """`[batch, time]` booleans: which steps lie within the lengths."""
-    return jnp.arange(time)[None] < lengths[:, None]
+    return jnp.arange(time)[None] < widened(lengths)[:, None]
 
 
 def first_steps(xs: PyTree, lengths: jax.Array) -> PyTree:
@@ -167,7 +182,7 @@ def flip(xs: PyTree, lengths: jax.Array | None) -> PyTree:
     if lengths is None:
         return jax.tree.map(lambda x: jnp.flip(x, axis=1), xs)
     _, time = batch_and_time(xs)
-    t, length = jnp.arange(time)[None], jnp.minimum(lengths, time)[:, None]
+    t, length = jnp.arange(time)[None], jnp.minimum(widened(lengths), time)[:, None]
     source = jnp.where(t < length, length - 1 - t, t)  # a permutation, so its transpose need not add
 
     def row(x: jax.Array, i: jax.Array) -> jax.Array:
@@ -210,7 +225,7 @@ def flip_resets(resets: jax.Array | Segments | None, lengths: jax.Array | None) 
     borders = resets.resets if isinstance(resets, Segments) else resets
     _, time = borders.shape
     t = jnp.arange(time)[None]
-    length = jnp.asarray(time if lengths is None else lengths).reshape(-1, 1)
+    length = widened(time if lengths is None else lengths).reshape(-1, 1)
     source = jnp.where((t >= 1) & (t < length), length - t, 0)
     source = jnp.broadcast_to(source, borders.shape)
     flipped = jax.vmap(lambda row, i: row[i])(borders, source) & (source > 0)

@@ -24,6 +24,7 @@ from rnnx.sequences import (
     step_struct,
     swapped,
     valid_steps,
+    widened,
     zero_pads,
 )
 
@@ -250,7 +251,7 @@ def gathered(
     elif lengths is None:
         final = jax.tree.map(lambda a: a[-1], after)
     else:
-        last, rows = jnp.clip(lengths - 1, 0, time - 1), jnp.arange(batch)
+        last, rows = jnp.clip(widened(lengths) - 1, 0, time - 1), jnp.arange(batch)
         final = select(lengths > 0, jax.tree.map(lambda a: a[last, rows], after), carry)
     return final, zero_pads(ys, lengths)
 
