@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numbers
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from rnnx.base import PyTree
+from rnnx.checks import check_count
+from rnnx.sequences import shown
 
 
-def checked_sequences(sequences: Sequence[PyTree], name: str) -> tuple[list[PyTree], np.ndarray]:
+def checked_sequences(sequences: Iterable[PyTree], name: str) -> tuple[list[PyTree], np.ndarray]:
     """The sequences as NumPy arrays, and their lengths `[n]`; raises where they cannot stand in one batch."""
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"{name} takes a list of arrays [len, ...], but {shown(sequences)} came")
     sequences = [jax.tree.map(np.asarray, sequence) for sequence in sequences]
     if not sequences:
         raise ValueError(f"{name} was given no sequence; without one, the shape of a step is not known")
@@ -25,6 +31,12 @@ def checked_sequences(sequences: Sequence[PyTree], name: str) -> tuple[list[PyTr
                 f"{name}: each sequence must be a pytree of arrays [len, ...], but number {i} holds "
                 f"{[leaf.shape for leaf in leaves][:3] or 'no array'}; a list of numbers is no array: np.array(list)"
             )
+        for leaf in leaves:
+            if leaf.dtype.kind in "OSUMm":
+                raise TypeError(
+                    f"{name}: sequence {i} holds {leaf.dtype}, but numbers or booleans are wanted; number the words or "
+                    "symbols, or convert by .astype(float)"
+                )
         sizes = {len(leaf) for leaf in leaves}
         if len(sizes) > 1:
             raise ValueError(f"{name}: the leaves of sequence {i} differ in length: {sorted(sizes)}")
@@ -39,20 +51,23 @@ def checked_sequences(sequences: Sequence[PyTree], name: str) -> tuple[list[PyTr
     return sequences, np.array(lengths, np.int32)
 
 
-def pad(sequences: Sequence[PyTree], *, length: int | None = None, value: float = 0) -> tuple[PyTree, np.ndarray]:
+def pad(sequences: Iterable[PyTree], *, length: int | None = None, value: float = 0) -> tuple[PyTree, np.ndarray]:
     """Puts sequences of different lengths into one batch.
 
     Args:
-        sequences: a list of pytrees of arrays `[len, ...]`, alike but for their lengths, which may be 0.
+        sequences: a list, or any other iterable, of pytrees of arrays `[len, ...]`, alike but for their lengths, which
+            may be 0. (An array `[batch, len, ...]` is an iterable of them.)
         length: the steps of the batch; default: those of the longest sequence. Few different ones mean few
             compilations: see `bucket`.
-        value: what to put beyond the ends. Given the lengths, no layer looks at it.
+        value: what to put beyond the ends, a number that the arrays can hold. Given the lengths, no layer looks at it.
 
     Returns:
         `(xs, lengths)`: a pytree of NumPy arrays `[batch, length, ...]`, and `[batch]` integers.
 
     Raises:
-        ValueError: for an empty list; where features or dtypes differ; for a sequence longer than `length`.
+        TypeError: for what is no list of arrays of numbers; for a `length` or `value` that is no number.
+        ValueError: for an empty list; where features or dtypes differ; for a sequence longer than `length`; for a
+            `value` that would become another in the arrays, such as NaN among integers.
 
     Example::
 
@@ -68,7 +83,11 @@ def pad(sequences: Sequence[PyTree], *, length: int | None = None, value: float 
     sequences, lengths = checked_sequences(sequences, "pad")
     length = fitting_length(lengths, length, "pad")
 
+    if not isinstance(value, numbers.Real) and (np.ndim(value) or np.asarray(value).dtype.kind not in "biuf"):
+        raise TypeError(f"pad: value is {shown(value)}, but a number is wanted")
+
     def batch(*leaves: np.ndarray) -> np.ndarray:
+        _check_holds(leaves[0].dtype, value)
         out = np.full((len(leaves), length, *leaves[0].shape[1:]), value, leaves[0].dtype)
         for row, leaf in zip(out, leaves):
             row[: len(leaf)] = leaf
@@ -77,9 +96,22 @@ def pad(sequences: Sequence[PyTree], *, length: int | None = None, value: float 
     return jax.tree.map(batch, *sequences), lengths
 
 
+def _check_holds(dtype: np.dtype, value: Any) -> None:
+    """Raises where integers or booleans would make another number of the value."""
+    kept = value
+    if dtype.kind in "iu":
+        kept = min(max(value, np.iinfo(dtype).min), np.iinfo(dtype).max) // 1
+    elif dtype.kind == "b":
+        kept = bool(value)
+    if kept != value and dtype.kind in "biu":
+        raise ValueError(f"pad: value is {value}, which arrays of {dtype} cannot hold")
+
+
 def fitting_length(lengths: np.ndarray, length: int | None, name: str) -> int:
     """`length`, by default the longest; raises where it is too short."""
     longest = int(lengths.argmax())
+    if length is not None:
+        check_count(name, "length", length, 0)
     if length is not None and length < lengths[longest]:
         raise ValueError(
             f"{name}: sequence {longest} has {lengths[longest]} steps, but length is {length}; give a larger one, or "
@@ -99,6 +131,7 @@ def unpad(xs: PyTree, lengths: Any) -> list[PyTree]:
         A list of pytrees of NumPy arrays `[len, ...]`.
 
     Raises:
+        TypeError: for lengths that are no integers.
         ValueError: when the lengths do not fit the batch.
 
     Example::
@@ -108,7 +141,11 @@ def unpad(xs: PyTree, lengths: Any) -> list[PyTree]:
         [array([0]), array([3, 4, 5])]
     """
     xs, lengths = jax.tree.map(np.asarray, xs), np.asarray(lengths)
+    if not np.issubdtype(lengths.dtype, np.integer):
+        raise TypeError(f"unpad: lengths must be integers [batch], but {shown(lengths)} came")
     for leaf in jax.tree.leaves(xs):
+        if leaf.ndim < 2:
+            raise ValueError(f"unpad: xs must be [batch, time, ...], but a leaf has shape {leaf.shape}")
         if lengths.shape != leaf.shape[:1] or (lengths < 0).any() or (lengths > leaf.shape[1]).any():
             raise ValueError(f"unpad: the lengths {lengths.tolist()} do not fit a batch of shape {leaf.shape}")
     return [jax.tree.map(lambda leaf, i=i, n=n: leaf[i, :n], xs) for i, n in enumerate(lengths.tolist())]
@@ -145,6 +182,7 @@ def bucket(
         to. Every index occurs once, but for a dropped remainder.
 
     Raises:
+        TypeError: for numbers that are no integers, or an `rng` that NumPy does not take.
         ValueError: for no or negative lengths, edges that do not ascend or reach the longest sequence, a batch
             size below 1, a list of them of another size than that of the edges.
 
@@ -159,26 +197,30 @@ def bucket(
         (3, 10, 3) [2 9 8]
         (1, 10, 3) [7]
     """
-    lengths = np.asarray(lengths)
+    lengths = _integers("lengths", lengths)
     if lengths.ndim != 1 or not lengths.size or not np.issubdtype(lengths.dtype, np.integer) or lengths.min() < 0:
         raise ValueError(f"bucket: lengths must be one or more integers from 0, [len(x) for x in xs], not {lengths!r}")
-    if isinstance(edges, int):
-        if edges < 1:
-            raise ValueError(f"bucket: the number of edges is {edges}, but it must be 1 or more")
-        edges = _best_edges(lengths, edges)
-    edges = [int(edge) for edge in edges]
-    if not edges or edges != sorted(set(edges)):
-        raise ValueError(f"bucket: the edges {edges} do not ascend")
+    if np.ndim(edges) == 0:
+        check_count("bucket", "the number of edges", edges)
+        edges = _best_edges(lengths, operator.index(edges))
+    edges = _integers("edges", edges).tolist()
+    if not edges or edges != sorted(set(edges)) or edges[0] < 0:
+        raise ValueError(f"bucket: the edges {edges} do not ascend from 0 or more")
     longest = int(lengths.argmax())
     if lengths[longest] > edges[-1]:
         raise ValueError(f"bucket: sequence {longest} has {lengths[longest]} steps, but the last edge is {edges[-1]}")
-    sizes = (
-        [batch_size] * len(edges) if isinstance(batch_size, int | np.integer) else [int(size) for size in batch_size]
-    )
+    sizes = _integers("batch_size", batch_size)
+    sizes = [int(sizes)] * len(edges) if sizes.ndim == 0 else sizes.tolist()
     if len(sizes) != len(edges) or min(sizes) < 1:
         raise ValueError(f"bucket: batch sizes from 1 are wanted, one or {len(edges)} (one an edge), not {batch_size}")
 
-    generator = None if rng is None else np.random.default_rng(rng)
+    try:
+        generator = None if rng is None else np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"bucket: rng is {shown(rng)}, but what np.random.default_rng takes is wanted: an integer from 0, a tuple "
+            "of them, or a np.random.Generator"
+        ) from None
     place = np.searchsorted(edges, lengths)
     batches, waiting = [], np.zeros(0, np.intp)
     for i, (edge, size) in enumerate(zip(edges, sizes)):
@@ -190,6 +232,13 @@ def bucket(
     if waiting.size and not drop_remainder:
         batches.append((waiting, next(edge for edge in edges if edge >= lengths[waiting].max())))
     return batches if generator is None else [batches[i] for i in generator.permutation(len(batches))]
+
+
+def _integers(name: str, values: Any) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"bucket: {name} is {shown(values)}, but integers are wanted")
+    return array
 
 
 def _best_edges(lengths: np.ndarray, count: int) -> list[int]:

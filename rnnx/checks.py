@@ -41,7 +41,7 @@ def check_function(where: str, name: str, value: Any, signature: str) -> None:
         raise TypeError(f"{where}: {name} is {shown(value)}, but a function {signature} is wanted")
 
 
-def array(value: Any, name: str) -> jax.Array:
+def array(value: Any, name: str, wanted: str = "numbers or booleans") -> jax.Array:
     """The value as a JAX array; raises where that cannot be."""
     if isinstance(value, jax.Array):
         return value
@@ -55,8 +55,8 @@ def array(value: Any, name: str) -> jax.Array:
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError, OverflowError):
-        hint = "; .filled(0) makes one of it" if isinstance(value, np.ma.MaskedArray) else ""
-        raise TypeError(f"{name} must be an array of numbers or booleans, but {shown(value)} came{hint}") from None
+        hint = ", masked; .filled(0) makes one of it" if isinstance(value, np.ma.MaskedArray) else ""
+        raise TypeError(f"{name} must be an array of {wanted}, but {shown(value)} came{hint}") from None
 
 
 def arrays(tree: PyTree, name: str) -> PyTree:
@@ -87,7 +87,7 @@ def check_shapes(xs: PyTree) -> None:
 
 def check_params(layer: Layer, params: Params, xs: PyTree) -> None:
     """Raises where the params are not those of this layer for inputs like these."""
-    wanted = result_struct(layer.init, _key_struct(), xs)
+    wanted = result_struct(layer.init, key_struct(), xs)
     problem = difference(params, wanted) or not_floating(params, wanted)
     if problem:
         inputs = jax.tree.map(jnp.shape, xs)
@@ -98,7 +98,7 @@ def check_params(layer: Layer, params: Params, xs: PyTree) -> None:
 
 
 @functools.cache
-def _key_struct() -> jax.ShapeDtypeStruct:
+def key_struct() -> jax.ShapeDtypeStruct:
     return jax.eval_shape(lambda: jax.random.key(0))
 
 
@@ -154,8 +154,20 @@ def checked_lengths(lengths: Any, xs: PyTree) -> jax.Array | None:
     """`[batch]` integers; those that are known are looked at, those that are not are clamped."""
     if lengths is None:
         return None
-    batch, time = batch_and_time(xs)
-    known, lengths = lengths, array(lengths, "lengths")
+    known, lengths = lengths, array(lengths, "lengths", "integers")
+    check_lengths(lengths, xs)
+    _, time = batch_and_time(xs)
+    values = concrete(known)
+    if values is not None and values.size:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > time:
+            raise ValueError(f"lengths lie between {low} and {high}, but xs has {time} steps: 0 to {time} are wanted")
+    return jnp.clip(widened(lengths), 0, time)
+
+
+def check_lengths(lengths: jax.Array, xs: PyTree) -> None:
+    """What can be seen of lengths without their values."""
+    batch, _ = batch_and_time(xs)
     if lengths.dtype == jnp.bool_:
         raise TypeError(
             f"lengths must be integers, but are booleans {lengths.shape}; of a mask of the valid steps [batch, time], "
@@ -165,21 +177,20 @@ def checked_lengths(lengths: Any, xs: PyTree) -> jax.Array | None:
         raise TypeError(f"lengths must be integers, but are {lengths.dtype}; convert with lengths.astype(int)")
     if lengths.shape != (batch,):
         raise ValueError(f"lengths has shape {lengths.shape}, but xs has batch size {batch}: ({batch},) is wanted")
-    values = concrete(known)
-    if values is not None and values.size:
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > time:
-            raise ValueError(f"lengths lie between {low} and {high}, but xs has {time} steps: 0 to {time} are wanted")
-    return jnp.clip(widened(lengths), 0, time)
 
 
 def checked_resets(resets: Any, xs: PyTree) -> jax.Array | None:
     """`[batch, time]` booleans."""
     if resets is None:
         return None
-    resets = array(resets, "resets")
+    resets = array(resets, "resets", "booleans")
+    check_resets(resets, xs)
+    return resets
+
+
+def check_resets(resets: jax.Array, xs: PyTree) -> None:
+    """What can be seen of resets without their values."""
     if resets.dtype != jnp.bool_:
         raise TypeError(f"resets must be booleans, but are {resets.dtype}; convert with resets.astype(bool)")
     if resets.shape != batch_and_time(xs):
         raise ValueError(f"resets has shape {resets.shape}, but xs has [batch, time] = {batch_and_time(xs)}")
-    return resets

@@ -9,8 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree
-from rnnx.checks import check_params, checked_carry, checked_xs
-from rnnx.sequences import concrete, widened
+from rnnx.checks import (
+    array,
+    arrays,
+    check_count,
+    check_function,
+    check_number,
+    check_params,
+    checked_carry,
+    checked_xs,
+)
+from rnnx.sequences import checked_key, concrete, shown, widened
 
 
 def generate(
@@ -30,7 +39,7 @@ def generate(
         params: its params.
         carry: the state *before* `last` is read, e.g. from `unroll` over all of the prime but its last step.
         last: the input to begin with, leaves `[batch, ...]`.
-        steps: how many new steps to make.
+        steps: how many new steps to make; 0 makes none.
         sample: `(key, y) -> x`, from one step's outputs `[batch, ...]` to the next inputs: `rnnx.sampler()` for
             logits over tokens, `lambda key, y: y` for a forecast.
         key: for the sampling; a `sample` that draws nothing needs none.
@@ -40,6 +49,7 @@ def generate(
         there, with `xs[:, -1]` as `last`), and the new steps `[batch, steps, ...]`.
 
     Raises:
+        TypeError: for `steps` that are no whole number, or a `sample` that gives floats for tokens or the reverse.
         ValueError: when the layer looks into the future; when params, carry or `last` do not fit it, or the
             samples do not look like `last`; when tokens in `last` lie outside the vocabulary (on concrete arrays).
 
@@ -59,7 +69,12 @@ def generate(
     if not layer.spec.causal:
         raise ValueError(f"generate needs a layer that looks only backwards in time, but this one does not:\n{layer}")
 
-    last = widened(last)  # a token of a large vocabulary does not fit into eight bits
+    check_count("generate", "steps", steps, 0)
+    check_function("generate", "sample", sample, "(key, y) -> x")
+    key = None if key is None else checked_key(key)
+    last = widened(arrays(last, "last"))  # a token of a large vocabulary does not fit into eight bits
+    if any(not leaf.ndim for leaf in jax.tree.leaves(last)):
+        raise ValueError("generate: last must be [batch, ...], but a leaf has shape (); give one number for each row")
     xs = checked_xs(jax.tree.map(lambda a: a[:, None], last))
     check_params(layer, params, xs)
     carry = checked_carry(layer, params, xs, carry)
@@ -76,6 +91,9 @@ def generate(
                 f"generate: sample gave {came}, but what the layer reads has the shape {wanted}; the layer's outputs "
                 "must be what it takes as inputs, or sample must make it of them (rnnx.sampler() draws tokens)"
             )
+        for a, b in zip(jax.tree.leaves(following), jax.tree.leaves(x)):
+            if jnp.issubdtype(jnp.result_type(a), jnp.floating) != jnp.issubdtype(b.dtype, jnp.floating):
+                raise TypeError(f"generate: sample gave {jnp.result_type(a)}, but the layer reads {b.dtype}")
         following = jax.tree.map(lambda a, b: a.astype(b.dtype), following, x)
         return (carry, following), following
 
@@ -100,6 +118,8 @@ def sampler(
         precision. (Of rounded ones many are equal, and stay together in `top_k` and `top_p`.)
 
     Raises:
+        TypeError: for options that are no numbers; from the function, for logits that are not floating, and for no key
+            (unless the temperature is 0).
         ValueError: for a negative temperature, a `top_k` below 1, or a `top_p` outside (0, 1].
 
     Example::
@@ -108,14 +128,20 @@ def sampler(
         >>> int(rnnx.sampler(0.5, top_k=1)(jax.random.key(0), jnp.array([0.0, 2.0, 1.0])))
         1
     """
+    check_number("sampler", "temperature", temperature)
     if not temperature >= 0:
         raise ValueError(f"temperature is {temperature}, but it must be 0 or more")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}, but it must be 1 or more (None for all tokens)")
+    if top_k is not None:
+        check_count("sampler", "top_k", top_k)
+    if top_p is not None:
+        check_number("sampler", "top_p", top_p)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}, but it must lie in (0, 1] (None for all tokens)")
 
     def sample(key: Key, logits: jax.Array) -> jax.Array:
+        logits = array(logits, "sampler: logits", "floating numbers")
+        if not jnp.issubdtype(logits.dtype, jnp.floating) or not logits.ndim or not logits.shape[-1]:
+            raise TypeError(f"sampler: logits is {shown(logits)}, but floating numbers [..., tokens] are wanted")
         if temperature == 0:
             return jnp.argmax(logits, axis=-1)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -131,6 +157,6 @@ def sampler(
             before = jnp.cumsum(probabilities, axis=-1) - probabilities
             least = jnp.min(jnp.where(before < top_p, descending, jnp.inf), axis=-1, keepdims=True)
             logits = jnp.where(logits < least, -jnp.inf, logits)
-        return jax.random.categorical(key, logits, axis=-1)
+        return jax.random.categorical(checked_key(key), logits, axis=-1)
 
     return sample

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
+from rnnx.checks import array, arrays, check_function
 from rnnx.sequences import select
 
 Times = Callable[[PyTree, PyTree], PyTree]
@@ -85,6 +86,10 @@ def affine_cell(
             [1.0, 1.5, 1.75]
     """
 
+    functions = {"init": init, "initial_carry": initial_carry, "lift": lift, "readout": readout, "times": times}
+    for name, function in functions.items():
+        check_function("affine_cell", name, function, "as in rnnx.AssociativeCell")
+
     def act(h: Carry, element: Affine) -> Carry:
         a, b = element
         return _add(times(a, h), b)
@@ -123,10 +128,11 @@ def linear_scan(
             as the platform wants it for which the program is compiled: on a CPU sequentially, else as a tree.
 
     Returns:
-        The states `[time, ...]` after every step, in the widest dtype of the three.
+        The states `[time, ...]` after every step, in the widest dtype of the three; of no step, none.
 
     Raises:
-        ValueError: when the numbers of steps differ, or the shapes of b, h0 and `a h0`.
+        ValueError: when the numbers of steps differ, or the shapes of b, h0 and `a h0`, or those of resets and h0.
+        TypeError: when none of the three is floating or complex, or `resets` are not booleans.
 
     The gradient is written as what it is, another such recurrence from right to left; derivatives of all kinds and
     orders work. With a symbolic number of steps it goes step after step.
@@ -141,7 +147,12 @@ def linear_scan(
         >>> rnnx.linear_scan(a, b, jnp.array([[1.0], [0.0]]), times=jnp.matmul)[:, :, 0].tolist()
         [[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
     """
+    check_function("linear_scan", "times", times, "(a, h) -> a h")
+    a, b, h0 = arrays(a, "linear_scan: a"), arrays(b, "linear_scan: b"), arrays(h0, "linear_scan: h0")
+    resets = None if resets is None else array(resets, "linear_scan: resets", "booleans")
     dtype = jnp.result_type(*jax.tree.leaves((a, b, h0)))
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(f"linear_scan: a, b and h0 are {dtype}, but floating or complex numbers are wanted among them")
     a, b, h0 = jax.tree.map(lambda x: jnp.asarray(x, dtype), (a, b, h0))
     time = _check(times, a, b, h0, resets)
     if isinstance(time, int) and time == 0:
@@ -280,6 +291,8 @@ def _shapes(tree: PyTree) -> PyTree:
 
 def _check(times: Times, a: PyTree, b: PyTree, h0: PyTree, resets: jax.Array | None) -> Any:
     """The number of steps; raises where the shapes do not fit."""
+    if resets is not None:
+        _check_resets(resets, h0)
     times_of = {jnp.shape(x)[:1] for x in jax.tree.leaves((a, b, resets))}
     if len(times_of) != 1 or () in times_of:
         shown = [jnp.shape(x) for x in jax.tree.leaves((a, b, resets))]
@@ -293,3 +306,14 @@ def _check(times: Times, a: PyTree, b: PyTree, h0: PyTree, resets: jax.Array | N
             f"{step[1]} and {result}"
         )
     return times_of.pop()[0]
+
+
+def _check_resets(resets: jax.Array, h0: PyTree) -> None:
+    if resets.dtype != jnp.bool_:
+        raise TypeError(f"linear_scan: resets must be booleans, but are {resets.dtype}; resets.astype(bool)")
+    axes = resets.shape[1:]
+    for h in jax.tree.leaves(h0):
+        if h.shape[: len(axes)] != axes:
+            raise ValueError(
+                f"linear_scan: resets has shape {resets.shape}, but [time] and leading axes of h0 {h.shape} are wanted"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 
 from rnnx.base import FORWARD, Carry, Cell, Key, Layer, Params, PyTree, cell
+from rnnx.checks import check_count
 from rnnx.interning import interned
 from rnnx.pointwise import as_layer, pointwise
-from rnnx.sequences import cast_floats, float_dtype
+from rnnx.sequences import cast_floats, float_dtype, shown
 from rnnx.unrolling import unroll
 
 AxisNames = Callable[[str, tuple[int, ...]], Sequence[str | None] | None]
@@ -93,6 +94,14 @@ class RNN(nn.Module):
             self.layer = _Whole(as_layer(self.layer))
         super().__post_init__()
 
+    @nn.nowrap
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """As any module's; an error for params that are not in their collection."""
+        if not isinstance(variables, Mapping) or (variables and "params" not in variables):
+            came = sorted(map(str, variables)) if isinstance(variables, Mapping) else shown(variables)
+            raise TypeError(f'linen.RNN.apply takes the variables {{"params": params}}, but {came} came')
+        return super().apply(variables, *args, **kwargs)
+
     @nn.compact
     def __call__(
         self,
@@ -129,8 +138,11 @@ def names_of(axis_names: AxisNames | None, path: Any, leaf: jax.Array) -> tuple[
 
 def one_batch_axis(xs: PyTree, batch_axes: int) -> PyTree:
     """The shapes of xs with one batch axis, for `layer.init`."""
+    check_count("RNN", "batch_axes", batch_axes, 0)
 
     def one(x: Any) -> jax.ShapeDtypeStruct:
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            raise TypeError(f"xs must be arrays [batch, time, ...], but {shown(x)} came")
         if jnp.ndim(x) <= batch_axes:
             wanted = "[batch, time, ...]" if batch_axes == 1 else f"{batch_axes} batch axes, time, ..."
             raise ValueError(f"xs must be {wanted}, but a leaf has shape {jnp.shape(x)}")
@@ -198,6 +210,9 @@ def as_cell(module: nn.RNNCellBase) -> Cell:
         hint = "; for a cell of flax.nnx there is rnnx.nnx.as_cell" if hasattr(module, "initialize_carry") else ""
         raise TypeError(f"a cell of flax.linen is wanted, e.g. nn.LSTMCell(512), but {module!r} came{hint}")
     spec = pointwise(module).spec._replace(directions=FORWARD)
+    features = getattr(module, "features", None)
+    if isinstance(features, int | float):
+        check_count(f"linen.as_cell, {spec.name}", "features", features)
 
     def begin(module: nn.RNNCellBase, x: PyTree, key: Key | None) -> Carry:
         return module.initialize_carry(jax.random.key(0) if key is None else key, x.shape)

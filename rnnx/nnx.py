@@ -13,7 +13,7 @@ from flax.nnx.nn.recurrent import RNNCellBase
 from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, Spec, cell
 from rnnx.linen import AxisNames, check_one_array, names_of, one_batch_axis, unroll_batched
 from rnnx.pointwise import as_layer
-from rnnx.sequences import cast_floats, float_dtype
+from rnnx.sequences import cast_floats, float_dtype, shown
 
 
 class RNN(nnx.Module):
@@ -60,12 +60,17 @@ class RNN(nnx.Module):
     def __init__(
         self,
         layer: Layer,
-        example_xs: PyTree,
+        example_xs: PyTree = None,
         *,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None = None,
         batch_axes: int = 1,
         axis_names: AxisNames | None = None,
     ) -> None:
+        if not isinstance(rngs, nnx.Rngs):
+            raise TypeError(f"nnx.RNN: rngs is {shown(rngs)}, but rngs=nnx.Rngs(0) is wanted, to draw the params from")
+        if example_xs is None:
+            raise TypeError("nnx.RNN: example_xs is None, but arrays like the inputs, [batch, time, ...], are wanted")
+
         def param(path: Any, leaf: jax.Array) -> nnx.Param:
             names = names_of(axis_names, path, leaf)
             return nnx.Param(leaf if names is None else nnx.with_partitioning(lambda: leaf, names)())
@@ -125,7 +130,13 @@ def as_cell(cell_or_make: RNNCellBase | Callable[..., RNNCellBase]) -> Cell:
     make: Any = cell_or_make
     is_cell = isinstance(make, nnx.Module) or (hasattr(make, "initialize_carry") and not isinstance(make, type))
     drawn = callable(make) and not is_cell
-    example: Any = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))) if drawn else make
+    try:
+        example: Any = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))) if drawn else make
+    except TypeError as error:
+        raise TypeError(
+            f"nnx.as_cell: {shown(make)} makes no cell when it is called with rngs= alone ({error}); give its sizes: "
+            "functools.partial(nnx.LSTMCell, 3, 8)"
+        ) from error
     if not isinstance(example, RNNCellBase):
         hint = "; for a cell of flax.linen there is rnnx.linen.as_cell" if hasattr(example, "initialize_carry") else ""
         raise TypeError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,9 +11,9 @@ import numpy as np
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
 from rnnx.batching import checked_sequences, fitting_length
-from rnnx.checks import check_params, checked_xs
+from rnnx.checks import check_count, check_params, checked_xs
 from rnnx.pointwise import as_layer
-from rnnx.sequences import Segments, select, split_key, widened
+from rnnx.sequences import Segments, select, shown, split_key, widened
 
 Array = Any
 """A NumPy array as `pack` makes it, or a JAX array, as inside of `jax.jit`."""
@@ -43,12 +43,12 @@ class Packed(NamedTuple):
     size: Array
 
 
-def pack(sequences: Sequence[PyTree], *, length: int | None = None, rows: int | None = None) -> Packed:
+def pack(sequences: Iterable[PyTree], *, length: int | None = None, rows: int | None = None) -> Packed:
     """Puts sequences one after the other into as few rows as first-fit-decreasing needs.
 
     Args:
-        sequences: a list of pytrees of arrays `[len, ...]`, alike but for their lengths, which may be 0. What
-            belongs to the same steps (inputs and labels) is packed together: `{"x": ..., "label": ...}`.
+        sequences: a list, or any other iterable, of pytrees of arrays `[len, ...]`, alike but for their lengths, which
+            may be 0. What belongs to the same steps (inputs and labels) is packed together: `{"x": ..., "label": ...}`.
         length: the steps of a row; default: those of the longest sequence.
         rows: how many rows to make; what is not needed stays empty. Default: as many as are needed. (A number
             that is always enough means one compilation for batches of the same number of sequences.)
@@ -57,6 +57,7 @@ def pack(sequences: Sequence[PyTree], *, length: int | None = None, rows: int | 
         A `Packed`, of NumPy arrays. `unroll_packed` runs a layer over it, `unpack` is the way back.
 
     Raises:
+        TypeError: for what is no list of arrays of numbers; for a `length` or `rows` that is no whole number.
         ValueError: for an empty list; where features or dtypes differ; for a sequence longer than `length`; when
             there are more rows than `rows`.
 
@@ -80,6 +81,7 @@ def pack(sequences: Sequence[PyTree], *, length: int | None = None, rows: int | 
     length = max(fitting_length(size, length, "pack"), 1)  # a row has at least one step
     row, start, lengths = _first_fit_decreasing(size, length)
     if rows is not None:
+        check_count("pack", "rows", rows)
         if rows < len(lengths):
             raise ValueError(f"pack: {len(lengths)} rows of {length} steps are needed, but rows is {rows}")
         lengths = np.pad(lengths, (0, rows - len(lengths)))
@@ -129,6 +131,7 @@ def unpack(packed: Packed, ys: PyTree) -> list[PyTree]:
         >>> rnnx.unpack(packed, packed.xs)
         [array([1, 2]), array([3, 4, 5]), array([6])]
     """
+    _check_packed(packed, "unpack")
     _check_fit(packed, ys, "unpack")
     ys = jax.tree.map(np.asarray, ys)
     places = zip(*(np.asarray(a).tolist() for a in (packed.row, packed.start, packed.size)))
@@ -159,6 +162,7 @@ def unpack_padded(packed: Packed, ys: PyTree, *, length: int | None = None) -> t
         >>> ys.tolist(), lengths.tolist()
         ([[1, 2, 0], [3, 4, 5], [6, 0, 0]], [2, 3, 1])
     """
+    _check_packed(packed, "unpack_padded")
     _check_fit(packed, ys, "unpack_padded")
     _, time = packed.resets.shape
     if length is None:
@@ -188,8 +192,8 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
         sequence without steps the initial carry.
 
     Raises:
-        TypeError: when `packed` is not a `Packed`.
-        ValueError: when params or `packed.xs` do not fit.
+        TypeError: when `packed` is not a `Packed`, or `key` no key.
+        ValueError: when params or `packed.xs` do not fit, or something else of `packed` was replaced.
 
     It takes the memory of the carries after all steps, `checkpoint_every` or not. It compiles once for each number of
     rows, length and number of sequences.
@@ -206,8 +210,7 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
         >>> [y.shape for y in rnnx.unpack(packed, ys)]
         [(2, 8), (5, 8), (3, 8), (4, 8), (1, 8)]
     """
-    if not isinstance(packed, Packed):
-        raise TypeError(f"unroll_packed takes what rnnx.pack(sequences) returns, but got a {type(packed).__name__}")
+    _check_packed(packed, "unroll_packed")
     layer, xs = as_layer(layer), checked_xs(packed.xs)
     _check_fit(packed, xs, "unroll_packed")
     check_params(layer, params, xs)
@@ -218,6 +221,32 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
     carry, ys = layer.apply(params, initial, xs, lengths=packed.lengths, resets=segments, key=apply_key)
     initial = jax.tree.map(lambda c: c[packed.row], initial)
     return select(packed.size > 0, carry, initial), ys
+
+
+def _check_packed(packed: Any, name: str) -> None:
+    """Raises for what `pack` did not make; numbers are looked at where they are as it gave them, in NumPy."""
+    if not isinstance(packed, Packed):
+        raise TypeError(f"{name} takes what rnnx.pack(sequences) returns, but {shown(packed)} came")
+    parts = {field: part for field, part in packed._asdict().items() if field != "xs"}
+    shapes = {field: np.shape(part) for field, part in parts.items()}
+    rows, n = shapes["lengths"], shapes["row"]
+    grid = shapes["resets"]
+    wanted = dict.fromkeys(("resets", "segment_ids", "positions"), grid) | dict.fromkeys(("row", "start", "size"), n)
+    wrong = [field for field, shape in wanted.items() if shapes[field] != shape]
+    if wrong or len(grid) != 2 or rows != grid[:1] or len(n) != 1:
+        raise ValueError(
+            f"{name}: the parts of packed do not fit each other: {shapes}; give what rnnx.pack returned, with nothing "
+            "but its xs replaced"
+        )
+    if not all(isinstance(part, np.ndarray) for part in parts.values()):
+        return
+    lengths, row, start, size = packed.lengths, packed.row, packed.start, packed.size
+    within = ((row >= 0) & (row < grid[0])).all() and ((lengths >= 0) & (lengths <= grid[1])).all()
+    if not (within and (start >= 0).all() and (size >= 0).all() and (start + size <= lengths[row]).all()):
+        raise ValueError(
+            f"{name}: the numbers of packed do not lie within its rows and lengths; give what rnnx.pack returned, with "
+            "nothing but its xs replaced"
+        )
 
 
 def _check_fit(packed: Packed, tree: PyTree, name: str) -> None:

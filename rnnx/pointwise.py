@@ -12,13 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
+from rnnx.checks import check_shapes
 from rnnx.interning import interned
 from rnnx.sequences import (
     batch_and_time,
     cast_floats,
+    checked_key,
     concrete,
     fill_pads,
     float_dtype,
+    shown,
+    split_key,
     step_struct,
     widened,
     zero_pads,
@@ -63,7 +67,7 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         means).
 
     Raises:
-        TypeError: for what is neither a linen module nor a function.
+        TypeError: for what is neither a linen module nor a function; when an `nn.Embed` is given other than integers.
         ValueError: in `init`, when the module keeps other collections than params (`batch_stats`, ...).
         ValueError: when tokens given to an `nn.Embed` lie outside its vocabulary. This can only be seen on
             concrete arrays: under `jax.jit` they are clamped to the nearest token.
@@ -84,7 +88,10 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
     spec = _spec(module)
 
     def init(key: Key, xs: PyTree) -> Params:
-        params_key, dropout_key = jax.random.split(key)
+        params_key, dropout_key = split_key(checked_key(key), 2)
+        check_shapes(xs)
+        if isinstance(module, nn.Embed):
+            _check_tokens(xs)
         x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), step_struct(xs))
         variables = module.init({"params": params_key, "dropout": dropout_key}, x)
         others = sorted(set(variables) - {"params"})
@@ -108,6 +115,7 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
         if isinstance(module, nn.Embed):
+            _check_tokens(xs)
             xs = _known_tokens(module, xs, lengths)
         xs = fill_pads(xs, lengths)
 
@@ -136,6 +144,14 @@ def _spec(module: nn.Module) -> Spec:
     fields = [f for f in dataclasses.fields(module) if f.name not in hidden]
     options = {f.name: getattr(module, f.name) for f in fields if getattr(module, f.name) is not f.default}
     return Spec(type(module).__name__, options, directions=frozenset())
+
+
+def _check_tokens(tokens: PyTree) -> None:
+    if not hasattr(tokens, "dtype") or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        hint = ", tokens = xs.argmax(axis=-1) of one-hot vectors" if getattr(tokens, "ndim", 2) > 2 else ""
+        raise TypeError(
+            f"nn.Embed takes integers, tokens [batch, time], but xs is {shown(tokens)}; convert by xs.astype(int){hint}"
+        )
 
 
 def _known_tokens(embed: nn.Embed, tokens: jax.Array, lengths: jax.Array | None) -> jax.Array:

@@ -92,12 +92,11 @@ def swapped(tree: PyTree) -> PyTree:
 
 def checked_key(key: Any) -> Key:
     """The key, once it is found to be one key of `jax.random`; a raw one of `jax.random.PRNGKey` is."""
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        if shape == ():
-            return key
-        raise ValueError(f"key holds keys of shape {shape}, but one is wanted, e.g. key[0]")
-    if dtype == jnp.uint32 and shape is not None and len(shape) == 1:
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.ndim:
+            raise ValueError(f"key holds keys of shape {key.shape}, but one is wanted, e.g. key[0]")
+        return key
+    if isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32 and key.ndim == 1:
         return key
     raise TypeError(f"key is {shown(key)}, but a jax.random.key(0) is wanted")
 

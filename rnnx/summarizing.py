@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import jax
 
 from rnnx.base import Layer, PyTree
+from rnnx.checks import check_shapes
 from rnnx.combinators._children import output_struct
 from rnnx.pointwise import as_layer
 
@@ -33,6 +34,7 @@ def summary(layer: Layer, xs: PyTree) -> str:
           1_lstm: lstm(width=32)                          float32[2,5,32]  2 × float32[2,32]       6,272
     """
     layer = as_layer(layer)
+    check_shapes(xs)
     rows = [("layer", "output", "carry", "parameters"), *_rows("", layer, xs, 0)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = []

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights, exportable
+from rnnx.checks import check_number
 from rnnx.interning import interned
-from rnnx.sequences import split_key
+from rnnx.sequences import shown, split_key
 
 AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
 
@@ -37,8 +38,8 @@ def learned_carry(inner: AnyCell) -> AnyCell:
         bare array where the carry is one), beginning with the cell's own initial carry.
 
     Raises:
-        TypeError: in `init`, when the params are no dict; when the carry holds something else than floating numbers, or
-            the mask of a `recurrent_dropout`: that goes around this, not into it.
+        TypeError: for what is no cell; in `init`, when the params are no dict, or the carry holds something else than
+            floating numbers, or the mask of a `recurrent_dropout`: that goes around this, not into it.
 
     Example::
 
@@ -49,6 +50,7 @@ def learned_carry(inner: AnyCell) -> AnyCell:
         >>> sorted(params), sorted(params["initial_carry"])
         (['bias', 'initial_carry', 'input_kernel', 'recurrent_kernel'], ['c', 'h'])
     """
+    _check_any_cell("learned_carry", inner)
     name = inner.spec.name
 
     def init(key: Key, x: PyTree) -> Params:
@@ -139,6 +141,8 @@ def expose_carry(inner: AnyCell) -> AnyCell:
         ((2, 5, 4), (2, 5, 4))
     """
 
+    _check_any_cell("expose_carry", inner)
+
     def step(w: Weights, carry: Carry, z: PyTree) -> tuple[Carry, Exposed]:
         carry, y = inner.step(w, carry, z)
         return carry, Exposed(carry, y)
@@ -163,7 +167,8 @@ def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("rec
         The same type, with the same params and carry. Without a key nothing is dropped.
 
     Raises:
-        ValueError: for a rate outside [0, 1), and (in `init`) for a name that is not among the params.
+        TypeError: for what is no cell.
+        ValueError: for a rate outside [0, 1), for no kernels, and (in `init`) for a name that is not among the params.
 
     References: L. Wan et al., *Regularization of neural networks using DropConnect*, ICML 2013; on recurrent weights:
     S. Merity, N. Keskar and R. Socher, *Regularizing and optimizing LSTM language models*, arXiv 1708.02182.
@@ -177,7 +182,10 @@ def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("rec
         >>> ys.shape
         (2, 5, 4)
     """
+    _check_any_cell("weight_drop", inner)
     check_rate("weight_drop", rate)
+    if isinstance(kernels, str) or not kernels:
+        raise ValueError(f"weight_drop: kernels is {kernels!r}, but a tuple of one name of params or more is wanted")
 
     def init(key: Key, x: PyTree) -> Params:
         params = inner.init(key, x)
@@ -319,7 +327,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
 
     Raises:
         TypeError: for what is not a Cell.
-        ValueError: for a rate outside [0, 1].
+        ValueError: for a rate outside [0, 1]; when it runs, for rates in another structure than that of the carry.
 
     Reference: D. Krueger et al., *Zoneout: regularizing RNNs by randomly preserving hidden activations*, ICLR 2017,
     arXiv 1606.01305.
@@ -335,6 +343,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
     """
     _check_cell("zoneout", inner)
     for one in jax.tree.leaves(rate):
+        check_number("zoneout", "rate", one)
         if not 0 <= one <= 1:
             raise ValueError(f"zoneout: the rate is {one}, but it must lie in [0, 1]")
 
@@ -343,7 +352,13 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
         steps = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
         like = jax.eval_shape(lambda w: inner.initial_carry(w, steps, None), w)
         leaves, structure = jax.tree.flatten(like)
-        rates = jax.tree.leaves(jax.tree.broadcast(rate, like))
+        try:
+            rates = jax.tree.leaves(jax.tree.broadcast(rate, like))
+        except ValueError:
+            raise ValueError(
+                f"zoneout: rate is {shown(rate)}, but one number is wanted, or one for each leaf of the carry of "
+                f"{inner.spec.name} in its structure, {structure}"
+            ) from None
 
         def kept(k: Key | None, rate: float, leaf: Any) -> jax.Array:
             if k is None:
@@ -391,6 +406,14 @@ def _check_cell(name: str, inner: Any) -> None:
     if not isinstance(inner, Cell):
         hint = "; rnnx.as_cell makes one of it" if isinstance(inner, AssociativeCell) else ""
         raise TypeError(f"{name} takes a Cell, e.g. rnnx.cells.lstm(512), but got {inner!r}{hint}")
+
+
+def _check_any_cell(name: str, inner: Any) -> None:
+    if not isinstance(inner, Cell | AssociativeCell):
+        raise TypeError(
+            f"{name} takes a Cell or AssociativeCell, e.g. rnnx.cells.lstm(512), but got {inner!r}; an evaluator goes "
+            f"around it: rnnx.scan(rnnx.{name}(cell))"
+        )
 
 
 def _check_kernel(name: str, inner: Cell | AssociativeCell, weights: Params, kernel: str) -> None:

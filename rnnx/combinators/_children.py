@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,15 @@ Merge = Callable[..., PyTree]
 def concatenate(*ys: jax.Array) -> jax.Array:
     """Joins outputs along their features: the usual merge."""
     return jnp.concatenate(ys, axis=-1)
+
+
+def merged(name: str, merge: Merge, ys: Sequence[PyTree]) -> PyTree:
+    """`merge(*ys)`; where that fails, an error that tells the shapes."""
+    try:
+        return merge(*ys)
+    except (TypeError, ValueError) as error:
+        shapes = ", ".join(str(jax.tree.map(jnp.shape, y)) for y in ys)
+        raise ValueError(f"{name}: merge fails with outputs of the shapes {shapes}: {error}") from error
 
 
 def output_struct(layer: Layer, params: Params, xs: PyTree) -> PyTree:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
-from rnnx.combinators._children import Merge, concatenate, directions, named
+from rnnx.combinators._children import Merge, concatenate, directions, merged, named
 from rnnx.interning import interned
 from rnnx.pointwise import as_layer
-from rnnx.sequences import split_key, zero_pads
+from rnnx.sequences import checked_key, split_key, zero_pads
 
 
 @interned
@@ -30,7 +30,7 @@ def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
 
     Raises:
         TypeError: for what is neither a Layer nor a linen module.
-        ValueError: without any layer.
+        ValueError: without any layer; when `merge` fails with the outputs, as where their widths differ.
 
     Example::
 
@@ -67,7 +67,7 @@ def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
             for (name, layer), c, k in zip(children, carry, split_key(key, len(children)))
         ]
         carries, ys = zip(*results)
-        return tuple(carries), zero_pads(merge(*ys), lengths)
+        return tuple(carries), zero_pads(merged("parallel", merge, ys), lengths)
 
     options = {} if merge is concatenate else {"merge": merge}
     return Layer(init, initial_carry, apply, Spec("parallel", options, children, directions=directions(children)))
@@ -108,7 +108,7 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
         raise ValueError(f"heads: n is {n}, but it must be 1 or more")
 
     def init(key: Key, xs: PyTree) -> Params:
-        return jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(key, n))
+        return jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(checked_key(key), n))
 
     def over_heads(function: Callable[..., Any], *in_axes: int | None, out_axes: Any) -> Callable[..., Any]:
         return jax.vmap(function, in_axes, out_axes, axis_size=n)

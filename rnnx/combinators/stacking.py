@@ -14,7 +14,7 @@ from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import Merge, concatenate, directions, named, output_struct
 from rnnx.interning import interned
 from rnnx.pointwise import as_layer
-from rnnx.sequences import split_key, zero_pads
+from rnnx.sequences import checked_key, split_key, zero_pads
 
 
 @interned
@@ -183,7 +183,7 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
             )
 
     def init(key: Key, xs: PyTree) -> Params:
-        params = jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(key, n))
+        params = jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(checked_key(key), n))
         check(params, xs)
         return params
 

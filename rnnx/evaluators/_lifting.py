@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Apply, AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights, options_of
+from rnnx.checks import check_lengths, check_resets, check_shapes
 from rnnx.interning import interned
 from rnnx.sequences import (
     Segments,
     batch_and_time,
     borrow_rows,
     cast_floats,
+    checked_key,
     fill_pads,
     float_dtype,
     select,
@@ -94,6 +96,8 @@ def layer_of(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
     """The Layer of a cell that `apply` runs."""
 
     def init(key: Key, xs: PyTree) -> Params:
+        key = checked_key(key)
+        check_shapes(xs)
         return cell.init(key, step_struct(xs))
 
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
@@ -201,6 +205,10 @@ def arranged(
     """
     _, time = batch_and_time(xs)
     borders = resets.resets if isinstance(resets, Segments) else resets
+    if lengths is not None:
+        check_lengths(lengths, xs)
+    if borders is not None:
+        check_resets(borders, xs)
     prepare_key, fresh_key, project_key = split_key(key, 3)
     weights = cell.prepare(params, prepare_key)
     valid, start, fresh = None, None, None

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Apply, AssociativeCell, Carry, Cell, Layer, Params, PyTree, Weights, as_cell
+from rnnx.evaluators._contract import check_act, check_times, checked
 from rnnx.evaluators._lifting import Steps, at_once, evaluator, layer_of
 from rnnx.evaluators.scan import scan
-from rnnx.linear import linear_scan
-from rnnx.sequences import cast_floats, float_dtype, select, step_struct
+from rnnx.linear import elementwise, in_pairs, linear_scan
+from rnnx.sequences import cast_floats, float_dtype, select, shown, step_struct
 
 
 @evaluator
@@ -29,7 +30,8 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
         The Layer. Its params are the cell's, its `ys` are `[batch, time, ...]`.
 
     Raises:
-        TypeError: for what is not an AssociativeCell.
+        TypeError: for what is not an AssociativeCell; when its `act` does not fit what its `lift` makes.
+        ValueError: when its `times` is not linear.
 
     As a tree, the elements of all steps are in memory at once, and the states after them: cells of linear steps
     (`rnnx.affine_cell`) run by `rnnx.linear_scan`, others by `jax.lax.associative_scan` of their `combine`, in float32
@@ -55,7 +57,10 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
     if not isinstance(cell, AssociativeCell):
         hint = "; rnnx.scan takes any Cell" if isinstance(cell, Cell) else ""
         raise TypeError(f"associative_scan takes an AssociativeCell, e.g. rnnx.cells.lru(64), but got {cell!r}{hint}")
+    if sequential not in (None, True, False):
+        raise TypeError(f"associative_scan: sequential is {shown(sequential)}, but True, False or None is wanted")
     plain = scan(as_cell(cell)).apply
+    cell = checked(cell)
 
     def solved(sequential: bool | None) -> Apply:
         def solve(weights: Weights, steps: Steps) -> tuple[Carry, PyTree]:
@@ -72,7 +77,7 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
         def by(apply: Apply) -> Callable[..., tuple[Carry, PyTree]]:
             return lambda params, carry, xs, others: apply(params, carry, xs, **others)
 
-        if sequential is False or _is_light(cell, params, xs):
+        if _is_light(cell, params, xs) or sequential is False:
             return at_will(params, carry, xs, **others)
         if sequential:
             return plain(params, carry, xs, **others)
@@ -98,6 +103,9 @@ def _is_light(cell: AssociativeCell, params: Params, xs: PyTree) -> bool:
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
     carry, z, element = jax.eval_shape(parts, params)
+    check_act(cell, carry, element)
+    if cell.times not in (None, elementwise, in_pairs):
+        check_times(cell, carry, element)
     return cell.times is not None and len(jax.tree.leaves(carry)) == 1 and size(element) <= size(z)
 
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from rnnx.base import Carry, Cell, Key, Layer, LinearizedStep, Params, PyTree, Weights
+from rnnx.checks import check_count
+from rnnx.evaluators._contract import checked
 from rnnx.evaluators._lifting import Steps, arranged, evaluator, in_chunks, layer_of, like
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import (
@@ -54,7 +56,7 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
         params or examples work. With a symbolic time axis (`jax.export`) it is `scan`.
 
     Raises:
-        TypeError: for a cell without the derivative of its step.
+        TypeError: for a cell without the derivative of its step; when `checkpoint_every` is no whole number.
         ValueError: when `checkpoint_every` is below 1.
 
     The inputs are projected within the loop on a CPU, where fresh memory for all of them costs more than it saves, and
@@ -77,9 +79,10 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
             f"fused_scan takes a cell that brings the derivative of its step, such as rnnx.cells.lstm(512), but got "
             f"{cell!r}; rnnx.scan takes every cell"
         )
-    if checkpoint_every is not None and checkpoint_every < 1:
-        raise ValueError(f"fused_scan: checkpoint_every is {checkpoint_every}, but it must be 1 or more")
+    if checkpoint_every is not None:
+        check_count("fused_scan", "checkpoint_every", checkpoint_every)
     plain = scan(cell, checkpoint_every=checkpoint_every)
+    cell = checked(cell)
     runs = [_steps(cell, keep) for keep in (False, True)]
 
     @jax.jit

@@ -11,10 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights
+from rnnx.checks import (
+    check_count,
+    check_function,
+    check_number,
+    check_params,
+    checked_carry,
+    checked_lengths,
+    checked_resets,
+    checked_xs,
+)
+from rnnx.evaluators._contract import checked
 from rnnx.evaluators._lifting import Steps, at_once, evaluator, gathered, laid_out, layer_of, like
 from rnnx.evaluators.scan import scan
 from rnnx.linear import linear_scan
-from rnnx.sequences import batch_and_time, select
+from rnnx.sequences import batch_and_time, checked_key, select
 
 Jacobian = Callable[[Callable[[jax.Array], jax.Array], jax.Array], jax.Array]
 """`(f, h) -> J`: the derivative of f, from `(n,)` to `(n,)`, at h: a matrix `(n, n)`, or its diagonal `(n,)`."""
@@ -91,8 +102,9 @@ def newton_scan(
         The Layer. Its params, carry and results are those of `rnnx.scan(cell)`.
 
     Raises:
-        TypeError: for what is not a Cell; when it runs, for a carry with complex numbers or PRNG keys in it.
-        ValueError: for a damping outside [0, 1], or `max_iterations` below 1.
+        TypeError: for what is not a Cell, and for options of other types; when it runs, for a carry with complex
+            numbers or PRNG keys in it.
+        ValueError: for a damping outside [0, 1], a tolerance that is not above 0, or `max_iterations` below 1.
 
     **It never gives up silently**: where the error does not come below the tolerance (a chaotic net, spikes, NaN in the
     inputs), the steps are walked after all, under `lax.cond`. Under `jax.vmap` over params both branches always run.
@@ -128,7 +140,8 @@ def newton_scan(
         >>> rnnx.newton_scan(rnnx.cells.gru(4), jacobian=rnnx.evaluators.newton.diagonal, damping=0.2)
         gru(width=4, jacobian=diagonal, damping=0.2)
     """
-    _check("newton_scan", cell, damping, max_iterations)
+    _check("newton_scan", cell, jacobian, damping, tolerance, max_iterations)
+    walk, cell = scan(cell).apply, checked(cell)
 
     def solve(weights: Weights, steps: Steps) -> tuple[Carry, PyTree]:
         fixed = jax.lax.stop_gradient((weights, steps))
@@ -136,7 +149,7 @@ def newton_scan(
         state = jax.lax.cond(info.converged, lambda: state, lambda: _walk(cell, *fixed))
         return _results(cell, weights, steps, state, jacobian)
 
-    return layer_of(cell, at_once(cell, solve, scan(cell).apply))
+    return layer_of(cell, at_once(cell, solve, walk))
 
 
 def newton_solve(
@@ -159,8 +172,8 @@ def newton_solve(
         cell, jacobian, damping, tolerance, max_iterations: as in `newton_scan`.
         params: of the cell.
         carry: `[batch, ...]`, e.g. from `rnnx.scan(cell).initial_carry(params, xs, None)`.
-        xs, lengths, resets, key: as in `Layer.apply`: arrays that fit each other, which are not checked, and a key that
-            is all its own.
+        xs, lengths, resets: as in `rnnx.unroll`.
+        key: as in `Layer.apply`: all its own.
 
     Returns:
         `(carry, ys, info)`: as from `rnnx.unroll`, and a `NewtonInfo`. Where `info.converged` is false, carry and ys
@@ -168,7 +181,7 @@ def newton_solve(
         all is solved in no round.
 
     Raises:
-        TypeError, ValueError: as `newton_scan`; ValueError too when the number of steps is symbolic.
+        TypeError, ValueError: as `newton_scan` and `rnnx.unroll`; ValueError too when the number of steps is symbolic.
 
     Example::
 
@@ -180,8 +193,12 @@ def newton_solve(
         >>> ys.shape, bool(info.converged), int(info.iterations) < 10
         ((2, 30, 4), True, True)
     """
-    _check("newton_solve", cell, damping, max_iterations)
-    carry, xs = jax.tree.map(jnp.asarray, (carry, xs))
+    _check("newton_solve", cell, jacobian, damping, tolerance, max_iterations)
+    layer, xs = scan(cell), checked_xs(xs)
+    check_params(layer, params, xs)
+    carry = checked_carry(layer, params, xs, carry)
+    lengths, resets = checked_lengths(lengths, xs), checked_resets(resets, xs)
+    key = None if key is None else checked_key(key)
     _, time = batch_and_time(xs)
     if not isinstance(time, int):
         raise ValueError(f"newton_solve needs a known number of steps, but it is {time}; use rnnx.scan there")
@@ -206,6 +223,7 @@ def _solve(
     if time == 0:
         carry, ys = scan(cell).apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
         return carry, ys, NewtonInfo(jnp.zeros((), int), jnp.zeros(()), jnp.ones((), bool))
+    cell = checked(cell)
     weights, steps = laid_out(cell, params, carry, xs, lengths, resets, key)
     fixed = jax.lax.stop_gradient((weights, steps))
     state, info = _find(cell, *fixed, jacobian, damping, tolerance, max_iterations)
@@ -213,14 +231,21 @@ def _solve(
     return *gathered(after, ys, carry, xs, lengths, resets), info
 
 
-def _check(name: str, cell: Cell, damping: float, max_iterations: int) -> None:
+def _check(
+    name: str, cell: Cell, jacobian: Jacobian, damping: float, tolerance: float | None, max_iterations: int
+) -> None:
     if not isinstance(cell, Cell):
         hint = "; rnnx.as_cell makes a Cell of it" if isinstance(cell, AssociativeCell) else ""
         raise TypeError(f"{name} takes a Cell, e.g. rnnx.cells.gru(16), but got {cell!r}{hint}")
+    check_function(name, "jacobian", jacobian, "(f, h) -> J")
+    check_number(name, "damping", damping)
     if not 0 <= damping <= 1:
         raise ValueError(f"{name}: damping is {damping}, but it must lie between 0 (none) and 1")
-    if max_iterations < 1:
-        raise ValueError(f"{name}: max_iterations is {max_iterations}, but it must be 1 or more")
+    if tolerance is not None:
+        check_number(name, "tolerance", tolerance)
+        if not tolerance > 0:
+            raise ValueError(f"{name}: tolerance is {tolerance}, but it must be above 0 (None: as the dtype allows)")
+    check_count(name, "max_iterations", max_iterations)
 
 
 class _State(NamedTuple):

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree
+from rnnx.checks import check_count
+from rnnx.evaluators._contract import checked
 from rnnx.evaluators._lifting import arranged, evaluator, in_chunks, layer_of, like
 from rnnx.sequences import Segments, batch_and_time, cast_floats, float_dtype, select, swapped
 
@@ -29,7 +31,8 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
 
     Raises:
         ValueError: when `unroll` or `checkpoint_every` is below 1.
-        TypeError: when the cell's step returns a carry of another structure or shape than it was given.
+        TypeError: for what is not a Cell; when `unroll` or `checkpoint_every` is no whole number; when a function of
+            the cell returns something else than `rnnx.Cell` says, such as a carry of another shape than it was given.
 
     Others are `rnnx.fused_scan`, `rnnx.associative_scan`, `rnnx.newton_scan`; each says which cells it takes.
 
@@ -51,9 +54,10 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
     if not isinstance(cell, Cell):
         hint = "; rnnx.as_cell makes a Cell of it" if isinstance(cell, AssociativeCell) else ""
         raise TypeError(f"scan takes a Cell, e.g. rnnx.cells.lstm(512), but got {cell!r}{hint}")
-    for name, value in (("unroll", unroll), ("checkpoint_every", checkpoint_every)):
-        if value is not None and value < 1:
-            raise ValueError(f"scan: {name} is {value}, but it must be 1 or more")
+    check_count("scan", "unroll", unroll)
+    if checkpoint_every is not None:
+        check_count("scan", "checkpoint_every", checkpoint_every)
+    cell = checked(cell)
 
     @jax.jit  # so that calls outside of jax.jit, in a stream say, are not compiled again and again
     def apply(

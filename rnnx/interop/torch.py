@@ -310,6 +310,11 @@ def _checked(form: _Form, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _array(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):  # a tensor
+        if getattr(value, "is_meta", False):
+            raise ValueError(
+                "the weights are on torch's meta device, where they are no numbers; load them first, e.g. with "
+                'module.to_empty(device="cpu") and load_state_dict'
+            )
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":  # which torch does not hand to NumPy
             import torch

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
-from rnnx.sequences import borrow_rows, cast_floats, float_dtype, select, split_key
+from rnnx.checks import array, arrays, check_function, difference, key_struct, not_floating
+from rnnx.sequences import borrow_rows, cast_floats, checked_key, float_dtype, result_struct, select, shown, split_key
 
 Loss = Callable[[Params, PyTree, PyTree], jax.Array]
 """`(readout_params, y, target) -> scalar`, of one step of one example."""
@@ -114,10 +115,11 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
     if not isinstance(cell, Cell):
         hint = "; rnnx.as_cell makes a Cell of it" if isinstance(cell, AssociativeCell) else ""
         raise TypeError(f"{name} takes a Cell, e.g. rnnx.cells.lstm(512), but got {cell!r}{hint}")
+    check_function(name, "loss", loss, "(readout_params, y, target) -> scalar")
 
     def init(params: Params, x: PyTree, key: Key | None = None) -> OnlineState:
-        _check_params(name, params)
-        batch = _batch_of(name, x)
+        batch = check_arguments(name, cell, params, x)
+        key = None if key is None else checked_key(key)
 
         @jax.jit
         def started(params: Params, key: Key | None) -> OnlineState:
@@ -140,6 +142,11 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
     ) -> tuple[OnlineState, Learned]:
         _check_params(name, params)
         batch = _batch_of(name, x)
+        x = arrays(x, f"{name}: x")
+        if target is None:
+            raise TypeError(f"{name}: target is None, but [batch, ...] is wanted; () for a loss that reads none")
+        target = arrays(target, f"{name}: target")
+        resets, valid = (a if a is None else array(a, f"{name}: resets and valid", "booleans") for a in (resets, valid))
         for what, tree in (("target", target), ("resets", resets), ("valid", valid)):
             _check_rows(name, what, tree, batch)
         return compiled(params, state, x, target, resets, valid)
@@ -148,7 +155,7 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
     def compiled(
         params: Params, state: OnlineState, x: PyTree, target: PyTree, resets: jax.Array | None, valid: jax.Array | None
     ) -> tuple[OnlineState, Learned]:
-        batch = _batch_of(name, x)
+        batch = check_arguments(name, cell, params, x)
         key_start, key_step, key = split_key(state.key, 3)
         w, prepare_back, rest_w = jax.vjp(lambda p: split(cell.prepare(p, None)), params["cell"], has_aux=True)
         weights = join(w, rest_w)
@@ -255,6 +262,31 @@ def _check_params(name: str, params: Params) -> None:
             f'{name}: params must be {{"cell": cell.init(key, one_x), "readout": what the loss reads}}, but came as '
             f"{among}"
         )
+
+
+def check_arguments(name: str, cell: Cell, params: Params, x: PyTree) -> int:
+    """The size of the batch; raises where params and x are not what the learner of this cell takes."""
+    _check_params(name, params)
+    batch = _batch_of(name, x)
+    _check_fit(name, cell, params, x)
+    return batch
+
+
+def _check_fit(name: str, cell: Cell, params: Params, x: PyTree) -> None:
+    """Raises where the params are not those of the cell for inputs like these, or where there is nothing to learn."""
+    wanted = result_struct(cell.init, key_struct(), one_step(x))
+    problem = difference(params["cell"], wanted) or not_floating(params["cell"], wanted)
+    if problem:
+        raise ValueError(
+            f"{name}: the params of {cell.spec.name} do not fit x {_shapes(x)}, one step of a batch: {problem}. They "
+            "must come from cell.init(key, one_x) of the same cell, where one_x is one row of x"
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params["readout"]):
+        if not hasattr(leaf, "dtype") or not _is_float(leaf):
+            raise TypeError(
+                f'{name}: params["readout"]{jax.tree_util.keystr(path)} is {shown(leaf)}, but floating arrays are '
+                "wanted"
+            )
 
 
 def _batch_of(name: str, x: PyTree) -> int:

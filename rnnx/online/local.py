@@ -21,6 +21,7 @@ from rnnx.online.learner import (
     OnlineState,
     Step,
     broadcast_rows,
+    check_arguments,
     learner,
     one_step,
 )
@@ -42,6 +43,7 @@ def local_learner(name: str, cell: Cell, loss: Loss, kernel: str, owner: Owner, 
     base = learner(name, local, loss, _own_influence(owner))
 
     def init(params: Params, x: PyTree, key: Key | None = None) -> OnlineState:
+        check_arguments(name, cell, params, x)
         check_ownership(name, cell, local, kernel, owner, params["cell"], one_step(x))
         return base.init(params, x, key)
 

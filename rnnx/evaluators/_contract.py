@@ -1,0 +1,95 @@
+"""What evaluators ask of a cell's functions. It is looked at where they are traced, so nothing of it is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights
+from rnnx.checks import check_function
+from rnnx.sequences import shown
+
+AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
+
+
+def checked(cell: AnyCell) -> AnyCell:
+    """The cell, whose functions raise where they return something else than `rnnx.Cell` says."""
+    name = cell.spec.name
+    if not isinstance(name, str) or not name or {"/", "."} & set(name):
+        raise ValueError(f"a cell's name is {name!r}, but a name without '/' and '.' is wanted: it is a key of params")
+    functions = {field: f for field, f in cell._asdict().items() if field not in ("spec", "times")}
+    for field, function in functions.items():
+        check_function(name, field, function, f"as in rnnx.{type(cell).__name__}")
+
+    def init(key: Key, x: PyTree) -> Params:
+        params = cell.init(key, x)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+            if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise TypeError(
+                    f"{name}: init returned {shown(leaf)} as {jax.tree_util.keystr(path) or 'params'}, but params are "
+                    "floating arrays, all of them trained; constants belong into prepare or step"
+                )
+        return params
+
+    def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Carry:
+        carry = cell.initial_carry(w, x, key)
+        if carry is None:
+            raise TypeError(f"{name}: initial_carry returned None, but a carry is wanted: () for a cell without state")
+        _check_arrays(name, "initial_carry", "carry", carry)
+        return carry
+
+    def output(source: str, y: PyTree) -> PyTree:
+        if not jax.tree.leaves(y):
+            raise TypeError(f"{name}: {source} returned {shown(y)} as y, but an array or a pytree of arrays is wanted")
+        _check_arrays(name, source, "y", y)
+        return y
+
+    def step(w: Weights, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
+        result = cell.step(w, carry, z)
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise TypeError(f"{name}: step returned {_shapes(result)}, but a pair (carry, y) is wanted")
+        after, y = result
+        _check_arrays(name, "step", "carry", after)
+        return after, output("step", y)
+
+    wrapped: dict[str, Callable[..., Any]] = {"init": init, "initial_carry": initial_carry}
+    if not isinstance(cell.step, LinearizedStep):
+        wrapped["step"] = step
+    if isinstance(cell, AssociativeCell):
+        readout = cell.readout
+        wrapped["readout"] = lambda w, carry, z: output("readout", readout(w, carry, z))
+    return cell._replace(**wrapped)
+
+
+def check_act(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
+    """Raises where a step, given as shapes, does not take the carry to one of the same shapes, or is not linear."""
+    given = f"the carry {_shapes(carry)} and the element {_shapes(element)} that lift makes"
+    try:
+        after = jax.eval_shape(cell.act, carry, element)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{cell.spec.name}: act(carry, element) fails with {given}: {error}") from error
+    if _shapes(after) != _shapes(carry):
+        raise TypeError(f"{cell.spec.name}: act(carry, element) makes {_shapes(after)} of {given}; shapes must agree")
+
+
+def check_times(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
+    """Raises where `times(a, h)`, of shapes like these, is not zero for h = 0."""
+    with jax.ensure_compile_time_eval():
+        a = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), element[0])
+        product = cell.times(a, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), carry)) if cell.times else ()
+        if any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(product)):
+            raise ValueError(f"{cell.spec.name}: times(a, h) must be linear in h, but where h is 0 it is not 0")
+
+
+def _check_arrays(name: str, source: str, what: str, tree: PyTree) -> None:
+    for leaf in jax.tree.leaves(tree):
+        if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+            raise TypeError(f"{name}: {source} returned {shown(leaf)} in its {what}, but arrays are wanted: jnp.array")
+
+
+def _shapes(tree: PyTree) -> Any:
+    return jax.tree.map(lambda leaf: str(jnp.shape(leaf)) if hasattr(leaf, "shape") else shown(leaf), tree)
