@@ -39,6 +39,14 @@ def wide(tree: PyTree) -> Any:
     return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
+def exp_of(log: jax.Array) -> jax.Array:
+    """A rate or scale from its logarithm, in float32 or more, and not above e^30.
+
+    Nothing is as fast as that, and of infinity times a step of 0 there would be neither a value nor a gradient.
+    """
+    return jnp.exp(jnp.minimum(wide(log), 30))
+
+
 def wide_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`x @ kernel` from numbers in the dtype of `x`, summed up and kept in float32 or more.
 

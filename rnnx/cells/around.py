@@ -388,7 +388,7 @@ def dropout_mask(key: Key | None, rate: float, shape: tuple[int, ...], dtype: jn
     dtype = jnp.promote_types(dtype, jnp.float32)
     if key is None:
         return jnp.ones(shape, dtype)
-    return (jax.random.bernoulli(key, 1 - rate, shape) / (1 - rate)).astype(dtype)
+    return jax.random.bernoulli(key, 1 - rate, shape).astype(dtype) / (1 - rate)
 
 
 def times_mask(x: jax.Array, mask: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.nn import sigmoid, silu, softplus
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import inverse_softplus, log_uniform, outer, rms_norm, unit, wide, wide_dot
+from rnnx.cells._linear import exp_of, inverse_softplus, log_uniform, outer, rms_norm, unit, wide, wide_dot
 from rnnx.linear import Affine, affine_cell
 
 
@@ -112,7 +112,7 @@ def gated_delta_net(
         return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), r.astype(x.dtype), sigmoid(beta), step)
 
     def decay(w: Params, z: _Input) -> jax.Array:
-        alpha = jnp.exp(-jnp.exp(wide(w["log_rate"])) * softplus(z.step))
+        alpha = jnp.exp(-exp_of(w["log_rate"]) * softplus(z.step))
         return alpha[:, None, None]
 
     def lift(w: Params, z: _Input) -> Affine:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import check_width, dot, features_of
-from rnnx.cells._linear import check_channels, exponential, wide, wide_dot
+from rnnx.cells._linear import check_channels, exp_of, exponential, wide_dot
 from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
 
@@ -90,9 +90,8 @@ def lru(
         return jax.tree.map(lambda a: a.astype(param_dtype), params)
 
     def prepare(params: Params, key: Key | None) -> Weights:
-        nu, theta, log_gamma = wide((params["nu"], params["theta"], params["log_gamma"]))
-        decay = exponential(Complex(-jnp.exp(nu), jnp.exp(theta)))
-        return {**params, "decay": decay, "gamma": jnp.exp(log_gamma)}
+        decay = exponential(Complex(-exp_of(params["nu"]), exp_of(params["theta"])))
+        return {**params, "decay": decay, "gamma": exp_of(params["log_gamma"])}
 
     def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Complex:
         zero = jnp.zeros_like(w["nu"])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import check_width, features_of
-from rnnx.cells._linear import check_channels, held, log_uniform, wide
+from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, wide
 from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
 
@@ -78,7 +78,7 @@ def s4d(
         params = {
             "log_step": log_uniform(step_min, step_max)(k_step, (width,), jnp.float32),
             "log_decay": jnp.full(shape, math.log(0.5)),
-            "frequency": jnp.broadcast_to(math.pi * jnp.arange(state // 2), shape),
+            "frequency": jnp.broadcast_to(math.pi * jnp.arange(state // 2).astype(float), shape),
             "output_kernel_re": math.sqrt(0.5) * jax.random.normal(k_re, shape),
             "output_kernel_im": math.sqrt(0.5) * jax.random.normal(k_im, shape),
             "skip": jax.random.normal(k_skip, (width,)),
@@ -86,8 +86,8 @@ def s4d(
         return jax.tree.map(lambda a: a.astype(param_dtype), params)
 
     def prepare(params: Params, key: Key | None) -> Weights:
-        log_decay, frequency, log_step = wide((params["log_decay"], params["frequency"], params["log_step"]))
-        decay, scale = held(Complex(-jnp.exp(log_decay), frequency), jnp.exp(log_step)[:, None])
+        rate = Complex(-exp_of(params["log_decay"]), wide(params["frequency"]))
+        decay, scale = held(rate, exp_of(params["log_step"])[:, None])
         return {**params, "decay": decay, "scale": scale}
 
     def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Complex:

@@ -12,7 +12,7 @@ from jax.nn.initializers import lecun_normal
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import check_width, dot, features_of
-from rnnx.cells._linear import check_channels, held, log_uniform, wide, wide_dot
+from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, wide, wide_dot
 from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
 
@@ -100,8 +100,8 @@ def s5(
         return jax.tree.map(lambda a: a.astype(param_dtype), params)
 
     def prepare(params: Params, key: Key | None) -> Weights:
-        re, im, log_step = wide((params["rate_re"], params["rate_im"], params["log_step"]))
-        decay, scale = held(Complex(jnp.minimum(re, -1e-4), im), jnp.exp(log_step))
+        re, im = wide((params["rate_re"], params["rate_im"]))
+        decay, scale = held(Complex(jnp.minimum(re, -1e-4), im), exp_of(params["log_step"]))
         return {**params, "decay": decay, "scale": scale}
 
     def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Complex:

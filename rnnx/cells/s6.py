@@ -11,7 +11,7 @@ from jax.nn import softplus
 
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import check_channels, inverse_softplus, log_uniform, wide, wide_dot
+from rnnx.cells._linear import check_channels, exp_of, inverse_softplus, log_uniform, wide, wide_dot
 from rnnx.linear import Affine, affine_cell
 
 
@@ -101,9 +101,9 @@ def s6(
         return _Input(wide_dot(low, w["step_kernel"]) + wide(w["step_bias"]), b, c, x)
 
     def lift(w: Params, z: _Input) -> Affine:
-        (step, b, _, x), log_decay = wide(z), wide(w["log_decay"])
+        step, b, _, x = wide(z)
         step = softplus(step)
-        return Affine(jnp.exp(-step[:, None] * jnp.exp(log_decay)), jnp.outer(step * x, b))
+        return Affine(jnp.exp(-step[:, None] * exp_of(w["log_decay"])), jnp.outer(step * x, b))
 
     def readout(w: Params, h: jax.Array, z: _Input) -> jax.Array:
         return h @ z.c.astype(h.dtype) + w["skip"].astype(h.dtype) * z.x.astype(h.dtype)

@@ -1,0 +1,35 @@
+"""Nothing relies on JAX's choice of a dtype where two meet: all runs under `jax_numpy_dtype_promotion="strict"`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import rnnx
+from checks import joined, split
+from registry import BATCH, CASES, TIME, Case
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_strict_promotion(case: Case):
+    """Values and gradients with lengths, resets and noise, in one dtype."""
+    layer, key = case.make(), jax.random.key(0)
+    xs = case.inputs(key, BATCH, TIME)
+    lengths, resets = jnp.array([TIME, 4, 0, 1]), jnp.zeros((BATCH, TIME), bool)
+
+    def both(params: Any, xs: Any, noise: Any) -> Any:
+        numbers, rest = split(xs)
+
+        def loss(params: Any, numbers: Any) -> Any:
+            _, ys = rnnx.unroll(layer, params, joined(numbers, rest), lengths=lengths, resets=resets, key=noise)
+            return sum((y.astype(jnp.float32).mean() for y in jax.tree.leaves(ys)), jnp.zeros(()))
+
+        return jax.grad(loss, argnums=(0, 1))(params, numbers)
+
+    with jax.numpy_dtype_promotion("strict"):
+        params = jax.eval_shape(layer.init, key, xs)
+        for noise in (None, key):
+            jax.eval_shape(both, params, xs, noise)
