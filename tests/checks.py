@@ -62,7 +62,11 @@ def weighted_sum(tree: Any, seed: int = 7) -> jax.Array:
 def shaken(tree: Any, seed: int = 3) -> Any:
     """The same with noise on every leaf, so that no bias is zero."""
     random = np.random.default_rng(seed)
-    return jax.tree.map(lambda p: jnp.asarray(p + 0.3 * random.normal(size=p.shape).astype(p.dtype)), tree)
+
+    def shake(p: Any) -> jax.Array:  # in NumPy: JAX would compile it for each shape
+        return jnp.asarray(np.asarray(p) + 0.3 * random.normal(size=p.shape).astype(p.dtype))
+
+    return jax.tree.map(shake, tree)
 
 
 def spoiled(xs: Any, lengths: Any, value: float) -> Any:

@@ -1,6 +1,16 @@
 """For all tests: shapes must match exactly, nothing is broadcast to a higher rank unasked."""
 
+import atexit
 import os
+import shutil
+import tempfile
+
+# Processes that tests start compile the same programs again and again, and find them in a folder of this session.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rnnx-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest
@@ -13,6 +23,7 @@ if "XLA_FLAGS" not in os.environ and jax.version.__version_info__ < (0, 11):
     jax.devices()
     del os.environ["XLA_FLAGS"]
 
+jax.config.update("jax_enable_compilation_cache", False)  # here, where the flag above would be no part of its keys
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -272,7 +272,7 @@ def test_first_and_second_derivatives(s: Setup):
             return jax.tree.map(cast, tree)
 
         at, xs = double((s.params, s.carry)), double(s.xs)
-        direction = shaken(jax.tree.map(np.zeros_like, at), seed=11)
+        direction = jax.tree.map(np.asarray, shaken(jax.tree.map(np.zeros_like, at), seed=11))
 
         def loss(at: Any) -> jax.Array:
             return weighted_sum(s.layer.apply(*at, xs, lengths=LENGTHS, resets=RESETS))

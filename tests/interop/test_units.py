@@ -80,6 +80,8 @@ def test_what_is_no_such_net(make, message):
 @pytest.mark.parametrize("library", ["torch", "keras", "haiku", "equinox"])
 @pytest.mark.parametrize("kind", ["mgu", "ugrnn", "conv_lstm"])
 def test_kinds_that_only_flax_has_are_refused_elsewhere(kind, library):
+    if library == "torch":
+        pytest.importorskip("torch")
     layer, params = made(getattr(rnnx, kind)(4), IMAGES if kind == "conv_lstm" else XS)
     with pytest.raises(ValueError, match=rf"(?i)^{kind} has no counterpart in {library}: .* rnnx\.elman, lstm and gru"):
         getattr(importlib.import_module(f"rnnx.interop.{library}"), f"to_{library}")(layer, params)
