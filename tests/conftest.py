@@ -34,6 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("quick")
 
 
+@pytest.fixture
+def compile_quickly():
+    """Without XLA's optimisations: what tests compute is tiny, and most of their time goes into compiling."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def free_compiled_programs():
     """Each takes memory mappings, of which a process may have 65,530: after some thousand programs XLA crashes."""

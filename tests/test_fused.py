@@ -50,6 +50,7 @@ def test_the_derivative_is_that_of_the_step(name):
 
 @every_cell
 @pytest.mark.parametrize("time", [2, 53])
+@pytest.mark.usefixtures("compile_quickly")
 def test_it_equals_scan(name, time, monkeypatch):
     """In chunks, with something left over; with lengths, resets, and with neither; forward mode too."""
     monkeypatch.setattr("rnnx.evaluators.fused.ROWS", 4 * 8)  # chunks of some eight steps
@@ -60,16 +61,17 @@ def test_it_equals_scan(name, time, monkeypatch):
         resets = np.random.default_rng(0).random((4, time)) < 0.2
 
         def everything(layer: rnnx.Layer, lengths: Any, resets: Any) -> Any:
-            bad = xs if lengths is None else spoiled(xs, lengths, np.nan)
-
             def loss(*arguments: Any) -> Any:
                 result = layer.apply(*arguments, lengths=lengths, resets=resets)
                 return weighted_sum(result), result
 
-            at = params, carry, bad
-            direction = shaken(jax.tree.map(jnp.zeros_like, at))
-            gradient = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*at)
-            return gradient, jax.jvp(lambda *a: loss(*a)[0], at, direction)[1]
+            @jax.jit
+            def derivatives(at: Any, direction: Any) -> Any:
+                gradient = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*at)
+                return gradient, jax.jvp(lambda *a: loss(*a)[0], at, direction)[1]
+
+            at = params, carry, xs if lengths is None else spoiled(xs, lengths, np.nan)
+            return derivatives(at, shaken(jax.tree.map(np.zeros_like, at)))
 
         for given in ((None, None), (lengths, resets)):
             fused, plain = (everything(layer, *given) for layer in (rnnx.fused_scan(cell), rnnx.scan(cell)))

@@ -15,6 +15,8 @@ import rnnx
 import rnnx.linen
 from checks import ByPieces, assert_close, eps, shaken, spoiled, weighted_sum, weights_of
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 BATCH, TIME, FEATURES, WIDTH = 4, 7, 3, 5
 LENGTHS = np.array([7, 4, 0, 1])
 RESETS = np.zeros((BATCH, TIME), bool)
@@ -29,13 +31,6 @@ def by_row(run, *arguments):
 
 
 # A Layer as a module.
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize(

@@ -18,18 +18,13 @@ import rnnx
 import rnnx.nnx
 from checks import ByPieces, assert_close, eps, shaken, spoiled, weighted_sum, weights_of
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 BATCH, TIME, FEATURES, WIDTH = 4, 7, 3, 5
 LENGTHS = np.array([7, 4, 0, 1])
 RESETS = np.zeros((BATCH, TIME), bool)
 RESETS[0, [0, 3, 4]] = RESETS[1, [2, 6]] = RESETS[2, 1] = True
 XS = jax.random.normal(jax.random.key(1), (BATCH, TIME, FEATURES))
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def rnn_of(layer, xs=XS, **options):

@@ -14,17 +14,11 @@ import rnnx
 from checks import assert_close, shaken
 from rnnx import online
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 BATCH, TIME, FEATURES, WIDTH = 3, 7, 2, 4
 RESETS = np.zeros((TIME, BATCH), bool)
 RESETS[[0, 3, 4], [0, 0, 2]] = RESETS[6] = True
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly() -> Any:
-    """Most of the time here goes into compiling; what is computed is tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def loss(readout: Any, y: jax.Array, target: jax.Array) -> jax.Array:

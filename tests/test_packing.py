@@ -95,13 +95,6 @@ def drawn_params(layer, xs):
     return jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype) / 2, shapes)
 
 
-@pytest.fixture
-def compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.mark.parametrize("name", LAYERS)
 def test_packed_padded_and_alone_are_one(name, compile_quickly):
     layer, sequences = LAYERS[name](), sequences_for(name, SIZES)

@@ -22,18 +22,12 @@ from experiments.classify.experiment import Classify
 from experiments.errors import UserError
 from experiments.logs import read_metrics
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 TINY = {"width": 4, "batch": 8, "steps": 4, "eval-every": 2, "log-every": 1, "warmup": 1}
 
 
 LETTERS = {"first": "abcd", "second": "wxyz"}
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly() -> Any:
-    """Most of the time here goes into compiling; what is computed is tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def run(config: str, run_dir: Path, *overrides: str) -> dict[str, Any]:

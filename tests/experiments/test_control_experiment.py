@@ -18,19 +18,13 @@ from experiments.control.config import Control
 from experiments.errors import UserError
 from experiments.logs import read_metrics
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 TINY = Control(
     task="memory_chain", memory_length=3, width=8, envs=16, time=8, updates=60, learning_rate=2e-2, reward_scale=1.0
 )
 TINY_SETTINGS = {"task": "memory_chain", "memory-length": 3, "width": 4, "envs": 4, "time": 10, "epochs": 2}
 TINY_SETTINGS |= {"updates": 4, "eval-every": 2, "log-every": 2, "eval-episodes": 4, "test-episodes": 16}
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly() -> Any:
-    """Most of the time here goes into compiling; what is computed is tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache

@@ -18,15 +18,9 @@ from experiments.forecast import series as series_
 from experiments.forecast.__main__ import run
 from experiments.logs import read_metrics
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 TINY = ["--members", "2", "--width", "4", "--batch", "8", "--steps", "4", "--eval-every", "2", "--log-every", "2"]
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly() -> Any:
-    """Most of the time here goes into compiling; what is computed is tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def config_file(name: str) -> str:

@@ -19,17 +19,11 @@ from experiments.memory import pictures, tasks
 from experiments.memory.cells import CELLS, signed_min_gru
 from experiments.memory.settings import TASKS, Memory
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 TINY = {"width": 4, "batch": 4, "updates": 8, "updates-per-step": 2, "eval-every": 2, "eval-batch": 8}
 TINY |= {"train-length": 4, "test-length": 9, "copy-delay": 3, "adding-length": 5, "recall-delay": 2}
 TINY |= {"selective-length": 5, "selective-tokens": 2}
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly() -> Any:
-    """Most of the time here goes into compiling; what is computed is tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def arguments(run_dir: Path, *overrides: str) -> list[str]:

@@ -16,16 +16,10 @@ from experiments.checkpoints import Checkpoints
 from experiments.errors import UserError
 from experiments.logs import read_metrics
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 TINY = {"width": 4, "bits": 1, "batch": 2, "chunk": 16, "steps": 4, "eval-every": 2, "log-every": 2}
 TINY |= {"eval-batch": 4, "eval-time": 40}
-
-
-@pytest.fixture(autouse=True)
-def compile_quickly() -> Any:
-    """Most of the time here goes into compiling; what is computed is tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def arguments(run_dir: Path, *overrides: str) -> list[str]:

@@ -8,16 +8,11 @@ from peers import FEATURES, LENGTHS, WIDTH, agree, assert_same_bits, random_like
 import rnnx
 from rnnx.interop.equinox import from_equinox, to_equinox
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 eqx = pytest.importorskip("equinox")
 
 KINDS = {"lstm": ("LSTMCell", rnnx.lstm), "gru": ("GRUCell", rnnx.gru)}
-
-
-@pytest.fixture(autouse=True)
-def compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def cell(kind, features=FEATURES, width=WIDTH, dtype=jnp.float32, **options):

@@ -28,6 +28,8 @@ import rnnx
 from checks import assert_close, eps
 from rnnx.interop.flax import from_flax, to_flax
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 KINDS = {
     "SimpleCell": ("elman", rnnx.elman),
     "LSTMCell": ("lstm", rnnx.lstm),
@@ -40,13 +42,6 @@ MGUS = {
 }
 LINEN = [("SimpleCell", "float64"), ("LSTMCell", "float64"), ("OptimizedLSTMCell", "float32"), ("GRUCell", "float64")]
 NNX = [("SimpleCell", "float64"), ("LSTMCell", "float32"), ("OptimizedLSTMCell", "float64"), ("GRUCell", "float64")]
-
-
-@pytest.fixture(autouse=True)
-def compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def linen(name, dtype="float32", **options):

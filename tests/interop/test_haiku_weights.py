@@ -22,6 +22,8 @@ import rnnx
 from checks import eps
 from rnnx.interop.haiku import from_haiku, to_haiku
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 hk = pytest.importorskip("haiku")
 
 KINDS = {
@@ -29,13 +31,6 @@ KINDS = {
     "lstm": (hk.LSTM, lambda **o: rnnx.lstm(WIDTH, **o)),
     "gru": (hk.GRU, lambda **o: rnnx.gru(WIDTH, reset_after=False, **o)),
 }
-
-
-@pytest.fixture(autouse=True)
-def compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def step_of(kind, name=None, **options):

@@ -11,6 +11,8 @@ from peers import BATCH, FEATURES, LENGTHS, TIME, WIDTH, agree, assert_same_bits
 import rnnx
 from rnnx.interop.keras import from_keras, to_keras
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras")
 assert keras.backend.backend() == "jax"
@@ -22,13 +24,6 @@ KINDS = {
     "gru reset before": ("GRU", {"reset_after": False}, lambda **o: rnnx.gru(WIDTH, reset_after=False, **o)),
 }
 MASK = np.arange(TIME) < LENGTHS[:, None]
-
-
-@pytest.fixture(autouse=True)
-def compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def recurrent(kind, dtype="float32", **options):

@@ -10,6 +10,8 @@ from checks import assert_close, eps, shaken
 from rnnx.cells.cfc import cfc
 from rnnx.cells.ltc import ltc
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 BATCH, TIME, FEATURES, WIDTH, UNITS = 2, 6, 3, 4, 5
 DOUBLE = {"param_dtype": jnp.float64}
 

@@ -14,6 +14,8 @@ from checks import assert_close, shaken, weighted_sum
 from rnnx.cells.conv_gru import conv_gru
 from rnnx.cells.conv_lstm import ConvLSTMCarry, conv_lstm
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 BATCH, TIME, CHANNELS, WIDTH = 2, 4, 2, 3
 SPACE, KERNEL = (5, 4, 3), (3, 2, 3)
 RANKS = pytest.mark.parametrize("rank", [1, 2, 3])
@@ -94,7 +96,7 @@ def test_equations(kind, rank, stride, padding):
         )
         layer = rnnx.scan(cell)
         xs = jax.random.normal(jax.random.key(1), (1, TIME, *SPACE[:rank], CHANNELS), jnp.float64)
-        params = shaken(layer.init(jax.random.key(0), xs))
+        params = shaken(jax.jit(layer.init)(jax.random.key(0), xs))
         before = shaken(layer.initial_carry(params, xs, None))
         after, ys = rnnx.unroll(layer, params, xs, carry=before)
         transcribed = jax.tree.map(np.asarray, params)
@@ -141,7 +143,7 @@ def test_flax(rank, padding):
     padding = padding if padding == "SAME" else [(s - 1 - s // 2, s // 2) for s in size]
     rnn = nn.RNN(nn.ConvLSTMCell(WIDTH, size, padding=padding), return_carry=True)
     xs = jnp.zeros((BATCH, TIME, *SPACE[:rank], CHANNELS))
-    variables = shaken(rnn.init(jax.random.key(0), xs))
+    variables = shaken(jax.jit(rnn.init)(jax.random.key(0), xs))
 
     def convert(variables):
         p = variables["params"]["cell"]

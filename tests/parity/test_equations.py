@@ -11,6 +11,8 @@ import pytest
 import rnnx
 from checks import assert_close, shaken
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 TIME, FEATURES, WIDTH = 9, 3, 4
 
 

@@ -12,6 +12,8 @@ from checks import assert_close, shaken
 from rnnx.cells._kernels import scaled_identity
 from rnnx.cells.lstm import lstm
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 BATCH, TIME, FEATURES, WIDTH, PROJECTION = 4, 11, 3, 5, 2
 OPTIONS = ("peephole", "coupled", "layer_norm", "projection")
 

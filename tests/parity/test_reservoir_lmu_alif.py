@@ -11,6 +11,8 @@ from rnnx.cells.alif import ALIFCarry, alif, spike
 from rnnx.cells.lmu import LMUCarry, legendre_memory, lmu
 from rnnx.cells.reservoir import reservoir
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 BATCH, TIME, FEATURES, WIDTH = 3, 12, 3, 5
 
 
