@@ -200,17 +200,17 @@ def bucket(
     lengths = _integers("lengths", lengths)
     if lengths.ndim != 1 or not lengths.size or not np.issubdtype(lengths.dtype, np.integer) or lengths.min() < 0:
         raise ValueError(f"bucket: lengths must be one or more integers from 0, [len(x) for x in xs], not {lengths!r}")
-    if np.ndim(edges) == 0:
+    if not isinstance(edges, Sequence | np.ndarray):
         check_count("bucket", "the number of edges", edges)
         edges = _best_edges(lengths, operator.index(edges))
-    edges = _integers("edges", edges).tolist()
+    edges = list(_integers("edges", edges).tolist())
     if not edges or edges != sorted(set(edges)) or edges[0] < 0:
         raise ValueError(f"bucket: the edges {edges} do not ascend from 0 or more")
     longest = int(lengths.argmax())
     if lengths[longest] > edges[-1]:
         raise ValueError(f"bucket: sequence {longest} has {lengths[longest]} steps, but the last edge is {edges[-1]}")
-    sizes = _integers("batch_size", batch_size)
-    sizes = [int(sizes)] * len(edges) if sizes.ndim == 0 else sizes.tolist()
+    size_or_sizes = _integers("batch_size", batch_size)
+    sizes = size_or_sizes.tolist() if size_or_sizes.ndim else [int(size_or_sizes)] * len(edges)
     if len(sizes) != len(edges) or min(sizes) < 1:
         raise ValueError(f"bucket: batch sizes from 1 are wanted, one or {len(edges)} (one an edge), not {batch_size}")
 
@@ -235,9 +235,13 @@ def bucket(
 
 
 def _integers(name: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
+    wrong = TypeError(f"bucket: {name} is {shown(values)}, but integers are wanted")
+    try:
+        array = np.asarray(values)
+    except ValueError:  # a list of lists of different lengths
+        raise wrong from None
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"bucket: {name} is {shown(values)}, but integers are wanted")
+        raise wrong
     return array
 
 

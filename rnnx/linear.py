@@ -150,6 +150,8 @@ def linear_scan(
     check_function("linear_scan", "times", times, "(a, h) -> a h")
     a, b, h0 = arrays(a, "linear_scan: a"), arrays(b, "linear_scan: b"), arrays(h0, "linear_scan: h0")
     resets = None if resets is None else array(resets, "linear_scan: resets", "booleans")
+    if not all(jax.tree.leaves(tree) for tree in (a, b, h0)):
+        raise ValueError("linear_scan: a, b and h0 must be arrays, or pytrees of them, but one of them holds none")
     dtype = jnp.result_type(*jax.tree.leaves((a, b, h0)))
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(f"linear_scan: a, b and h0 are {dtype}, but floating or complex numbers are wanted among them")

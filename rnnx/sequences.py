@@ -33,7 +33,7 @@ def concrete(x: Any) -> np.ndarray | None:
 
 def shown(value: Any) -> str:
     """A value in an error message: of an array dtype and shape, of anything else itself, cut short, and its type."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
+    if isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         return f"{value.dtype}{list(value.shape)}"
     return f"{reprlib.repr(value)} ({type(value).__name__})"
 
@@ -90,7 +90,7 @@ def swapped(tree: PyTree) -> PyTree:
     return jax.tree.map(swap, tree)
 
 
-def checked_key(key: Any) -> Key:
+def checked_key(key: Any) -> Any:
     """The key, once it is found to be one key of `jax.random`; a raw one of `jax.random.PRNGKey` is."""
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.ndim:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -56,7 +55,7 @@ def checked(cell: AnyCell) -> AnyCell:
         _check_arrays(name, "step", "carry", after)
         return after, output("step", y)
 
-    wrapped: dict[str, Callable[..., Any]] = {"init": init, "initial_carry": initial_carry}
+    wrapped: dict[str, Any] = {"init": init, "initial_carry": initial_carry}
     if not isinstance(cell.step, LinearizedStep):
         wrapped["step"] = step
     if isinstance(cell, AssociativeCell):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from rnnx.base import Layer, Params
 from rnnx.interop._entries import by_level, by_unit, entries, is_layer, reordered, unit_of, weight
 from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+from rnnx.sequences import shown
 
 MODULES = {"elman": "vanilla_rnn", "lstm": "lstm", "gru": "gru"}
 LSTM_FORGET_BIAS = 1.0  # what Haiku's LSTM adds to f at run time
@@ -54,6 +55,10 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], names: Any = None) -> tu
         >>> layer  # doctest: +SKIP
         lstm(width=4)
     """
+    if not isinstance(params, Mapping) or not all(isinstance(module, Mapping) for module in params.values()):
+        raise TypeError(
+            f"from_haiku takes the params of a net, a dict of dicts by module and name, but {shown(params)} came"
+        )
     if names is None:
         found = _modules(params)
         if len(found) != 1:

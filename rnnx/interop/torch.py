@@ -13,6 +13,7 @@ import numpy as np
 
 from rnnx.base import Layer, Params
 from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+from rnnx.sequences import shown
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 ENTRY = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
@@ -127,6 +128,8 @@ def from_torch_arrays(arrays: Mapping[str, Any], *, mode: str) -> tuple[Layer, P
         >>> ys.shape
         (2, 5, 4)
     """
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"from_torch_arrays takes a dict of arrays by torch's names, but {shown(arrays)} came")
     if mode not in GATES:
         raise ValueError(f"mode is {mode!r}, but it must be one of {list(GATES)}")
     found = {name: ENTRY.fullmatch(name) for name in arrays}

@@ -147,7 +147,10 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
             raise TypeError(f"{name}: target is None, but [batch, ...] is wanted; () for a loss that reads none")
         target = arrays(target, f"{name}: target")
         resets, valid = (a if a is None else array(a, f"{name}: resets and valid", "booleans") for a in (resets, valid))
-        for what, tree in (("target", target), ("resets", resets), ("valid", valid)):
+        if not isinstance(state, OnlineState):
+            raise TypeError(f"{name}: state is {shown(state)}, but what init(params, x) or update returned is wanted")
+        rows = {"the state's carry": state.carry, "target": target, "resets": resets, "valid": valid}
+        for what, tree in rows.items():
             _check_rows(name, what, tree, batch)
         return compiled(params, state, x, target, resets, valid)
 
@@ -299,7 +302,7 @@ def _batch_of(name: str, x: PyTree) -> int:
 def _check_rows(name: str, what: str, tree: PyTree, batch: int) -> None:
     if any(jnp.shape(a)[:1] != (batch,) for a in jax.tree.leaves(tree)):
         raise ValueError(f"{name}: {what} must be [batch, ...] with a batch of {batch}, but came as {_shapes(tree)}")
-    if what != "target" and tree is not None and jnp.result_type(tree) != jnp.bool_:
+    if what in ("resets", "valid") and tree is not None and jnp.result_type(tree) != jnp.bool_:
         raise TypeError(f"{name}: {what} must be booleans, but they are {jnp.result_type(tree)}")
 
 
