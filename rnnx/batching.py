@@ -15,11 +15,23 @@ from rnnx.checks import check_count
 from rnnx.sequences import shown
 
 
+def host_array(value: Any, name: str) -> np.ndarray:
+    """The value as a NumPy array; raises where that cannot be, or something is lost."""
+    try:
+        if not isinstance(value, np.ma.MaskedArray):
+            return np.asarray(value)
+    except (TypeError, ValueError):  # keys of jax.random, lists of lists of different lengths
+        pass
+    raise TypeError(f"{name} must be plain arrays, but {shown(value)} came")
+
+
 def checked_sequences(sequences: Iterable[PyTree], name: str) -> tuple[list[PyTree], np.ndarray]:
     """The sequences as NumPy arrays, and their lengths `[n]`; raises where they cannot stand in one batch."""
-    if not isinstance(sequences, Iterable):
-        raise TypeError(f"{name} takes a list of arrays [len, ...], but {shown(sequences)} came")
-    sequences = [jax.tree.map(np.asarray, sequence) for sequence in sequences]
+    try:
+        sequences = list(sequences)
+    except TypeError:
+        raise TypeError(f"{name} takes a list of arrays [len, ...], but {shown(sequences)} came") from None
+    sequences = [jax.tree.map(lambda leaf: host_array(leaf, name), sequence) for sequence in sequences]
     if not sequences:
         raise ValueError(f"{name} was given no sequence; without one, the shape of a step is not known")
     wanted: Any = None
@@ -83,7 +95,9 @@ def pad(sequences: Iterable[PyTree], *, length: int | None = None, value: float 
     sequences, lengths = checked_sequences(sequences, "pad")
     length = fitting_length(lengths, length, "pad")
 
-    if not isinstance(value, numbers.Real) and (np.ndim(value) or np.asarray(value).dtype.kind not in "biuf"):
+    if isinstance(value, np.ndarray | jax.Array) and not value.ndim:
+        value = value.item()
+    if not isinstance(value, numbers.Real | np.bool_):
         raise TypeError(f"pad: value is {shown(value)}, but a number is wanted")
 
     def batch(*leaves: np.ndarray) -> np.ndarray:
@@ -140,7 +154,10 @@ def unpad(xs: PyTree, lengths: Any) -> list[PyTree]:
         >>> rnnx.unpad(np.arange(6).reshape(2, 3), [1, 3])
         [array([0]), array([3, 4, 5])]
     """
-    xs, lengths = jax.tree.map(np.asarray, xs), np.asarray(lengths)
+    xs = jax.tree.map(lambda leaf: host_array(leaf, "unpad: xs"), xs)
+    lengths = host_array(lengths, "unpad: lengths")
+    if not jax.tree.leaves(xs):
+        raise ValueError(f"unpad: xs holds no array: {xs!r}")
     if not np.issubdtype(lengths.dtype, np.integer):
         raise TypeError(f"unpad: lengths must be integers [batch], but {shown(lengths)} came")
     for leaf in jax.tree.leaves(xs):
@@ -235,13 +252,9 @@ def bucket(
 
 
 def _integers(name: str, values: Any) -> np.ndarray:
-    wrong = TypeError(f"bucket: {name} is {shown(values)}, but integers are wanted")
-    try:
-        array = np.asarray(values)
-    except ValueError:  # a list of lists of different lengths
-        raise wrong from None
+    array = host_array(values, f"bucket: {name}")
     if array.dtype.kind not in "iu" and array.size:
-        raise wrong
+        raise TypeError(f"bucket: {name} is {shown(values)}, but integers are wanted")
     return array
 
 

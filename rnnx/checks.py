@@ -15,25 +15,37 @@ from jax.dtypes import canonicalize_dtype
 from rnnx.base import Carry, Layer, Params, PyTree
 from rnnx.sequences import batch_and_time, concrete, result_struct, shown, widened
 
+MOST = 2**31 - 1  # what an int32 counts up to
+
 
 def check_count(where: str, name: str, value: Any, least: int = 1) -> None:
     """Raises for what is not a whole number of at least `least`; True and False are none."""
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+    try:
+        count = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None:
         raise TypeError(f"{where}: {name} is {shown(value)}, but a whole number is wanted, {least} or more")
-    if operator.index(value) < least:
+    if count < least:
         raise ValueError(f"{where}: {name} is {value}, but it must be {least} or more")
+    if count > MOST:
+        raise ValueError(f"{where}: {name} is {value}, but no more than {MOST} can be counted")
 
 
 def check_number(where: str, name: str, value: Any) -> None:
     """Raises for what is not one real number, in Python or in an array; True, False and NaN are none."""
-    if isinstance(value, jax.core.Tracer):
-        fits = value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.number)
-    elif hasattr(value, "dtype"):
-        fits = np.ndim(value) == 0 and jnp.issubdtype(value.dtype, jnp.number) and not jnp.isnan(value)
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        fits = value.ndim == 0 and any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer))
     else:
-        fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
-    if not fits:
+        fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not fits or (not isinstance(value, jax.core.Tracer) and value != value):
         raise TypeError(f"{where}: {name} is {shown(value)}, but a number is wanted")
+
+
+def check_flag(where: str, name: str, value: Any) -> None:
+    """Raises for what is not True, False or None."""
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{where}: {name} is {shown(value)}, but True, False or None is wanted")
 
 
 def check_function(where: str, name: str, value: Any, signature: str) -> None:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
-from rnnx.checks import array, arrays, check_function
-from rnnx.sequences import select
+from rnnx.checks import array, arrays, check_flag, check_function
+from rnnx.sequences import select, shown
 
 Times = Callable[[PyTree, PyTree], PyTree]
 """`(a, h) -> a h`: linear in each, and associative, so that `(a a') h` is `a (a' h)`."""
@@ -148,10 +148,14 @@ def linear_scan(
         [[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
     """
     check_function("linear_scan", "times", times, "(a, h) -> a h")
+    check_flag("linear_scan", "sequential", sequential)
     a, b, h0 = arrays(a, "linear_scan: a"), arrays(b, "linear_scan: b"), arrays(h0, "linear_scan: h0")
     resets = None if resets is None else array(resets, "linear_scan: resets", "booleans")
     if not all(jax.tree.leaves(tree) for tree in (a, b, h0)):
         raise ValueError("linear_scan: a, b and h0 must be arrays, or pytrees of them, but one of them holds none")
+    for x in jax.tree.leaves((a, b, h0)):
+        if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+            raise TypeError(f"linear_scan: a, b and h0 must be numbers, but {shown(x)} came")
     dtype = jnp.result_type(*jax.tree.leaves((a, b, h0)))
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(f"linear_scan: a, b and h0 are {dtype}, but floating or complex numbers are wanted among them")
@@ -301,7 +305,10 @@ def _check(times: Times, a: PyTree, b: PyTree, h0: PyTree, resets: jax.Array | N
         raise ValueError(f"linear_scan: a, b and resets must be [time, ...] with as many steps, but are {shown}")
     step = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), x) for x in (a, b)]
     h = _shapes(h0)
-    result = _shapes(jax.eval_shape(times, step[0], h)) if h == step[1] else "..."
+    try:
+        result = _shapes(jax.eval_shape(times, step[0], h)) if h == step[1] else "..."
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"linear_scan: times(a, h) fails with a step of a, {step[0]}, and h, {h}: {error}") from error
     if h != step[1] or h != result:
         raise ValueError(
             f"linear_scan: h0, every step of b, and a h0 must have the same structure and shapes, but they are {h}, "

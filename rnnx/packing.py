@@ -250,9 +250,11 @@ def _check_packed(packed: Any, name: str) -> None:
 
 
 def _check_fit(packed: Packed, tree: PyTree, name: str) -> None:
+    if not jax.tree.leaves(tree):
+        raise ValueError(f"{name}: there is no array in {tree!r}")
     for leaf in jax.tree.leaves(tree):
-        if jnp.shape(leaf)[:2] != packed.resets.shape:
+        if np.shape(leaf)[:2] != packed.resets.shape:
             raise ValueError(
                 f"{name}: the sequences were packed into [rows, length] = {packed.resets.shape}, but an array of shape "
-                f"{jnp.shape(leaf)} came with them"
+                f"{np.shape(leaf)} came with them"
             )

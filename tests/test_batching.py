@@ -128,7 +128,8 @@ def test_bucket_refuses():
         assert words in str(raised.value), str(raised.value)
 
     refused("integers from 0", [], 2)
-    refused("integers from 0", [1.5], 2)
+    with pytest.raises(TypeError, match=r"bucket: lengths is \[1.5\].*integers are wanted"):
+        bucket([1.5], 2)
     refused("integers from 0", [-1], 2)
     refused("do not ascend", [1], 2, edges=[3, 3])
     refused("do not ascend", [1], 2, edges=[])

@@ -98,7 +98,10 @@ def layer_of(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
     def init(key: Key, xs: PyTree) -> Params:
         key = checked_key(key)
         check_shapes(xs)
-        return cell.init(key, step_struct(xs))
+        try:
+            return cell.init(key, step_struct(xs))
+        except ZeroDivisionError:  # of an initialiser, which scales by the number of features
+            raise ValueError(f"{cell.spec.name}: xs has no features: {jax.tree.map(jnp.shape, xs)}") from None
 
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
         return fresh_carry(cell, cell.prepare(params, None), xs, key)

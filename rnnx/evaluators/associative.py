@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Apply, AssociativeCell, Carry, Cell, Layer, Params, PyTree, Weights, as_cell
+from rnnx.checks import check_flag
 from rnnx.evaluators._contract import check_act, check_times, checked
 from rnnx.evaluators._lifting import Steps, at_once, evaluator, layer_of
 from rnnx.evaluators.scan import scan
 from rnnx.linear import elementwise, in_pairs, linear_scan
-from rnnx.sequences import cast_floats, float_dtype, select, shown, step_struct
+from rnnx.sequences import cast_floats, float_dtype, select, step_struct
 
 
 @evaluator
@@ -57,8 +58,7 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
     if not isinstance(cell, AssociativeCell):
         hint = "; rnnx.scan takes any Cell" if isinstance(cell, Cell) else ""
         raise TypeError(f"associative_scan takes an AssociativeCell, e.g. rnnx.cells.lru(64), but got {cell!r}{hint}")
-    if sequential not in (None, True, False):
-        raise TypeError(f"associative_scan: sequential is {shown(sequential)}, but True, False or None is wanted")
+    check_flag("associative_scan", "sequential", sequential)
     plain = scan(as_cell(cell)).apply
     cell = checked(cell)
 

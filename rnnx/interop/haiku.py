@@ -57,7 +57,7 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], names: Any = None) -> tu
     """
     if not isinstance(params, Mapping) or not all(isinstance(module, Mapping) for module in params.values()):
         raise TypeError(
-            f"from_haiku takes the params of a net, a dict of dicts by module and name, but {shown(params)} came"
+            f"from_haiku takes a net's params, a dict of dicts by module and name, but {shown(params)} came"
         )
     if names is None:
         found = _modules(params)
