@@ -15,14 +15,14 @@ from rnnx.checks import check_count
 from rnnx.sequences import shown
 
 
-def host_array(value: Any, name: str) -> np.ndarray:
+def host_array(value: Any, name: str, wanted: str = "plain arrays") -> np.ndarray:
     """The value as a NumPy array; raises where that cannot be, or something is lost."""
     try:
         if not isinstance(value, np.ma.MaskedArray):
             return np.asarray(value)
     except (TypeError, ValueError):  # keys of jax.random, lists of lists of different lengths
         pass
-    raise TypeError(f"{name} must be plain arrays, but {shown(value)} came")
+    raise TypeError(f"{name} must be {wanted}, but {shown(value)} came")
 
 
 def checked_sequences(sequences: Iterable[PyTree], name: str) -> tuple[list[PyTree], np.ndarray]:
@@ -155,7 +155,7 @@ def unpad(xs: PyTree, lengths: Any) -> list[PyTree]:
         [array([0]), array([3, 4, 5])]
     """
     xs = jax.tree.map(lambda leaf: host_array(leaf, "unpad: xs"), xs)
-    lengths = host_array(lengths, "unpad: lengths")
+    lengths = host_array(lengths, "unpad: lengths", "integers")
     if not jax.tree.leaves(xs):
         raise ValueError(f"unpad: xs holds no array: {xs!r}")
     if not np.issubdtype(lengths.dtype, np.integer):
@@ -252,7 +252,7 @@ def bucket(
 
 
 def _integers(name: str, values: Any) -> np.ndarray:
-    array = host_array(values, f"bucket: {name}")
+    array = host_array(values, f"bucket: {name}", "integers")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"bucket: {name} is {shown(values)}, but integers are wanted")
     return array
