@@ -4,13 +4,12 @@ import contextlib
 import dataclasses
 import difflib
 import json
-import math
 import os
 import runpy
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -92,7 +91,7 @@ def _wanted(value: Any, hint: Any) -> str | None:
         fits = isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
         return None if fits else "a whole number, of 32 bits at most"
     if hint is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         return None if fits else "a finite number"
     return None if isinstance(value, hint) else "None" if hint is types.NoneType else f"a {hint.__name__}"
 
@@ -213,6 +212,18 @@ def saved_config(run_dir: Path, kind: type[Config], later: Mapping[str, Any] | N
     config = kind(**{name: {**saved, **tuples}[name] for name in fields})
     check_types(config, f"{path}: ")
     return config
+
+
+@contextlib.contextmanager
+def showing(path: Path, advice: str) -> Iterator[None]:
+    """What does not fit while the contents of a file are shown is a fault of the file."""
+    try:
+        yield
+    except (OSError, LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be shown ({type(error).__name__}: {first_line(str(error))}): something of it is gone, "
+            f"damaged or of another version. {advice}"
+        ) from None
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -40,13 +40,8 @@ def show_finished(run_dir: Path, show: Callable[[], None]) -> bool:
         return False
     configs.read_results(path)
     print(f"{run_dir} is finished; its results:\n")
-    try:
+    with configs.showing(path, "Remove it, and the same command makes it again from the checkpoints."):
         show()
-    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"The results in {run_dir} cannot be shown ({type(error).__name__}: {error}): a file is gone, damaged, or "
-            "of another version. Remove results.json there, and the same command makes them again from the checkpoints."
-        ) from None
     return True
 
 

@@ -85,8 +85,9 @@ def vocabulary_from(saved: Any) -> Vocabulary:
     """What was saved as JSON; the first runs saved their characters as one string."""
     level: Any
     level, pieces = ("char", saved) if isinstance(saved, str) else saved
-    if level not in get_args(Level) or not pieces or not all(isinstance(piece, str) for piece in pieces):
+    if level not in get_args(Level) or not pieces or not isinstance(pieces, str | list):
         raise ValueError(f"a level and its pieces are wanted, but there are {level!r:.80} and {pieces!r:.80}")
+    "".join(pieces).encode()  # raises TypeError for what are no strings, ValueError for half a character
     if level != "word" and (any(len(piece) != 1 for piece in pieces) or list(pieces) != sorted(set(pieces))):
         raise ValueError("its pieces are not single characters in order, each once")
     return Vocabulary(level, pieces)

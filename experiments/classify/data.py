@@ -116,7 +116,9 @@ def read_ts(path: Path) -> Examples:
             continue
         *channels, label = (part.strip() for part in line.split(":"))
         if label not in (declared or [label]):
-            raise UserError(f"{where}: its label is {label!r}, but @classLabel names {', '.join(declared or [])}.")
+            raise UserError(
+                f"{where}: its label is {label[:80]!r}, but @classLabel names {', '.join(declared or [])[:200]}."
+            )
         items.append(series(channels, where))
         labels.append(label)
         if items[-1].shape[1] != items[0].shape[1]:
@@ -132,7 +134,7 @@ def series(channels: Sequence[str], where: str) -> np.ndarray:
         rows = [[float("nan" if value.strip() == "?" else value) for value in text.split(",")] for text in channels]
     except ValueError as error:
         raise UserError(
-            f"{where}: {error}. Numbers with commas between them are wanted, or ? for a missing one."
+            f"{where}: {str(error)[:100]}. Numbers with commas between them are wanted, or ? for a missing one."
         ) from None
     lengths = sorted({len(row) for row in rows})
     if len(lengths) != 1:
@@ -271,7 +273,12 @@ def make_encode(
         return functools.partial(encode, numbers, classes), len(alphabet) + 1
 
     values = np.concatenate(train.items)
-    counts = np.maximum(np.isfinite(values).sum(axis=0), 1)
+    counts = np.isfinite(values).sum(axis=0)
+    if not counts.all():
+        raise UserError(
+            f"Channel {int(counts.argmin()) + 1} of {len(counts)} has no value in the training set, and nothing "
+            "to --fill with. Leave that channel out."
+        )
     mean = np.nansum(values, axis=0) / counts
     deviation = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / counts)
     deviation[deviation == 0] = 1

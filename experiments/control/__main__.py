@@ -99,7 +99,10 @@ def curves_command(args: Sequence[str]) -> None:
         if changed:
             raise UserError(f"{options.runs[0]} and {run} differ in more than the seed:\n{changed}")
     found = [configs.read_results(run / "results.json") for run in options.runs]
-    scores = [{cell: row["mean_return"] for cell, row in one["cells"].items()} for one in found]
+    scores = []
+    for path, one in zip(options.runs, found):
+        with configs.showing(path / "results.json", "Put back a copy of it."):
+            scores.append({cell: row["mean_return"] for cell, row in one["cells"].items()})
     options.path.parent.mkdir(parents=True, exist_ok=True)
     draw_curves(options.path, saved[0], options.runs, found[0]["target"], scores)
     print(f"written to {options.path}")

@@ -107,7 +107,9 @@ def from_csv(config: Forecast) -> Series:
         for column in filter(None, (config.column, config.dates)):
             if columns.count(column) != 1:
                 many = "no column" if column not in columns else f"{columns.count(column)} columns"
-                raise UserError(f"{path} has {many} {column!r}; it has {', '.join(map(repr, columns)) or 'none'}.")
+                raise UserError(
+                    f"{path} has {many} {column!r}; it has {', '.join(map(repr, columns))[:300] or 'none'}."
+                )
         for row in rows:
             cells.append(number(row[config.column], f"{path}, line {rows.line_num}, column {config.column!r}"))
             lines.append(rows.line_num)
@@ -131,7 +133,7 @@ def number(cell: str | None, where: str) -> float:
         value = float(text)
     except ValueError:
         raise UserError(
-            f"{where}: {text!r} is not a number. Correct it, or leave the cell empty and name a --fill."
+            f"{where}: {text[:80]!r} is not a number. Correct it, or leave the cell empty and name a --fill."
         ) from None
     if not math.isfinite(value):
         raise UserError(f"{where}: {text} is not finite. Correct it, or leave the cell empty and name a --fill.")
@@ -145,7 +147,7 @@ def check_dates(dates: Sequence[str | None], lines: list[int], path: str) -> Non
     try:
         index = pandas.DatetimeIndex(dates)
     except ValueError as error:
-        raise UserError(f"{path}: the dates cannot be read: {error}. Write them as 2001-12-31.") from None
+        raise UserError(f"{path}: the dates cannot be read: {str(error)[:200]}. Write them as 2001-12-31.") from None
     if len(index) < 3 or index.hasnans:
         raise UserError(
             f"{path} has {int(index.notna().sum())} dates in {len(index)} rows, but every row needs one, and 3 are the "

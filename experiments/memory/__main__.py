@@ -236,8 +236,12 @@ def table(args: Sequence[str]) -> None:
     from experiments.memory import pictures
 
     cells, names = list(dict.fromkeys([*Memory().cells, *CELLS])), list(TASKS)
-    rows = [row for path in paths for row in configs.read_json(path)["rows"]]
-    rows.sort(key=lambda row: (names.index(row["task"]), cells.index(row["cell"])))
+    rows = []
+    for path in paths:
+        with configs.showing(path, "Give the results.json of finished runs."):
+            rows += configs.read_results(path)["rows"]
+    with configs.showing(paths[0].parent, "Give the results.json of finished runs."):
+        rows.sort(key=lambda row: (names.index(row["task"]), cells.index(row["cell"])))
     folder = Path("runs") / CONFIGS.name
     folder.mkdir(parents=True, exist_ok=True)
     pictures.table(folder / "table.png", rows)

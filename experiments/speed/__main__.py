@@ -123,13 +123,22 @@ def measure(plan: Plan, console: Console, keep: Callable[[list[Row]], None]) -> 
     return rows
 
 
+def show(options: Speed, console: Console, rows: list[Row]) -> None:
+    if options.read:
+        report.print_rows(console, rows)
+    report.draw(options.png, rows)
+    console.print("medians and quartiles; ×: the median, over the rounds, of a time divided by that of the first line")
+    report.print_bars(console, rows)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
     options = configs.parse(Speed, sys.argv[1:] if args is None else args, command="python -m experiments.speed")
     console = Console(width=None if sys.stdout.isatty() else 140)
     if options.read:
         rows = report.read_rows(options.read)
-        report.print_rows(console, rows)
+        with configs.showing(options.read, "Give a file that --json wrote."):
+            show(options, console, rows)
     else:
         jax.config.update("jax_enable_compilation_cache", False)  # a program found there would take no time to compile
 
@@ -137,11 +146,14 @@ def main(args: Sequence[str] | None = None) -> None:
             if options.json:
                 report.write_rows(options.json, rows)
 
+        for path in (options.json, options.png):  # not only after the first case
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.open("ab").close()
+
         with jax.default_matmul_precision("highest"):  # float32 on a GPU too, where less is the default
             rows = measure(make_plan(options, console), console, keep)
-    report.draw(options.png, rows)
-    console.print("medians and quartiles; ×: the median, over the rounds, of a time divided by that of the first line")
-    report.print_bars(console, rows)
+        show(options, console, rows)
     written = " and ".join(str(path) for path in (options.json, options.png) if path)
     console.print(f"written to {written}, {time.perf_counter() - start:.0f} s in all")
 

@@ -1,7 +1,6 @@
 """The rows as tables, a picture and a file."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from matplotlib.ticker import NullFormatter
 from rich.console import Console
 from rich.table import Table
 
+from experiments import config as configs
 from experiments.errors import UserError
 from experiments.speed.bars import bars, slower
 from experiments.speed.measure import Row
@@ -119,18 +119,22 @@ def print_bars(console: Console, rows: Sequence[Row]) -> None:
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """A list of objects, one on a line; renamed when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    os.replace(partial, path)
+    configs.write_text(path, f"[\n{lines}\n]\n")
+
+
+def _is_row(row: Any) -> bool:
+    words = ("section", "library", "cell", "shape", "note", "device")
+    return (
+        isinstance(row, dict)
+        and {*words[:4], *KEYS} <= set(row)
+        and all(isinstance(row.get(w) or "", str) for w in words)
+    )
 
 
 def read_rows(path: Path) -> list[Row]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a file that --json wrote.") from None
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and {"section", *KEYS} <= set(r) for r in rows):
+    rows = configs.parsed(path, lambda value: value)
+    if not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise UserError(f"{path} holds no rows of this experiment; give a file that --json wrote.")
     return rows
 
