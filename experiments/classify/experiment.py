@@ -292,14 +292,14 @@ def train(args: Sequence[str]) -> None:
     config, name = configs.load(Classify(), args, command=COMMAND, directory=CONFIGS)
     check(config)
     data = load_data(config)
+    encode, characters = datasets.make_encode(data.train, data.classes, fill=config.fill, fold_case=config.fold_case)
+    parts = {part: encode(getattr(data, part)) for part in ("train", "validation", "test")}
+    batch = padded(parts["train"])
     run_dir = configs.run_folder(config, name, CONFIGS)
     configs.claim(run_dir, {**configs.settings(config), "data_sha256": data.sha256})
     if results.show_finished(run_dir, lambda: show(run_dir, name)):
         return
 
-    encode, characters = datasets.make_encode(data.train, data.classes, fill=config.fill, fold_case=config.fold_case)
-    parts = {part: encode(getattr(data, part)) for part in ("train", "validation", "test")}
-    batch = padded(parts["train"])
     net = make_net(config, characters, len(data.classes))
     optimizer = make_optimizer(config)
     print(rnnx.summary(net.encoder, batch.xs[:1]))

@@ -31,7 +31,7 @@ def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str], corpus: Path
     assert results["train_tokens"] == STEPS * 2 * 8
     assert results["seed"] == 0
     assert results["seconds"] > 0
-    text = corpus.read_text()
+    text = corpus.read_text(encoding="utf-8")
     assert results["val_tokens"] == len(text) - int(0.9 * len(text)) - 1
 
     rows = read_metrics(run_dir)
@@ -77,13 +77,13 @@ def test_changed_settings_are_listed(finished: tuple[Path, str], corpus: Path, t
     assert "embed" not in message
 
     other = copy_unreported(run_dir, tmp_path / "run")
-    original = corpus.read_text()
+    original = corpus.read_text(encoding="utf-8")
     try:
-        corpus.write_text(original + "More.")
+        corpus.write_text(original + "More.", encoding="utf-8")
         with pytest.raises(UserError, match="corpus_sha256"):
             training.train(arguments(corpus, other))
     finally:
-        corpus.write_text(original)
+        corpus.write_text(original, encoding="utf-8")
 
 
 def test_the_default_folder_follows_from_config_and_seed(
@@ -123,7 +123,7 @@ def test_rows_are_reset_at_random_at_the_start_of_a_chunk_only() -> None:
 
 
 def test_the_final_score_is_that_of_one_stream(corpus: Path) -> None:
-    text = corpus.read_text()
+    text = corpus.read_text(encoding="utf-8")
     config = CharLM(corpus=str(corpus), width=8, embed=4, batch=2, time=8, train_fraction=0.5, eval_rows=4)
     loaded = load_corpus(config)
     model = make_model(config, len(loaded.vocab.pieces))

@@ -307,3 +307,31 @@ def test_what_is_no_fault_of_the_users_keeps_its_traceback() -> None:
     with pytest.raises(SystemExit) as stopped:
         command.run(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     assert stopped.value.code == 130
+
+
+def test_data_that_cannot_be_meant(tmp_path: Path, run: Run) -> None:
+    csv, ts = tmp_path / "a.csv", tmp_path / "a_TRAIN.ts"
+    ahead = "@classLabel true a b\n@data\n"
+    forecast = ("forecast", quick("forecast"), "--column", "x", "--data", csv)
+    classify = ("classify", quick("classify"), "--fill", "mean", "--test-data", ts, "--data", ts)
+    text = ("char_lm", ROOT / "configs/char_lm/kjv.py", "--corpus", csv)
+    for path, content, args, message in (
+        (csv, "x,x\n" + "1,2\n" * 500, forecast, "a.csv has 2 columns 'x'"),
+        (csv, "x\n" + "1" * 200_000 + "\n", forecast, "a.csv, line 2: field larger than field limit"),
+        (csv, "x\n1\n\xff\n", forecast, "a.csv is not UTF-8 text"),
+        (csv, "", forecast, "a.csv has no column 'x'"),
+        (ts, ahead + "?,?:a\n?,?:b\n" * 4, classify, "Channel 1 of 1 has no value in the training set"),
+        (
+            ts,
+            ahead + "1,2:a\n1,2:b\n" * 20_000 + "1," * 40_000 + "2:a\n",
+            classify,
+            "to pad all 40,001 to that takes 6.4 GB",
+        ),
+        (ts, "\xff\xfe1\0", classify, "from UTF-16"),
+        (csv, "a" * 9000, text, "has no other character than 'a'"),
+        (csv, "a b " * 9000, (*text, "--level", "word", "--words", "1"), "--words is 1, but must be 2 or more"),
+    ):
+        path.write_text(content, encoding="latin-1")
+        status, said = run(*args, "--run-dir", tmp_path / "run")
+        assert (status, message in said) == (1, True), said
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -87,7 +87,7 @@ def test_every_config_loads_and_says_how_to_run_it(path: Path) -> None:
     loaded, name = load(str(path), "--seed", "4")
     assert name == path.stem
     assert loaded.seed == 4
-    (command,) = (line for line in path.read_text().splitlines() if line.startswith("Command:"))
+    (command,) = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("Command:"))
     assert command.split()[1:4] == ["python", "-m", "experiments.char_lm"]
     assert command.split()[-1] == f"configs/char_lm/{path.name}"
 

@@ -34,7 +34,7 @@ def compile_quickly() -> Any:
 
 
 def file_of(path: Path, *lines: str) -> str:
-    path.write_text("".join(f"{line}\n" for line in lines))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return str(path)
 
 
