@@ -36,7 +36,7 @@ MODULES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init
 
 
 def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module == "rnnx":

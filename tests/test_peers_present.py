@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-EXTRA = re.findall(r'^  "([\w-]+)==([\w.]+)(.*?)",', (ROOT / "pyproject.toml").read_text(), re.M)
-PINNED = re.findall(r"^([\w-]+)==([\w.]+)()$", (ROOT / "tests" / "parity" / "peers.txt").read_text(), re.M)
+EXTRA = re.findall(r'^  "([\w-]+)==([\w.]+)(.*?)",', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+PINNED = re.findall(
+    r"^([\w-]+)==([\w.]+)()$", (ROOT / "tests" / "parity" / "peers.txt").read_text(encoding="utf-8"), re.M
+)
 
 
 @pytest.mark.parametrize(("name", "version", "marker"), EXTRA + PINNED)

@@ -18,7 +18,7 @@ from experiments import report
 from experiments.speed.bars import fastest, geometric_mean, select
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 BESIDE_OTHERS = "## Coming from PyTorch, Keras or Flax"
@@ -58,7 +58,7 @@ def test_the_python_beside_that_of_others_runs(monkeypatch):
 
 def test_the_test_commands_are_those_that_ci_runs():
     commands = [c for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for c in block.splitlines()]
-    ci = (ROOT / ".ci" / "run").read_text().replace(".venv-second/", ".venv/").splitlines()
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace(".venv-second/", ".venv/").splitlines()
     tested = [c for c in commands if "pytest" in c]
     assert tested[0] == ".venv/bin/python -m pytest -m quick -n auto", "a newcomer wants to know first whether it works"
     assert sorted(tested) == sorted(line.strip() for line in ci if "pytest" in line)
@@ -102,13 +102,13 @@ def test_the_table_of_results_is_that_of_the_runs_on_record():
 
 
 def test_results_of_learning_online_are_those_of_the_run():
-    results = json.loads((ROOT / "experiments" / "results" / "online" / "quick-seed0.json").read_text())
+    results = json.loads((ROOT / "experiments" / "results" / "online" / "quick-seed0.json").read_text(encoding="utf-8"))
     for method, of in results["methods"].items():
         assert f"| `{method}` | {of['nats_per_bit']:.3f} | {100 * of['accuracy']:.1f} % |" in README
 
 
 def test_speeds_in_readme_are_those_of_the_run():
-    rows = json.loads((ROOT / "experiments" / "results" / "speed" / "cpu2.json").read_text())
+    rows = json.loads((ROOT / "experiments" / "results" / "speed" / "cpu2.json").read_text(encoding="utf-8"))
     nets = fastest(rows, "grad_ratio")
     assert len(nets) == 15
     for shape in dict.fromkeys(net.shape for net in nets):
@@ -122,7 +122,7 @@ def test_speeds_in_readme_are_those_of_the_run():
 
 
 def test_speeds_on_a_gpu_in_readme_are_those_of_the_run():
-    rows = json.loads((ROOT / "experiments" / "results" / "speed" / "h100.json").read_text())
+    rows = json.loads((ROOT / "experiments" / "results" / "speed" / "h100.json").read_text(encoding="utf-8"))
     nets = fastest(rows, "grad_ratio")
     for shape in dict.fromkeys(net.shape for net in nets):
         there = {net.cell: f"{net.ratio:.2f}, {net.peer}" for net in nets if net.shape == shape}
@@ -139,4 +139,6 @@ def test_speeds_on_a_gpu_in_readme_are_those_of_the_run():
 
 def test_no_figure_is_still_to_come():
     for path in (ROOT / "README.md", *(ROOT / "configs").rglob("*.py")):
-        assert not re.search(r"TODO|FIGURE|RESULTS-TABLE|not known yet|still to be made", path.read_text()), path
+        assert not re.search(
+            r"TODO|FIGURE|RESULTS-TABLE|not known yet|still to be made", path.read_text(encoding="utf-8")
+        ), path

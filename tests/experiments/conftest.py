@@ -14,7 +14,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["the", "cat", "dog", "sees", "hears", "a", "bird", "tree", "and"]
     lines = (" ".join(draw.choices(words, k=6)).capitalize() + ".\n" for _ in range(300))
     path = tmp_path_factory.mktemp("corpus") / "tiny.txt"
-    path.write_text("".join(lines))
+    path.write_text("".join(lines), encoding="utf-8")
     return path
 
 

@@ -26,7 +26,7 @@ from experiments.text import Vocabulary, encode
 
 def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str], corpus: Path) -> None:
     run_dir, output = finished
-    results = json.loads((run_dir / "results.json").read_text())
+    results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert results["val_bits"] == pytest.approx(results["scores"]["val_nats_per_char"] / math.log(2))
     assert results["train_tokens"] == STEPS * 2 * 8
     assert results["seed"] == 0
@@ -41,16 +41,16 @@ def test_a_run_leaves_a_complete_folder(finished: tuple[Path, str], corpus: Path
     assert scores[STEPS] < scores[20]
     assert results["best_step"] == min(scores, key=lambda step: scores[step])
 
-    assert json.loads((run_dir / "config.json").read_text())["width"] == 8
-    assert json.loads((run_dir / "vocab.json").read_text()) == ["char", sorted(set(text))]
+    assert json.loads((run_dir / "config.json").read_text(encoding="utf-8"))["width"] == 8
+    assert json.loads((run_dir / "vocab.json").read_text(encoding="utf-8")) == ["char", sorted(set(text))]
     assert (run_dir / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
-    assert len((run_dir / "sample.txt").read_text()) == 40
+    assert len((run_dir / "sample.txt").read_text(encoding="utf-8")) == 40
     assert any((run_dir / "tensorboard").iterdir())
     assert not list((run_dir / "checkpoints").glob("*tmp*"))
     assert len(list((run_dir / "checkpoints").iterdir())) in (2, 3)
 
     assert "2_lstm" in output  # the summary of the model
-    assert (run_dir / "sample.txt").read_text() in output
+    assert (run_dir / "sample.txt").read_text(encoding="utf-8") in output
     assert f"{results['scores']['val_nats_per_char']:.4f}" in output
 
 
@@ -62,7 +62,10 @@ def test_a_finished_run_prints_its_results_again(
     training.train(arguments(corpus, run_dir))
     output = capsys.readouterr().out
     assert "is finished" in output
-    assert f"{json.loads((run_dir / 'results.json').read_text())['scores']['val_nats_per_char']:.4f}" in output
+    assert (
+        f"{json.loads((run_dir / 'results.json').read_text(encoding='utf-8'))['scores']['val_nats_per_char']:.4f}"
+        in output
+    )
     assert before == {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
 
 
@@ -264,7 +267,7 @@ def test_bad_settings_are_refused_before_anything_is_written(
 
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
-    empty.write_text("")
+    empty.write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"has 0 characters.*16 are needed"):
         training.train(arguments(empty, tmp_path / "run"))
 
@@ -299,7 +302,7 @@ def test_bytes_and_words_are_trained_on_and_written(
 ) -> None:
     short = ("--steps", "4", "--eval-every", "2", "--eval-chars", "40", "--cell", "elman")
     training.train(arguments(corpus, tmp_path / "run", "--level", level, "--words", "12", *short))
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert math.isfinite(results["scores"][f"val_nats_per_{level}"])
     assert (results["unknown_share"] > 0) == (level == "word")
     assert results["quality"]["held_out"]["longest_copy"] > 0
@@ -314,10 +317,10 @@ def test_cells_are_compared(corpus: Path, tmp_path: Path, capsys: pytest.Capture
     )
     compare([config, "--cells", "elman", "min_gru", "--run-dir", str(tmp_path / "all"), "--", *overrides])
     output = capsys.readouterr().out
-    results = json.loads((tmp_path / "all" / "results.json").read_text())
+    results = json.loads((tmp_path / "all" / "results.json").read_text(encoding="utf-8"))
     assert list(results["scores"]) == ["elman_val_nats_per_char", "min_gru_val_nats_per_char"]
     assert (tmp_path / "all" / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
-    samples = (tmp_path / "all" / "samples.md").read_text()
+    samples = (tmp_path / "all" / "samples.md").read_text(encoding="utf-8")
     for cell in ("elman", "min_gru"):
         assert f"## {cell}" in samples
         assert f"{cell:<10}{results['scores'][f'{cell}_val_nats_per_char']:>8.4f}" in output

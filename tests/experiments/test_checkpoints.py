@@ -160,7 +160,7 @@ def test_a_kill_while_an_old_one_is_deleted_leaves_no_part_of_it(
 def test_if_all_are_damaged_nothing_is_touched(tmp_path: Path) -> None:
     save(tmp_path, {1: 2.0, 2: 1.0})
     for path in (tmp_path / "checkpoints").glob("*/counters/metadata"):
-        path.write_text("{")
+        path.write_text("{", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     for attempt in (lambda: checkpoints(tmp_path).resume(LIKE), lambda: checkpoints(tmp_path).best(LIKE)):
         with pytest.raises(UserError, match="All checkpoints") as error:
@@ -172,7 +172,7 @@ def test_if_all_are_damaged_nothing_is_touched(tmp_path: Path) -> None:
 
 def test_damage_to_an_older_one_does_not_stop_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, {1: 1.0, 2: 2.0, 3: 3.0})
-    (tmp_path / "checkpoints" / "1" / "metrics" / "metrics").write_text("{")
+    (tmp_path / "checkpoints" / "1" / "metrics" / "metrics").write_text("{", encoding="utf-8")
     restored = checkpoints(tmp_path).resume(LIKE)
     assert restored is not None
     assert restored.step == 3

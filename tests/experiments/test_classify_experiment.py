@@ -33,7 +33,7 @@ LETTERS = {"first": "abcd", "second": "wxyz"}
 def run(config: str, run_dir: Path, *overrides: str) -> dict[str, Any]:
     settings = [text for name, value in TINY.items() for text in (f"--{name}", str(value))]
     experiment.train([str(ROOT / f"configs/classify/{config}.py"), *settings, "--run-dir", str(run_dir), *overrides])
-    return json.loads((run_dir / "results.json").read_text())
+    return json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
 
 
 def write(path: Path, text: str) -> Path:

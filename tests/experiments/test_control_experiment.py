@@ -50,7 +50,7 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFi
     run_dir = tmp_path / "run"
     control.train(arguments(run_dir, "--cells", "memoryless"))
     output = capsys.readouterr().out
-    results = json.loads((run_dir / "results.json").read_text())
+    results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert set(results["scores"]) == {"memoryless_mean_return"}
     assert results["environment_steps"] == 4 * 4 * 10
     row = results["cells"]["memoryless"]
@@ -269,7 +269,7 @@ def test_more_pictures_are_of_finished_runs_that_differ_in_the_seed_alone(tmp_pa
     for name, width in (("a", 4), ("b", 5)):
         (tmp_path / name).mkdir()
         saved = {**control.configs.settings(TINY), "width": width, "seed": width}
-        (tmp_path / name / "config.json").write_text(json.dumps(saved))
-        (tmp_path / name / "results.json").write_text("{}")
+        (tmp_path / name / "config.json").write_text(json.dumps(saved), encoding="utf-8")
+        (tmp_path / name / "results.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"(?s)differ in more than the seed:\n  width: saved 4, given 5$"):
         control.curves_command([str(tmp_path / "a"), str(tmp_path / "b")])

@@ -50,7 +50,7 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFi
     arguments = [config_file("sunspots"), *TINY, "--run-dir", str(run_dir), *smaller]
     run(arguments)
     output = capsys.readouterr().out
-    results = json.loads((run_dir / "results.json").read_text())
+    results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert set(results["methods"]) == {"net", "base_alone", *baselines.BASELINES}
     assert np.isfinite(list(results["scores"].values())).all()
     best = min(results["methods"][name]["mase"] for name in baselines.BASELINES)
@@ -74,14 +74,14 @@ def test_a_run_on_a_csv_file(tmp_path: Path) -> None:
     given = ["--data", path, "--column", "sales", "--dates", "month", "--run-dir", str(run_dir)]
     other = options(stride=1, refits=0, output="gaussian", cell="elman")
     run([config_file("quick"), *TINY, *given, *small, *other])
-    assert json.loads((run_dir / "results.json").read_text())["forecasts"] == 2
+    assert json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["forecasts"] == 2
 
 
 def test_the_mackey_glass_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
     shrunk = ["--networks", "2", "--width", "60", "--density", "0.1", "--washout", "100", "--train", "600"]
     run([config_file("mackey_glass"), *shrunk, "--sequences", "3", "--steps-ahead", "20", "--run-dir", str(run_dir)])
-    results = json.loads((run_dir / "results.json").read_text())
+    results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert 0 < results["scores"]["median_nrmse20"] < 0.05
     assert results["nrmse_one_step"] < 1e-2
     assert (run_dir / "free_run.png").read_bytes().startswith(b"\x89PNG")
@@ -318,7 +318,7 @@ def test_the_readout_is_the_ridge_regression() -> None:
 
 def write(folder: Path, *lines: str) -> str:
     path = folder / "some.csv"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(path)
 
 

@@ -54,7 +54,7 @@ def test_a_run_leaves_a_complete_folder_and_a_film_can_be_asked_for_later(
     monkeypatch.setattr(classifier, "report", lambda *args: (kept.update(args[3]), report(*args)))
     run_dir = tmp_path / "run"
     classifier.train(arguments(run_dir))
-    first = json.loads((run_dir / "results.json").read_text())
+    first = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     row = first["nets"]["elman"]
     best, accuracy = score_by_hand(kept["elman"].best.params)
     assert (row["restart"], row["test_accuracy"]) == (best, pytest.approx(accuracy))
@@ -78,7 +78,7 @@ def test_a_run_leaves_a_complete_folder_and_a_film_can_be_asked_for_later(
     for module, name in ((pictures, "journey"), (pictures, "elman_plane"), (plots, "learning_curve")):
         monkeypatch.setattr(module, name, lambda *args, **options: None)
     classifier.train(arguments(run_dir, "--animate"))
-    assert json.loads((run_dir / "results.json").read_text()) == first
+    assert json.loads((run_dir / "results.json").read_text(encoding="utf-8")) == first
     with Image.open(run_dir / "elman_journey.gif") as film:
         assert film.n_frames == len(shown)
 

@@ -122,7 +122,7 @@ def test_it_compiles_once_resumed_or_not(tmp_path: Path, caplog: pytest.LogCaptu
         assert compilations() == 1
         for path in (tmp_path / "checkpoints" / "8").rglob("*"):
             if path.is_file():
-                path.write_text("")
+                path.write_text("", encoding="utf-8")
         fitted = run(tmp_path, steps=8, eval_every=4)
         assert compilations() == 1
     assert fitted.last_step == 8
@@ -130,7 +130,7 @@ def test_it_compiles_once_resumed_or_not(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_a_resumed_log_holds_each_step_once(tmp_path: Path) -> None:
     run(tmp_path, steps=8)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": 9, "loss": 7.0}) + '\n{"step": 10, "lo')
     run(tmp_path, steps=12)
     rows = read_metrics(tmp_path)

@@ -47,7 +47,7 @@ def test_a_run_leaves_a_complete_folder_and_a_table(
     chosen = ["--tasks", "parity", "--cells", "elman", "signed_min_gru", "--judged-by", "elman_parity"]
     memory.train(arguments(run_dir, *chosen))
     output = capsys.readouterr().out
-    results = json.loads((run_dir / "results.json").read_text())
+    results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert list(results["scores"]) == ["elman_parity_accuracy"]
     assert [(row["task"], row["cell"]) for row in results["rows"]] == [
         ("parity", "elman"),

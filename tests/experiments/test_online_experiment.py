@@ -47,7 +47,7 @@ def test_a_run_leaves_a_complete_folder_and_one_cut_short_ends_the_same(
     run_dir, cut = tmp_path / "run", tmp_path / "cut"
     online.train(arguments(run_dir, "--methods", *methods))
     output = capsys.readouterr().out
-    results = json.loads((run_dir / "results.json").read_text())
+    results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert tuple(results["methods"]) == methods
     assert results["time_steps"] == 64
     assert results["methods"]["bptt_short"]["memory_numbers_per_stream"] == 8

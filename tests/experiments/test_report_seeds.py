@@ -16,7 +16,7 @@ from experiments.errors import UserError
 def keep(folder: Path, experiment: str, seed: int, **scores: float) -> None:
     path = folder / experiment / f"quick-seed{seed}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"scores": scores, "seed": seed, "seconds": 60.0 * (seed + 1)}))
+    path.write_text(json.dumps({"scores": scores, "seed": seed, "seconds": 60.0 * (seed + 1)}), encoding="utf-8")
 
 
 def test_a_row_is_the_mean_and_spread_over_the_seeds(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_run_without_a_finite_score_is_not_finished(tmp_path: Path) -> None:
             results.finish(tmp_path, scores, seed=0, seconds=1.0)
     assert not (tmp_path / "results.json").exists()
     results.finish(tmp_path, {"accuracy": 0.5}, seed=0, seconds=1.0, folds=3)
-    saved = json.loads((tmp_path / "results.json").read_text())
+    saved = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert (saved["scores"], saved["folds"]) == ({"accuracy": 0.5}, 3)
 
 
@@ -69,9 +69,9 @@ def test_every_experiment_is_listed_with_a_line_and_its_configs(capsys: pytest.C
     output = capsys.readouterr().out
     for path in (ROOT / "configs").glob("*/*.py"):
         assert str(path.relative_to(ROOT)) in output
-        assert path.read_text().startswith('"""'), path
+        assert path.read_text(encoding="utf-8").startswith('"""'), path
         for word in (f" configs/{path.parent.name}/{path.name}", "Command:", "Time:", "Score:"):
-            assert word in path.read_text(), f"{path} does not say {word}"
+            assert word in path.read_text(encoding="utf-8"), f"{path} does not say {word}"
     assert all(listing.experiments().values())
 
 
@@ -84,13 +84,13 @@ def test_seeds_runs_what_is_not_finished_and_says_what_went_wrong(
     finished = tmp_path / "runs" / "char_lm" / "kjv-seed7"
     results_of_seed_7 = {"scores": {"val_nats_per_char": 1.0}, "seed": 7, "seconds": 1.0}
     finished.mkdir(parents=True)
-    (finished / "results.json").write_text(json.dumps(results_of_seed_7))
+    (finished / "results.json").write_text(json.dumps(results_of_seed_7), encoding="utf-8")
     config = str(ROOT / "configs/char_lm/kjv.py")
     core = str(min(os.sched_getaffinity(0)))
     monkeypatch.setattr(sys, "argv", ["seeds", "char_lm", config, "--seeds", "7", "--keep", "--cores", core])
     seeds.main()
     kept = tmp_path / "experiments" / "results" / "char_lm" / "kjv-seed7.json"
-    assert json.loads(kept.read_text()) == results_of_seed_7
+    assert json.loads(kept.read_text(encoding="utf-8")) == results_of_seed_7
     sys.argv += ["--seeds", "7", "8", "--", "--width", "0"]
     with pytest.raises(UserError, match=r"Seed 8 did not finish: --width is 0, but must be 1 or more"):
         seeds.main()

@@ -23,7 +23,8 @@ def assert_same_run(corpus: Path, run_dir: Path, undisturbed: Path) -> None:
     assert_identical(final_state(corpus, run_dir), final_state(corpus, undisturbed))
     assert read_metrics(run_dir) == read_metrics(undisturbed)
     scores = [
-        json.loads((run / "results.json").read_text())["scores"]["val_nats_per_char"] for run in (run_dir, undisturbed)
+        json.loads((run / "results.json").read_text(encoding="utf-8"))["scores"]["val_nats_per_char"]
+        for run in (run_dir, undisturbed)
     ]
     assert scores[0] == scores[1]
 

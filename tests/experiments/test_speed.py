@@ -33,7 +33,7 @@ def test_a_run_leaves_rows_and_a_picture(tmp_path: Path, capsys: pytest.CaptureF
     rows_file, picture = tmp_path / "rows.json", tmp_path / "speed.png"
     options = f"--only nets --shapes 2,3,4,5 --cells lstm --budget 0 --rounds 1 --json {rows_file} --png {picture}"
     speed.main(options.split())
-    rows = json.loads(rows_file.read_text())
+    rows = json.loads(rows_file.read_text(encoding="utf-8"))
     assert {"linen", "nnx"} <= set(LIBRARIES)
     assert [r["library"] for r in rows] == [*LIBRARIES, "floor"]
     for r in rows:

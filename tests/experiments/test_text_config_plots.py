@@ -126,13 +126,13 @@ def test_a_missing_or_foreign_config_file(tmp_path: Path) -> None:
         load(str(tmp_path / "absent.py"))
     with pytest.raises(UserError, match="first argument must be a config file"):
         load("--width", "3")
-    (tmp_path / "foreign.py").write_text("config = 3")
+    (tmp_path / "foreign.py").write_text("config = 3", encoding="utf-8")
     with pytest.raises(UserError, match="there `config` is int"):
         load(str(tmp_path / "foreign.py"))
 
 
 def test_a_damaged_config_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{")
+    (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="is damaged"):
         configs.claim(tmp_path, {"a": 1})
 
@@ -142,7 +142,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     configs.write_json(path, {"a": "Æ"})
     with pytest.raises(TypeError):
         configs.write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": "Æ"}
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "Æ"}
 
 
 def test_the_learning_curve_is_a_picture_with_something_on_it(tmp_path: Path) -> None:

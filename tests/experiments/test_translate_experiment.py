@@ -57,7 +57,7 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFi
     args = [str(ROOT / "configs/translate/dates.py"), *OVERRIDES, "--data", path, "--run-dir", str(run_dir)]
     translate.train(args)
     output = capsys.readouterr().out
-    results = json.loads((run_dir / "results.json").read_text())
+    results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert set(results["scores"]) == {"symbol_error_rate", "error_rate"}
     assert all(math.isfinite(score) for score in results["scores"].values())
     assert f"{results['scores']['symbol_error_rate']:>15.2%}" in output

@@ -65,7 +65,7 @@ def made(make: Callable[..., rnnx.Layer], *, memory: bool) -> tuple[rnnx.Layer, 
 def run(run_dir: Path, *overrides: str) -> dict[str, Any]:
     settings = [text for name, value in TINY.items() for text in (f"--{name}", str(value))]
     experiment.train([str(ROOT / "configs/video/quick.py"), *settings, "--run-dir", str(run_dir), *overrides])
-    return json.loads((run_dir / "results.json").read_text())
+    return json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
 
 
 def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
