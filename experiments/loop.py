@@ -5,12 +5,14 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Self, TypeVar
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from experiments.checkpoints import Checkpoints, HoldsNaN
 from experiments.errors import UserError, explained
@@ -20,7 +22,8 @@ State = TypeVar("State")
 
 IN_FLIGHT = 2
 """Steps dispatched before the metrics of the first are fetched: the device never waits for the
-host, and a loss that is not finite is seen this many steps late, yet before any checkpoint."""
+host, and a loss that is not finite is seen this many steps late, yet before any checkpoint. On
+several CPU devices it must stay below 32: see rnnx.sharded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,7 @@ def fit(
     evaluate: Callable[[State], Mapping[str, float]],
     plan: Plan,
     columns: Columns,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Fitted[State]:
     """Trains from the newest checkpoint in `run_dir`, or from `initial_state()`.
 
@@ -76,7 +80,12 @@ def fit(
     compiled once, the state is donated to it, and `data` (any pytree) is handed to it unchanged.
     What it needs to know about its step number or its noise stands in the state, so that a
     resumed run goes on exactly. SIGTERM and SIGINT save and exit with status 0.
+
+    `devices` are those that `train_step` runs on, by default the first one only: the state and the
+    data are copied to each of them before the first step, and the state stays there. A checkpoint
+    does not depend on them, so a run may go on with others.
     """
+    placement = _copied_to(jax.devices()[:1] if devices is None else devices)
     checkpoints = Checkpoints(run_dir / "checkpoints", monitor=plan.monitor, higher_is_better=plan.higher_is_better)
     like = jax.eval_shape(initial_state)
     restored = checkpoints.resume(like)
@@ -90,7 +99,10 @@ def fit(
         print(f"Resuming {run_dir} from step {step}.", flush=True)
     if not _over(step, counters, plan):
         session = _Session(run_dir, checkpoints, plan, columns, counters, step)
-        step = session.run(state, _compiled_once(train_step), data, evaluate)
+        # Made on one device and then copied: on several of a CPU the QR factorizations of orthogonal kernels can
+        # wait for each other's threads forever.
+        state, data = jax.device_put((state, data), placement)
+        step = session.run(state, _compiled_once(train_step, placement), data, evaluate)
     best = checkpoints.best(like)
     return Fitted(best.state, best.step, step, counters.seconds)
 
@@ -100,7 +112,11 @@ def _over(step: int, counters: Counters, plan: Plan) -> bool:
     return step >= plan.steps or out_of_patience
 
 
-def _compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
+def _copied_to(devices: Sequence[jax.Device]) -> NamedSharding:
+    return NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
+
+
+def _compiled_once(function: Callable[..., Any], placement: NamedSharding) -> Callable[..., Any]:
     """Jitted with the state donated; a second trace is an error.
 
     It would mean that a step changes the state's shapes or dtypes, which costs a compilation
@@ -116,7 +132,7 @@ def _compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
             raise AssertionError(f"train_step returned a state unlike the one it was given: {shapes}")
         return function(state, data)
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=placement)
 
 
 class _Session:

@@ -26,6 +26,12 @@ class TrainState(NamedTuple):
     """Of each row of the batch."""
 
 
+def training_devices(batch: int) -> tuple[jax.Device, ...]:
+    """As many of those that there are as the rows of a batch divide evenly over; by default a CPU is one device."""
+    found = jax.devices()
+    return tuple(found[: max(count for count in range(1, len(found) + 1) if batch % count == 0)])
+
+
 def make_model(config: CharLM, vocab_size: int) -> rnnx.Layer:
     make: Callable[[int], rnnx.Layer] = getattr(rnnx, config.cell)
     recurrent = [(make(config.width), rnnx.dropout(config.dropout)) for _ in range(config.layers)]
@@ -35,7 +41,7 @@ def make_model(config: CharLM, vocab_size: int) -> rnnx.Layer:
         *(layer for pair in recurrent for layer in pair),
         nn.Dense(vocab_size),
     )
-    return rnnx.sharded(stacked)  # over the devices that there are: by default a CPU is one
+    return rnnx.sharded(stacked, training_devices(config.batch))
 
 
 def make_optimizer(config: CharLM) -> tuple[optax.GradientTransformation, optax.Schedule]:

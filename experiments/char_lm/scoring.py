@@ -1,5 +1,6 @@
 """The loss on text that was not trained on."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,6 @@ class Scorer:
     def __init__(self, model: rnnx.Layer, text: np.ndarray) -> None:
         self._model, self._text = model, text
 
-        @jax.jit
         def chunk(
             params: Any, carry: Any, inputs: jax.Array, targets: jax.Array, scored: jax.Array
         ) -> tuple[Any, jax.Array]:
@@ -30,7 +30,7 @@ class Scorer:
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
             return carry, jnp.where(scored, losses, 0.0).sum()
 
-        self._chunk = chunk
+        self._chunk = functools.cache(lambda placement: jax.jit(chunk, out_shardings=placement))
 
     def __call__(self, params: Any, places: np.ndarray, scored: np.ndarray, chunk: int) -> float:
         """Reads the characters at `places` [rows, length] and scores the one after each.
@@ -42,13 +42,16 @@ class Scorer:
         places = np.pad(places, padded)
         valid = np.pad(scored, padded)
         inputs, targets = self._text[places], self._text[places + 1]
-        carry = self._model.initial_carry(params, inputs[:, :chunk], None)
-        sums = []
+        placement = jax.tree.leaves(params)[0].sharding  # during training a copy on each device
+        carry = jax.device_put(self._model.initial_carry(params, inputs[:, :chunk], None), placement)
+        score = self._chunk(placement)
+        total = 0.0
         for start in range(0, places.shape[1], chunk):
             now = slice(start, start + chunk)
-            carry, total = self._chunk(params, carry, inputs[:, now], targets[:, now], valid[:, now])
-            sums.append(total)
-        return sum(map(float, sums)) / int(scored.sum())
+            read = jax.device_put((inputs[:, now], targets[:, now], valid[:, now]), placement)
+            carry, loss = score(params, carry, *read)
+            total += float(loss)  # waits, as several CPU devices must not be dispatched far ahead: see rnnx.sharded
+        return total / int(scored.sum())
 
 
 def make_evaluate(config: CharLM, corpus: Corpus, scorer: Scorer) -> Callable[[TrainState], dict[str, float]]:

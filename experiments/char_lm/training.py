@@ -13,7 +13,7 @@ import rnnx
 from experiments import config as configs
 from experiments import results
 from experiments.char_lm.corpus import NAMES, PLURAL, Corpus, load_corpus
-from experiments.char_lm.model import TrainState, initial_state, make_model, make_train_step
+from experiments.char_lm.model import TrainState, initial_state, make_model, make_train_step, training_devices
 from experiments.char_lm.quality import quality
 from experiments.char_lm.scoring import MONITOR, Scorer, final_score, make_evaluate
 from experiments.char_lm.settings import COMMAND, CONFIGS, LATER, CharLM, check
@@ -38,6 +38,7 @@ def train(args: Sequence[str]) -> None:
         return
 
     configs.write_json(run_dir / "vocab.json", corpus.vocab)
+    devices = training_devices(config.batch)
     model = make_model(config, len(corpus.vocab.pieces))
     example = jax.ShapeDtypeStruct((config.batch, config.time), jnp.int32)
     print(rnnx.summary(model, example))
@@ -47,6 +48,12 @@ def train(args: Sequence[str]) -> None:
         f"Run folder: {run_dir}",
         flush=True,
     )
+    if jax.device_count() > 1:
+        print(
+            f"Training on {len(devices)} of {jax.device_count()} {devices[0].platform.upper()} devices, as many as "
+            f"divide the {config.batch} rows of a batch evenly: {config.batch // len(devices)} on each.",
+            flush=True,
+        )
     scorer = Scorer(model, corpus.text)
     fitted = fit(
         run_dir,
@@ -64,6 +71,7 @@ def train(args: Sequence[str]) -> None:
             items_per_step=config.batch * config.time,
         ),
         COLUMNS,
+        devices,
     )
     report(config, corpus, run_dir, model, fitted, scorer)
     show(run_dir)

@@ -38,6 +38,19 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
 
     Noise: each device draws from a key of its own, so the noise is another than that of `layer` on one device.
 
+    A training loop: make params and optimizer state on one device, copy them and the data to all before the first
+    step, and keep them there, else the first two steps are compiled each by itself::
+
+        everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec())
+        state, batch = jax.device_put((state, batch), everywhere)
+        step = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere)
+
+    On several CPU devices, fetch the loss every few steps (`float(loss)`): with more than 32 programs dispatched and
+    not done, XLA waits forever, or ends the process with `rendezvous ... may be stuck`. Asynchronous dispatch turned
+    off (`jax_cpu_enable_async_dispatch`) does not help. And do not make the params there by
+    `jax.jit(layer.init, out_shardings=everywhere)`: large orthogonal kernels are QR factorizations, which then take
+    each other's threads and wait forever too.
+
     Example::
 
         >>> import jax, jax.numpy as jnp, rnnx

@@ -50,9 +50,9 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> 
         time.sleep(0.0005)
 
 
-def final_state(corpus: Path, run_dir: Path) -> Any:
+def final_state(corpus: Path, run_dir: Path, batch: int = 2) -> Any:
     """All of the newest checkpoint: weights, optimiser, average, carry, key and step."""
-    config = CharLM(width=8, embed=4, batch=2, time=8)
+    config = CharLM(width=8, embed=4, batch=batch, time=8)
     model = make_model(config, len(set(corpus.read_text(encoding="utf-8"))))
     like = jax.eval_shape(lambda: initial_state(config, model))
     restored = Checkpoints(run_dir / "checkpoints", monitor="val_loss").resume(like)
