@@ -1,21 +1,16 @@
 """Runs of the real configs, made small, for the tests that look at what they leave behind."""
 
-import random
 from pathlib import Path
 
 import pytest
 from processes import train
 
+from soak import write_corpus
+
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sentences of a few words: enough structure for a loss that falls."""
-    draw = random.Random(0)
-    words = ["the", "cat", "dog", "sees", "hears", "a", "bird", "tree", "and"]
-    lines = (" ".join(draw.choices(words, k=6)).capitalize() + ".\n" for _ in range(300))
-    path = tmp_path_factory.mktemp("corpus") / "tiny.txt"
-    path.write_text("".join(lines), encoding="utf-8")
-    return path
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny.txt")
 
 
 @pytest.fixture(scope="session")
