@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import Whole, shown
 from rnnx.base import Key, PyTree
 from rnnx.cells._kernels import Initializer, per_gate
 
-Padding = str | Sequence[tuple[int, int]]
+
+def _sizes(where: str, value: Any) -> int | tuple[int, ...]:
+    """What can be said before the number of space dimensions is known."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(Whole()(f"{where}[{i}]", size) for i, size in enumerate(value))
+    return Whole()(where, value)
+
+
+def _padding(where: str, value: Any) -> str | tuple[tuple[int, int], ...]:
+    if isinstance(value, str) and value in ("SAME", "VALID"):
+        return value
+    pairs = isinstance(value, Sequence) and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in value)
+    if not pairs or isinstance(value, str):
+        raise ValueError(
+            f"{where} is {shown(value)}, but it must be 'SAME', 'VALID', or the zeros (before, after) in each space "
+            "dimension, such as ((1, 1), (1, 1))"
+        )
+    low, high = ([Whole(0)(f"{where}[{i}]", pair[end]) for i, pair in enumerate(value)] for end in (0, 1))
+    return tuple(zip(low, high))
+
+
+Padding = Annotated[str | Sequence[tuple[int, int]], _padding]
 """`"SAME"`, `"VALID"`, or the zeros before and after in each space dimension."""
 
-Sizes = int | Sequence[int]
+Sizes = Annotated[int | Sequence[int], _sizes]
 """One whole number for every space dimension, or one number for each of them."""
 
 
@@ -31,15 +52,6 @@ def image_of(x: PyTree, name: str) -> tuple[int, ...]:
     return tuple(x.shape)
 
 
-def check_sizes(sizes: Sizes, name: str, what: str) -> None:
-    """What can be said before the number of space dimensions is known."""
-    for size in sizes if isinstance(sizes, Sequence) else (sizes,):
-        if not hasattr(size, "__index__") or size < 1:
-            raise ValueError(
-                f"{name}: {what} is {sizes!r}, but it must be a whole number, 1 or more, or one for each dimension"
-            )
-
-
 def check_rank(sizes: Sizes | Padding, rank: int, name: str, what: str) -> None:
     """`sizes`, where it is not one for all, must have an entry for every space dimension."""
     if isinstance(sizes, Sequence) and not isinstance(sizes, str) and len(sizes) != rank:
@@ -50,7 +62,7 @@ def check_rank(sizes: Sizes | Padding, rank: int, name: str, what: str) -> None:
 
 
 def in_each_dimension(sizes: Sizes, rank: int) -> tuple[int, ...]:
-    return tuple(sizes) if isinstance(sizes, Sequence) else (operator.index(sizes),) * rank
+    return tuple(sizes) if isinstance(sizes, Sequence) else (sizes,) * rank
 
 
 def convolve(
@@ -94,8 +106,6 @@ def convolutional_init(
     param_dtype: Any,
 ) -> Callable[[Key, PyTree], dict[str, jax.Array]]:
     """The `init` of a cell with equal gates: kernels (*size, C, gates·H) and (*size, H, gates·H), bias (gates·H,)."""
-    check_sizes(kernel_size, name, "kernel_size")
-    check_sizes(strides, name, "strides")
     columns = gates * width
 
     def init(key: Key, x: PyTree) -> dict[str, jax.Array]:

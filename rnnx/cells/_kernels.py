@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
+from rnnx.arguments import checked, initializer
 from rnnx.base import Key, Params, PyTree
 
-Initializer = Callable[..., jax.Array]
+Initializer = Annotated[Callable[..., jax.Array], initializer]
 """`(key, shape, dtype) -> array`, as in `jax.nn.initializers` and Flax."""
 
 default_kernel_init: Initializer = lecun_normal()
 default_recurrent_init: Initializer = orthogonal()
 
 
+@checked
 def scaled_identity(scale: float = 1.0) -> Initializer:
     """An initialiser: `scale` times the identity matrix, for a `recurrent_kernel_init`.
 
@@ -115,12 +117,7 @@ def features_of(x: PyTree, name: str) -> int:
     return x.shape[0]
 
 
-def check_width(width: int, name: str) -> None:
-    if not hasattr(width, "__index__") or width < 1:
-        raise ValueError(f"{name}: the width is {width!r}, but it must be a whole number, 1 or more")
-
-
 def check_heads(width: int, heads: int, name: str) -> None:
     """Raises where a width does not fall into equal heads."""
-    if heads < 1 or width < 1 or width % heads:
+    if width % heads:
         raise ValueError(f"{name}: {heads} heads do not divide the width {width}")

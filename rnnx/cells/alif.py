@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnx.arguments import NotNegative, Positive, Real, checked, shown
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._kernels import Initializer, default_kernel_init, dot, features_of, per_gate
 
 
 @exportable
@@ -32,15 +33,26 @@ def spike(v: jax.Array, damping: float) -> jax.Array:
     return (v > 0).astype(v.dtype) + (area - jax.lax.stop_gradient(area))
 
 
+def _numbers(where: str, value: Any) -> float | np.ndarray:
+    """One number, or one for each unit."""
+    if np.ndim(value) == 0:
+        return Real()(where, value)
+    values = np.asarray(value)
+    if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
+        raise ValueError(f"{where} is {shown(value)}, but it must be finite numbers")
+    return values
+
+
 @factory
+@checked
 def alif(
     width: int,
     *,
-    tau: float = 20.0,
-    tau_adaptation: float = 200.0,
-    threshold: float = 0.6,
-    beta: float | Sequence[float] = 0.17,
-    damping: float = 0.3,
+    tau: Positive = 20.0,
+    tau_adaptation: Positive = 200.0,
+    threshold: Positive = 0.6,
+    beta: Annotated[float | Sequence[float], _numbers] = 0.17,
+    damping: NotNegative = 0.3,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_kernel_init,
     param_dtype: jnp.dtype = jnp.float32,
@@ -98,10 +110,6 @@ def alif(
         >>> carry.v.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "alif")
-    for name, value in (("tau", tau), ("tau_adaptation", tau_adaptation), ("threshold", threshold)):
-        if not value > 0:
-            raise ValueError(f"alif: {name} is {value}, but it must be above 0")
     if np.shape(beta) not in ((), (width,)):
         raise ValueError(f"alif: beta has the shape {np.shape(beta)}, but it must be one number, or {width} of them")
     alpha, rho, rise = math.exp(-1 / tau), math.exp(-1 / tau_adaptation), np.broadcast_to(beta, (width,))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
+from rnnx.arguments import checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
-from rnnx.cells._kernels import Initializer, check_width, features_of
+from rnnx.cells._kernels import Initializer, features_of
 from rnnx.cells._linear import check_channels
 
 # A feature reads `size` numbers: the fan-in is the first axis alone.
@@ -17,13 +16,14 @@ per_feature_init: Initializer = lecun_normal(in_axis=0, out_axis=())
 
 
 @factory
+@checked
 def causal_conv(
     width: int,
     *,
     size: int = 4,
     kernel_init: Initializer = per_feature_init,
     bias_init: Initializer = zeros,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
     r"""A convolution in time of each feature by itself, as it stands before the recurrence in Mamba and Griffin.
 
@@ -57,8 +57,6 @@ def causal_conv(
         >>> carry.shape, ys.shape
         ((2, 3, 3), (2, 5, 3))
     """
-    check_width(width, "causal_conv")
-    check_width(size, "the size of causal_conv")
 
     def init(key: Key, x: PyTree) -> Params:
         check_channels(features_of(x, "causal_conv"), width, "causal_conv")
@@ -79,6 +77,7 @@ def causal_conv(
 
 
 @factory
+@checked
 def window(size: int) -> Cell:
     """The last `size` inputs side by side: with a dense layer after it, a convolution in time.
 
@@ -99,7 +98,6 @@ def window(size: int) -> Cell:
         >>> rnnx.unroll(rnnx.window(2), {}, xs)[1][0].tolist()
         [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]
     """
-    check_width(size, "window")
 
     def init(key: Key, x: PyTree) -> Params:
         features_of(x, "window")

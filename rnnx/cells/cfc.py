@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import glorot_uniform, zeros
 
+from rnnx.arguments import Activation, Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
-from rnnx.cells._kernels import Initializer, affine, check_width, dot, per_gate
+from rnnx.cells._kernels import Initializer, affine, dot, per_gate
 from rnnx.cells.ltc import features_in_time
 
 _glorot = glorot_uniform()
@@ -22,13 +23,14 @@ def _lecun_tanh(x: jax.Array) -> jax.Array:
 
 
 @factory
+@checked
 def cfc(
     width: int,
     *,
     gated: bool = True,
     backbone_units: int = 128,
-    backbone_layers: int = 1,
-    activation: Callable[[jax.Array], jax.Array] = _lecun_tanh,
+    backbone_layers: Annotated[int, Whole(0, 1000)] = 1,
+    activation: Activation = _lecun_tanh,
     kernel_init: Initializer = _glorot,
     bias_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
@@ -85,12 +87,6 @@ def cfc(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "cfc")
-    if backbone_layers < 0 or backbone_units < 1:
-        raise ValueError(
-            f"cfc: backbone_layers is {backbone_layers} and backbone_units {backbone_units}, but they must be 0 or "
-            f"more and 1 or more"
-        )
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_in_time(x, "cfc")

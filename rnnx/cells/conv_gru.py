@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, default_recurrent_init
+from rnnx.cells._kernels import Initializer, default_kernel_init, default_recurrent_init
 
 
 @factory
+@checked
 def conv_gru(
     width: int,
     *,
@@ -80,7 +82,6 @@ def conv_gru(
         >>> carry.shape, ys.shape
         ((2, 8, 8, 4), (2, 5, 8, 8, 4))
     """
-    check_width(width, "conv_gru")
     inits = kernel_init, recurrent_kernel_init, bias_init
     init_gates = convolutional_init("conv_gru", width, 3, kernel_size, strides, padding, *inits, param_dtype)
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, default_recurrent_init
+from rnnx.cells._kernels import Initializer, default_kernel_init, default_recurrent_init
 
 
 @exportable
@@ -23,6 +24,7 @@ class ConvLSTMCarry(NamedTuple):
 
 
 @factory
+@checked
 def conv_lstm(
     width: int,
     *,
@@ -98,7 +100,6 @@ def conv_lstm(
         >>> carry.c.shape, ys.shape
         ((2, 4, 4, 4), (2, 5, 4, 4, 4))
     """
-    check_width(width, "conv_lstm")
     inits = kernel_init, recurrent_kernel_init, bias_init
     init_gates = convolutional_init("conv_lstm", width, 4, kernel_size, strides, padding, *inits, param_dtype)
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import NotNegative, Positive, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
-from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, dot, features_of
+from rnnx.cells._kernels import Initializer, affine, default_kernel_init, dot, features_of
 
 
 @exportable
@@ -21,12 +22,13 @@ class CoRNNCarry(NamedTuple):
 
 
 @factory
+@checked
 def cornn(
     width: int,
     *,
-    dt: float = 0.042,
-    gamma: float = 2.7,
-    epsilon: float = 4.7,
+    dt: Positive = 0.042,
+    gamma: NotNegative = 2.7,
+    epsilon: NotNegative = 4.7,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
@@ -77,7 +79,6 @@ def cornn(
         >>> carry.z.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "cornn")
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_of(x, "cornn")

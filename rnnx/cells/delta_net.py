@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu
 
+from rnnx.arguments import checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import outer, rms_norm, unit, wide_dot
 from rnnx.linear import Affine, affine_cell
 
@@ -22,6 +23,7 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def delta_net(
     width: int,
     *,
@@ -29,7 +31,7 @@ def delta_net(
     key_width: int | None = None,
     value_width: int | None = None,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""DeltaNet: a matrix of associations, of which each step corrects the one that its key recalls.
 
@@ -73,7 +75,6 @@ def delta_net(
         >>> carry.shape, ys.shape
         ((2, 2, 2, 2), (2, 5, 4))
     """
-    check_width(width, "delta_net")
     keys = width if key_width is None else key_width
     values = width if value_width is None else value_width
     check_heads(keys, heads, "the keys of delta_net")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import Activation, checked
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
-    check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
@@ -20,10 +18,11 @@ from rnnx.cells._kernels import (
 
 
 @factory
+@checked
 def elman(
     width: int,
     *,
-    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    activation: Activation = jnp.tanh,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
@@ -68,7 +67,6 @@ def elman(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "elman")
 
     inits = kernel_init, recurrent_kernel_init, bias_init
     init = gated_init("elman", width, 1, *inits, param_dtype)

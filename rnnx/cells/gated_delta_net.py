@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
+from rnnx.arguments import checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import exp_of, inverse_softplus, log_uniform, outer, rms_norm, unit, wide, wide_dot
 from rnnx.linear import Affine, affine_cell
 
@@ -24,6 +25,7 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def gated_delta_net(
     width: int,
     *,
@@ -31,7 +33,7 @@ def gated_delta_net(
     key_width: int | None = None,
     value_width: int | None = None,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""Gated DeltaNet: the delta rule on a matrix of associations that decays at a rate which the input sets.
 
@@ -80,7 +82,6 @@ def gated_delta_net(
         >>> carry.shape, ys.shape
         ((2, 2, 2, 2), (2, 5, 4))
     """
-    check_width(width, "gated_delta_net")
     keys = width if key_width is None else key_width
     values = width if value_width is None else value_width
     check_heads(keys, heads, "the keys of gated_delta_net")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, silu
 
+from rnnx.arguments import Positive, checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, dot, features_of, per_gate
+from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import outer, rms_norm, wide, wide_dot
 from rnnx.linear import Affine, affine_cell
 
@@ -23,6 +24,7 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def gla(
     width: int,
     *,
@@ -30,9 +32,9 @@ def gla(
     key_width: int | None = None,
     value_width: int | None = None,
     rank: int = 16,
-    temperature: float = 16.0,
+    temperature: Positive = 16.0,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""Gated linear attention: a matrix of associations, whose rows decay at rates that the input sets.
 
@@ -78,8 +80,6 @@ def gla(
         >>> carry.shape, ys.shape
         ((2, 2, 2, 4), (2, 5, 8))
     """
-    check_width(width, "gla")
-    check_width(rank, "the rank of gla")
     keys = max(width // 2, 1) if key_width is None else key_width
     values = width if value_width is None else value_width
     check_heads(keys, heads, "the keys of gla")

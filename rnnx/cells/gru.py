@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
-    check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
@@ -20,6 +20,7 @@ from rnnx.cells._kernels import (
 
 
 @factory
+@checked
 def gru(
     width: int,
     *,
@@ -72,7 +73,6 @@ def gru(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "gru")
 
     inits = kernel_init, recurrent_kernel_init, bias_init
     init_gates = gated_init("gru", width, 3, *inits, param_dtype)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import uniform, zeros
 
+from rnnx.arguments import Activation, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
-from rnnx.cells._kernels import Initializer, affine, check_width, default_kernel_init, features_of
+from rnnx.cells._kernels import Initializer, affine, default_kernel_init, features_of
 
 unit_uniform: Initializer = uniform(1.0)
 
 
 @factory
+@checked
 def indrnn(
     width: int,
     *,
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    activation: Activation = jax.nn.relu,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = unit_uniform,
     bias_init: Initializer = zeros,
@@ -60,7 +60,6 @@ def indrnn(
         >>> carry[1].shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "indrnn")
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_of(x, "indrnn")

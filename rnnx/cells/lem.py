@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import Positive, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
-    check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
@@ -30,10 +30,11 @@ class LEMCarry(NamedTuple):
 
 
 @factory
+@checked
 def lem(
     width: int,
     *,
-    dt: float = 1.0,
+    dt: Positive = 1.0,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
@@ -78,7 +79,6 @@ def lem(
         >>> carry.z.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "lem")
 
     inits = kernel_init, recurrent_kernel_init, bias_init
     init = gated_init("lem", width, 4, *inits, param_dtype)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import glorot_normal, lecun_uniform, zeros
 
+from rnnx.arguments import Positive, Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
-from rnnx.cells._kernels import Initializer, check_width, dot, features_of, per_gate
+from rnnx.cells._kernels import Initializer, dot, features_of, per_gate
 
 default_kernel_init: Initializer = glorot_normal()
 default_encoder_init: Initializer = lecun_uniform()
@@ -49,11 +50,12 @@ def legendre_memory(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @factory
+@checked
 def lmu(
     width: int,
     *,
     order: int | None = None,
-    theta: float = 100.0,
+    theta: Positive = 100.0,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_kernel_init,
     encoder_init: Initializer = default_encoder_init,
@@ -107,12 +109,7 @@ def lmu(
         >>> carry.m.shape, ys.shape
         ((2, 6), (2, 5, 4))
     """
-    check_width(width, "lmu")
-    order = width if order is None else order
-    if not hasattr(order, "__index__") or order < 1:
-        raise ValueError(f"lmu: order is {order!r}, but it must be a whole number, 1 or more")
-    if not theta > 0:
-        raise ValueError(f"lmu: theta is {theta}, but it must be above 0")
+    order = Whole(1, 4096, "the exponential of so large a matrix takes too long")("lmu: order", order or width)
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_of(x, "lmu")

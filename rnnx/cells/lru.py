@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import Positive, checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
-from rnnx.cells._kernels import check_width, dot, features_of
+from rnnx.cells._kernels import dot, features_of
 from rnnx.cells._linear import check_channels, exp_of, exponential, wide_dot
 from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
@@ -20,14 +21,15 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def lru(
     width: int,
     *,
     state: int | None = None,
     r_min: float = 0.0,
     r_max: float = 1.0,
-    max_phase: float = 2 * math.pi,
-    param_dtype: Any = jnp.float32,
+    max_phase: Positive = 2 * math.pi,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The linear recurrent unit: a diagonal complex recurrence, stable by its parametrisation.
 
@@ -65,9 +67,7 @@ def lru(
         >>> carry.re.shape, ys.shape
         ((2, 6), (2, 5, 4))
     """
-    check_width(width, "lru")
     units = width if state is None else state
-    check_width(units, "the state of lru")
     if not 0 <= r_min < r_max <= 1:
         raise ValueError(f"lru: r_min is {r_min} and r_max {r_max}, but 0 <= r_min < r_max <= 1 is wanted")
 

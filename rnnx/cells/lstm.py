@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
-    check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
@@ -43,6 +43,7 @@ def layer_normalized(x: jax.Array, gain: jax.Array) -> jax.Array:
 
 
 @factory
+@checked
 def lstm(
     width: int,
     *,
@@ -136,9 +137,6 @@ def lstm(
         >>> carry.c.shape, ys.shape
         ((2, 8), (2, 5, 4))
     """
-    check_width(width, "lstm")
-    if projection is not None and projection < 1:
-        raise ValueError(f"lstm: projection is {projection}, but it must be 1 or more, or None for none")
     gates, outputs = 3 if coupled else 4, projection or width
 
     inits = kernel_init, recurrent_kernel_init, bias_init

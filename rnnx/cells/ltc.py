@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
+from rnnx.arguments import Layers, checked
 from rnnx.base import Cell, Key, Params, PyTree, Weights, cell, factory
-from rnnx.cells._kernels import check_width, features_of
+from rnnx.cells._kernels import features_of
 
 
 @factory
-def ltc(width: int, *, unfolds: int = 6, param_dtype: jnp.dtype = jnp.float32) -> Cell:
+@checked
+def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32) -> Cell:
     r"""Neurons with membranes and synapses, over steps of any length: the liquid time-constant network.
 
     Neuron i has the potential v_i. Each synapse to it, from a neuron or an input j, opens with the potential there
@@ -73,9 +75,6 @@ def ltc(width: int, *, unfolds: int = 6, param_dtype: jnp.dtype = jnp.float32) -
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "ltc")
-    if unfolds < 1:
-        raise ValueError(f"ltc: unfolds is {unfolds}, but it must be 1 or more")
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_in_time(x, "ltc")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import Activation, checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init
+from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
 from rnnx.linear import Affine, affine_cell
 
@@ -22,13 +20,14 @@ def positive(x: jax.Array) -> jax.Array:
 
 
 @factory
+@checked
 def min_gru(
     width: int,
     *,
-    activation: Callable[[jax.Array], jax.Array] = positive,
+    activation: Activation = positive,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The minGRU, in the form that the paper evaluates in log-space.
 
@@ -64,7 +63,6 @@ def min_gru(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "min_gru")
 
     init = input_gates_init("min_gru", width, 2, kernel_init, bias_init, param_dtype)
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import Activation, checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init
+from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
 from rnnx.cells.min_gru import positive
 from rnnx.linear import Affine, affine_cell
 
 
 @factory
+@checked
 def min_lstm(
     width: int,
     *,
-    activation: Callable[[jax.Array], jax.Array] = positive,
+    activation: Activation = positive,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The minLSTM, in the form that the paper evaluates in log-space.
 
@@ -61,7 +60,6 @@ def min_lstm(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "min_lstm")
 
     init = input_gates_init("min_lstm", width, 3, kernel_init, bias_init, param_dtype)
 

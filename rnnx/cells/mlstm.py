@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
+from rnnx.arguments import checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, exportable, factory
-from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import outer, wide, wide_affine, wide_dot
 
 
@@ -38,13 +39,14 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def mlstm(
     width: int,
     *,
     heads: int = 1,
     key_width: int | None = None,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The mLSTM: a matrix memory with exponential gates, which read the input alone.
 
@@ -90,7 +92,6 @@ def mlstm(
         >>> carry.c.shape, ys.shape
         ((2, 2, 2, 2), (2, 5, 4))
     """
-    check_width(width, "mlstm")
     keys = width if key_width is None else key_width
     check_heads(width, heads, "mlstm")
     check_heads(keys, heads, "the keys of mlstm")

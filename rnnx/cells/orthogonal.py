@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, dot, features_of
+from rnnx.cells._kernels import Initializer, default_kernel_init, dot, features_of
 
 
 def rotations(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
@@ -24,6 +25,7 @@ def modrelu(h: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 @factory
+@checked
 def orthogonal(
     width: int,
     *,
@@ -73,7 +75,6 @@ def orthogonal(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "orthogonal")
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_of(x, "orthogonal")

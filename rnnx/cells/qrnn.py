@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init
+from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
 from rnnx.linear import Affine, affine_cell
 
 
 @factory
+@checked
 def qrnn(
     width: int,
     *,
@@ -23,7 +23,7 @@ def qrnn(
     input_gate: bool = False,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The quasi-recurrent network with fo-pooling (or f- or ifo-pooling), on what each step reads.
 
@@ -64,7 +64,6 @@ def qrnn(
         >>> ys.shape
         (2, 5, 4)
     """
-    check_width(width, "qrnn")
     gates = 2 + output_gate + input_gate
 
     init = input_gates_init("qrnn", width, gates, kernel_init, bias_init, param_dtype)

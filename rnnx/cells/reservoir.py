@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnx.arguments import Activation, NotNegative, Share, Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
-from rnnx.cells._kernels import check_width, features_of
+from rnnx.cells._kernels import features_of
 
 
 def _uniform(scale: float, shape: tuple[int, ...], *seed: int) -> np.ndarray:
@@ -31,16 +32,17 @@ def sparse_matrix(width: int, density: float, spectral_radius: float, seed: int)
 
 
 @factory
+@checked
 def reservoir(
-    width: int,
+    width: Annotated[int, Whole(1, 10_000, "the eigenvalues of so large a matrix take too long")],
     *,
-    leak: float = 1.0,
-    spectral_radius: float = 0.9,
-    density: float = 0.1,
+    leak: Share = 1.0,
+    spectral_radius: NotNegative = 0.9,
+    density: Share = 0.1,
     input_scale: float = 1.0,
     bias_scale: float = 1.0,
-    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
-    seed: int = 0,
+    activation: Activation = jnp.tanh,
+    seed: Annotated[int, Whole(0, why="a seed has 31 bits")] = 0,
     state_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
     r"""The leaky echo-state network: a fixed random recurrent network, of which only a readout is to be trained.
@@ -89,14 +91,6 @@ def reservoir(
         >>> carry.shape, ys.shape
         ((2, 100), (2, 5, 100))
     """
-    check_width(width, "reservoir")
-    for name, value in (("leak", leak), ("density", density)):
-        if not 0 < value <= 1:
-            raise ValueError(f"reservoir: {name} is {value}, but it must be above 0 and not above 1")
-    if spectral_radius < 0:
-        raise ValueError(f"reservoir: spectral_radius is {spectral_radius}, but it cannot be negative")
-    if not hasattr(seed, "__index__") or seed < 0:
-        raise ValueError(f"reservoir: seed is {seed!r}, but it must be a whole number, 0 or more")
 
     def init(key: Key, x: PyTree) -> Params:
         features_of(x, "reservoir")

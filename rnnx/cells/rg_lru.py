@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_heads, check_width, default_kernel_init, features_of
+from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, features_of
 from rnnx.cells._linear import check_channels, inverse_softplus, wide
 from rnnx.linear import Affine, affine_cell
 
@@ -24,6 +25,7 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def rg_lru(
     width: int,
     *,
@@ -32,7 +34,7 @@ def rg_lru(
     a_max: float = 0.999,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The real-gated linear recurrent unit: the recurrence of Griffin and RecurrentGemma.
 
@@ -75,7 +77,6 @@ def rg_lru(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "rg_lru")
     check_heads(width, heads, "rg_lru")
     if not 0 < a_min <= a_max < 1:
         raise ValueError(f"rg_lru: a_min is {a_min} and a_max {a_max}, but 0 < a_min <= a_max < 1 is wanted")

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import Layers, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
-    check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
@@ -20,10 +20,11 @@ from rnnx.cells._kernels import (
 
 
 @factory
+@checked
 def rhn(
     width: int,
     *,
-    depth: int = 3,
+    depth: Layers = 3,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
@@ -69,9 +70,6 @@ def rhn(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "rhn")
-    if depth < 1:
-        raise ValueError(f"rhn: depth is {depth}, but it must be 1 or more")
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_of(x, "rhn")

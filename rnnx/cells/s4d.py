@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import Positive, ascending, checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
-from rnnx.cells._kernels import check_width, features_of
+from rnnx.cells._kernels import features_of
 from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, wide
 from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
@@ -20,13 +21,14 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def s4d(
     width: int,
     *,
     state: int = 64,
-    step_min: float = 0.001,
-    step_max: float = 0.1,
-    param_dtype: Any = jnp.float32,
+    step_min: Positive = 0.001,
+    step_max: Positive = 0.1,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The S4D layer: a diagonal state space of its own for every feature.
 
@@ -67,8 +69,8 @@ def s4d(
         >>> carry.re.shape, ys.shape
         ((2, 4, 8), (2, 5, 4))
     """
-    check_width(width, "s4d")
-    if state < 2 or state % 2:
+    ascending("s4d", step_min=step_min, step_max=step_max)
+    if state % 2:
         raise ValueError(f"s4d: the state is {state}, but it must be even, 2 or more")
     shape = (width, state // 2)
 

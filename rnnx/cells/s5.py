@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import lecun_normal
 
+from rnnx.arguments import Positive, Whole, ascending, checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
-from rnnx.cells._kernels import check_width, dot, features_of
+from rnnx.cells._kernels import dot, features_of
 from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, wide, wide_dot
 from rnnx.linear import Affine, Complex, affine_cell, in_pairs
 
@@ -21,15 +22,19 @@ class _Input(NamedTuple):
     x: jax.Array
 
 
+BLOCK = Whole(1, 4096, "an eigenbasis of so many dimensions takes too long to find; give more blocks")
+
+
 @factory
+@checked
 def s5(
     width: int,
     *,
     state: int = 64,
     blocks: int = 1,
-    step_min: float = 0.001,
-    step_max: float = 0.1,
-    param_dtype: Any = jnp.float32,
+    step_min: Positive = 0.001,
+    step_max: Positive = 0.1,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The S5 layer: one diagonal state space of many inputs and outputs, discretised by zero-order hold.
 
@@ -74,9 +79,12 @@ def s5(
         >>> carry.re.shape, ys.shape
         ((2, 8), (2, 5, 4))
     """
-    check_width(width, "s5")
-    if blocks < 1 or state < 2 or state % (2 * blocks):
+    ascending("s5", step_min=step_min, step_max=step_max)
+    if state % (2 * blocks):
         raise ValueError(f"s5: the state is {state}, but it must be a multiple of 2 * blocks = {2 * blocks}")
+    Whole(1, 4096, "an eigenbasis of so many dimensions takes too long; give more blocks")(
+        "s5: state / blocks", state // blocks
+    )
     units = state // 2
 
     def init(key: Key, x: PyTree) -> Params:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
+from rnnx.arguments import Positive, ascending, checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._kernels import Initializer, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import check_channels, exp_of, inverse_softplus, log_uniform, wide, wide_dot
 from rnnx.linear import Affine, affine_cell
 
@@ -23,15 +24,16 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def s6(
     width: int,
     *,
     state: int = 16,
     rank: int | None = None,
-    step_min: float = 0.001,
-    step_max: float = 0.1,
+    step_min: Positive = 0.001,
+    step_max: Positive = 0.1,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The S6 layer, Mamba's selective scan: a state space whose step, input and output depend on the input.
 
@@ -75,10 +77,8 @@ def s6(
         >>> carry[2].shape, ys.shape
         ((2, 4, 16), (2, 5, 4))
     """
-    check_width(width, "s6")
-    check_width(state, "the state of s6")
+    ascending("s6", step_min=step_min, step_max=step_max)
     inner = math.ceil(width / 16) if rank is None else rank
-    check_width(inner, "the rank of s6")
 
     def init(key: Key, x: PyTree) -> Params:
         check_channels(features_of(x, "s6"), width, "s6")

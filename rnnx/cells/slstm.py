@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
     check_heads,
-    check_width,
     default_kernel_init,
     default_recurrent_init,
     features_of,
@@ -33,6 +33,7 @@ class SLSTMCarry(NamedTuple):
 
 
 @factory
+@checked
 def slstm(
     width: int,
     *,
@@ -90,7 +91,6 @@ def slstm(
         >>> carry.m.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "slstm")
     check_heads(width, heads, "slstm")
     size = width // heads
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import Activation, checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
-from rnnx.cells._kernels import Initializer, check_width, default_kernel_init, features_of, per_gate
+from rnnx.cells._kernels import Initializer, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import wide, wide_dot
 from rnnx.linear import Affine, affine_cell
 
@@ -24,13 +24,14 @@ class _Input(NamedTuple):
 
 
 @factory
+@checked
 def sru(
     width: int,
     *,
-    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    activation: Activation = jnp.tanh,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: Any = jnp.float32,
+    param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
     r"""The simple recurrent unit as first published, whose gates do not read the state.
 
@@ -71,7 +72,6 @@ def sru(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "sru")
 
     def init(key: Key, x: PyTree) -> Params:
         k_input, k_bias = jax.random.split(key)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
+from rnnx.arguments import checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
     affine,
-    check_width,
     default_kernel_init,
     default_recurrent_init,
     dot,
@@ -20,6 +20,7 @@ from rnnx.cells._kernels import (
 
 
 @factory
+@checked
 def ugrnn(
     width: int,
     *,
@@ -67,7 +68,6 @@ def ugrnn(
         >>> carry.shape, ys.shape
         ((2, 4), (2, 5, 4))
     """
-    check_width(width, "ugrnn")
 
     inits = kernel_init, recurrent_kernel_init, bias_init
     init = gated_init("ugrnn", width, 2, *inits, param_dtype, added_bias=forget_bias)

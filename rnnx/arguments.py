@@ -1,0 +1,250 @@
+"""The arguments of factories, held to the annotations of their parameters when the factory is called.
+
+`int` is a whole number, 1 or more; `float` a finite number; `bool` True or False; `jnp.dtype` a floating dtype. Other
+ranges, and functions, are told by a check in the annotation: `Annotated[int, Whole(0)]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MOST = 2**31 - 1
+
+
+class Check(Protocol):
+    """`(where, value) -> value`, as the factory is to have it; raises where it is no such thing."""
+
+    def __call__(self, where: str, value: Any, /) -> Any: ...
+
+
+def checked(make: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a function: its arguments are checked as their annotations say; defaults are not."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def held(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        checks = checks_of(make)
+        for name, value in bound.arguments.items():
+            if name in checks and value is not signature.parameters[name].default:
+                bound.arguments[name] = checks[name](f"{make.__name__}: {name}", value)
+        return make(*bound.args, **bound.kwargs)
+
+    return held
+
+
+@functools.cache
+def checks_of(make: Callable[..., Any]) -> dict[str, Check]:
+    """The check of each parameter that has one."""
+    hints = typing.get_type_hints(make, include_extras=True)
+    found = {name: _check_of(hint) for name, hint in hints.items() if name != "return"}
+    return {name: check for name, check in found.items() if check is not None}
+
+
+def _check_of(hint: Any) -> Check | None:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        parts = typing.get_args(hint)
+        [check, *_] = [*filter(None, map(_check_of, parts)), None]
+        return _Optional(check) if check is not None and type(None) in parts else check
+    if typing.get_origin(hint) is Annotated:
+        return next((part for part in hint.__metadata__ if callable(part)), None)
+    return PLAIN.get(hint)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Optional:
+    check: Check
+
+    def __call__(self, where: str, value: Any) -> Any:
+        return None if value is None else self.check(where, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A whole number between `least` and `most`; NumPy's are, booleans and arrays are not."""
+
+    least: int = 1
+    most: int = MOST
+    why: str = ""
+
+    def __call__(self, where: str, value: Any) -> int:
+        wanted = f"a whole number, {self.least} or more"
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise TypeError(f"{where} is {shown(value)}, but it must be {wanted}{_from_array(value, 'int')}")
+        number = int(value)
+        if number < self.least:
+            raise ValueError(f"{where} is {shown(value)}, but it must be {wanted}")
+        if number > self.most:
+            why = self.why or f"so many float32 numbers would take {gibibytes(4 * number)}"
+            raise ValueError(f"{where} is {shown(value)}, but it must be {self.most} or less: {why}")
+        return number
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """A finite number from `low` to `high`; `above` and `below` stand for borders that do not belong to it."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __call__(self, where: str, value: Any) -> float:
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise TypeError(f"{where} is {shown(value)}, but it must be {self.wanted}{_from_array(value, 'float')}")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        inside = self.low <= number <= self.high and self.above < number < self.below
+        if not math.isfinite(number) or not inside:
+            raise ValueError(f"{where} is {shown(value)}, but it must be {self.wanted}")
+        return number
+
+    @property
+    def wanted(self) -> str:
+        low = f"({self.above:g}" if self.above >= self.low else f"[{self.low:g}"
+        high = f"{self.below:g})" if self.below <= self.high else f"{self.high:g}]"
+        if low.endswith("-inf") and high.startswith("inf"):
+            return "a finite number"
+        return f"a finite number in {low}, {high}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """A function that takes so many arguments (None: any number), such as the example."""
+
+    arguments: int | None
+    example: str
+
+    def __call__(self, where: str, value: Any) -> Any:
+        if not callable(value):
+            raise TypeError(f"{where} is {shown(value)}, but it must be a function, such as {self.example}")
+        if self.arguments is not None:
+            try:
+                inspect.signature(value).bind(*[None] * self.arguments)
+            except ValueError:  # some built-in functions have no signature
+                pass
+            except TypeError as error:
+                raise TypeError(
+                    f"{where} is {shown(value)}, which cannot be called with {self.arguments} argument(s) ({error}); "
+                    f"it must be a function like {self.example}"
+                ) from None
+        return value
+
+
+def flag(where: str, value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{where} is {shown(value)}, but it must be True or False")
+    return bool(value)
+
+
+def floating(where: str, value: Any) -> Any:
+    """A floating dtype, by name or as itself."""
+    try:
+        dtype = None if value is None else jnp.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None:
+        raise TypeError(f"{where} is {shown(value)}, but it must be a floating dtype, such as jnp.float32")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{where} is {dtype.name}, but it must be a floating dtype, such as jnp.float32")
+    return dtype
+
+
+_initializer = Function(3, "jax.nn.initializers.zeros, (key, shape, dtype) -> array")
+_activation = Function(1, "jax.nn.relu, x -> y")
+
+
+def initializer(where: str, value: Any) -> Callable[..., jax.Array]:
+    """What makes arrays of the shape and dtype that it was asked for."""
+    function = _initializer(where, value)
+
+    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
+        made = function(key, shape, dtype)
+        if not _is_array(made) or jnp.shape(made) != tuple(shape):
+            raise ValueError(
+                f"{where} gave {_came(made)}, but an array of shape {tuple(shape)} was asked for; it must be a "
+                f"function like {_initializer.example}"
+            )
+        return jnp.asarray(made, dtype)
+
+    return init
+
+
+def activation(where: str, value: Any) -> Callable[[jax.Array], jax.Array]:
+    """What makes as many numbers as it is given."""
+    function = _activation(where, value)
+
+    def activate(x: jax.Array) -> jax.Array:
+        y = function(x)
+        if not _is_array(y) or jnp.shape(y) != jnp.shape(x):
+            raise ValueError(
+                f"{where} made {_came(y)} of an array of shape {jnp.shape(x)}, but it must keep the shape, as "
+                "jax.nn.relu does"
+            )
+        return y
+
+    return activate
+
+
+PLAIN: dict[Any, Check] = {int: Whole(), float: Real(), bool: flag, np.dtype: floating}
+
+Positive = Annotated[float, Real(above=0)]
+NotNegative = Annotated[float, Real(low=0)]
+Rate = Annotated[float, Real(low=0, below=1)]
+Share = Annotated[float, Real(above=0, high=1)]
+Layers = Annotated[int, Whole(1, 1000, "each is compiled by itself")]
+Activation = Annotated[Callable[[jax.Array], jax.Array], activation]
+
+
+def ascending(name: str, **values: float) -> None:
+    """Raises where each value is not below the next, or equal to it."""
+    if list(values.values()) != sorted(values.values()):
+        came = " and ".join(f"{option} {value}" for option, value in values.items())
+        raise ValueError(f"{name}: {came} came, but {' <= '.join(values)} is wanted")
+
+
+def gibibytes(count: int) -> str:
+    size = count / 2**30 if count < 2**500 else math.inf
+    return f"{size:.3g} GiB"
+
+
+def shown(value: Any) -> str:
+    """What came, in a few words."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"an array {value.dtype}{list(value.shape)}"
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    if callable(value) and not isinstance(value, jax.Array):
+        return getattr(value, "__name__", None) or type(value).__name__
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _from_array(value: Any, kind: str) -> str:
+    single = isinstance(value, np.ndarray | jax.Array) and value.shape == () and not isinstance(value, jax.core.Tracer)
+    return f"; {kind}(...) makes one of an array" if single else ""
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.number | jax.Array | int | float)
+
+
+def _came(value: Any) -> str:
+    return f"an array of shape {jnp.shape(value)}" if _is_array(value) else shown(value)
