@@ -1,5 +1,6 @@
 """The step of a supervised training: a loss, an optimiser, and the state that `loop.fit` keeps."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -59,4 +60,17 @@ def adamw(
     def matrices(params: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(schedule, weight_decay=weight_decay, mask=matrices))
+    adam = optax.adamw(schedule, weight_decay=weight_decay, mask=matrices)
+    optimizer = optax.chain(optax.clip_by_global_norm(clip), adam)
+    return optax.GradientTransformation(optimizer.init, promoting(optimizer.update))
+
+
+def promoting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function under JAX's usual promotion of dtypes: Optax multiplies and raises floats by its count of steps."""
+
+    @functools.wraps(function)
+    def promoted(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return promoted

@@ -10,6 +10,8 @@ import pytest
 
 import rnnx
 from checks import joined, split
+from experiments.char_lm import CharLM
+from experiments.char_lm.model import initial_state, make_model, make_train_step
 from registry import BATCH, CASES, TIME, Case
 
 
@@ -33,3 +35,12 @@ def test_strict_promotion(case: Case):
         params = jax.eval_shape(layer.init, key, xs)
         for noise in (None, key):
             jax.eval_shape(both, params, xs, noise)
+
+
+def test_the_training_step_of_the_character_model():
+    config = CharLM(batch=2, time=4, width=8, embed=4)
+    model = make_model(config, 10)
+    step = make_train_step(config, model, 50)
+    with jax.numpy_dtype_promotion("strict"):
+        state = jax.eval_shape(lambda: initial_state(config, model))
+        jax.eval_shape(step, state, jnp.zeros(60, jnp.int32))

@@ -11,6 +11,7 @@ import optax
 import rnnx
 from experiments.char_lm.corpus import read_chunk
 from experiments.char_lm.settings import CharLM
+from experiments.training import promoting
 
 
 class TrainState(NamedTuple):
@@ -58,7 +59,8 @@ def make_optimizer(config: CharLM) -> tuple[optax.GradientTransformation, optax.
         return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
     adamw = optax.adamw(schedule, b2=config.beta2, weight_decay=config.weight_decay, mask=matrices)
-    return optax.chain(optax.clip_by_global_norm(config.clip), adamw), schedule
+    optimizer = optax.chain(optax.clip_by_global_norm(config.clip), adamw)
+    return optax.GradientTransformation(optimizer.init, promoting(optimizer.update)), promoting(schedule)
 
 
 def initial_state(config: CharLM, model: rnnx.Layer) -> TrainState:
