@@ -11,6 +11,7 @@ import functools
 import inspect
 import math
 import numbers
+import reprlib
 import types
 import typing
 from collections.abc import Callable
@@ -88,10 +89,10 @@ class Whole:
             raise TypeError(f"{where} is {shown(value)}, but it must be {wanted}{_from_array(value, 'int')}")
         number = int(value)
         if number < self.least:
-            raise ValueError(f"{where} is {shown(value)}, but it must be {wanted}")
+            raise ValueError(f"{where} is {_digits(number)}, but it must be {wanted}")
         if number > self.most:
             why = self.why or f"so many float32 numbers would take {gibibytes(4 * number)}"
-            raise ValueError(f"{where} is {shown(value)}, but it must be {self.most} or less: {why}")
+            raise ValueError(f"{where} is {_digits(number)}, but it must be {self.most} or less: {why}")
         return number
 
 
@@ -113,7 +114,7 @@ class Real:
             number = math.inf
         inside = self.low <= number <= self.high and self.above < number < self.below
         if not math.isfinite(number) or not inside:
-            raise ValueError(f"{where} is {shown(value)}, but it must be {self.wanted}")
+            raise ValueError(f"{where} is {number}, but it must be {self.wanted}")
         return number
 
     @property
@@ -226,15 +227,18 @@ def gibibytes(count: int) -> str:
 
 
 def shown(value: Any) -> str:
-    """What came, in a few words."""
-    if isinstance(value, np.ndarray | jax.Array):
-        return f"an array {value.dtype}{list(value.shape)}"
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"a number of {value.bit_length()} bits"
-    if callable(value) and not isinstance(value, jax.Array):
-        return getattr(value, "__name__", None) or type(value).__name__
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    """A value in an error message: of an array dtype and shape, of anything else itself, cut short, and its type."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
+        return f"{value.dtype}{list(value.shape)}"
+    if isinstance(value, types.FunctionType | type):
+        return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{_digits(value)} (int)"
+    return f"{reprlib.repr(value)} ({type(value).__name__})"
+
+
+def _digits(number: int) -> str:
+    return str(number) if abs(number) < 10**20 else f"a number of {number.bit_length()} bits"
 
 
 def _from_array(value: Any, kind: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import numbers
-import operator
 from typing import Any
 
 import jax
@@ -12,24 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
+from rnnx.arguments import Whole, shown
 from rnnx.base import Carry, Layer, Params, PyTree
-from rnnx.sequences import batch_and_time, concrete, result_struct, shown, widened
-
-MOST = 2**31 - 1  # what an int32 counts up to
+from rnnx.sequences import batch_and_time, concrete, result_struct, widened
 
 
 def check_count(where: str, name: str, value: Any, least: int = 1) -> None:
     """Raises for what is not a whole number of at least `least`; True and False are none."""
-    try:
-        count = None if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:
-        count = None
-    if count is None:
-        raise TypeError(f"{where}: {name} is {shown(value)}, but a whole number is wanted, {least} or more")
-    if count < least:
-        raise ValueError(f"{where}: {name} is {value}, but it must be {least} or more")
-    if count > MOST:
-        raise ValueError(f"{where}: {name} is {value}, but no more than {MOST} can be counted")
+    Whole(least)(f"{where}: {name}", value)
 
 
 def check_number(where: str, name: str, value: Any) -> None:

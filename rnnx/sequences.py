@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
+from rnnx.arguments import shown as shown
 from rnnx.base import Key, PyTree
 
 
@@ -29,13 +29,6 @@ def step_struct(xs: PyTree) -> PyTree:
 def concrete(x: Any) -> np.ndarray | None:
     """The values of an array (or a list of numbers), or None where they are not known: under `jax.jit` and its like."""
     return None if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(x)) else np.asarray(x)
-
-
-def shown(value: Any) -> str:
-    """A value in an error message: of an array dtype and shape, of anything else itself, cut short, and its type."""
-    if isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
-        return f"{value.dtype}{list(value.shape)}"
-    return f"{reprlib.repr(value)} ({type(value).__name__})"
 
 
 def result_struct(function: Callable[..., PyTree], *args: PyTree) -> PyTree:

@@ -96,7 +96,7 @@ def test_initialisers_and_activations_that_give_something_else():
 
 def test_what_an_initialiser_makes_gets_the_dtype_of_the_params():
     layer = rnnx.gru(4, param_dtype=jnp.bfloat16, bias_init=lambda k, s, d: np.ones(s))
-    assert layer.init(KEY, jnp.ones((1, 2, 3)))["bias"].dtype == jnp.bfloat16
+    assert jax.eval_shape(layer.init, KEY, jnp.ones((1, 2, 3)))["bias"].dtype == jnp.bfloat16
 
 
 def test_ranges_whose_ends_are_the_wrong_way_round():
