@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import tyro
 
 from experiments import locks
+from experiments.environment import environment
 from experiments.errors import UsageError, UserError, explained, first_line
 
 Config = TypeVar("Config")
@@ -282,8 +283,22 @@ def claim(run_dir: Path, settings: Mapping[str, Any], later: Mapping[str, Any] |
                 "Give the saved settings to go on with that run, "
                 "or another --run-dir to begin a new one."
             )
+        _note_environment(run_dir / "environment.json")
         return
     write_json(path, settings)
+    write_json(run_dir / "environment.json", environment())
+
+
+def _note_environment(path: Path) -> None:
+    """Prints what is not as it was when the run began: another program rounds in its own way."""
+    began = read_json(path) if path.exists() else {}
+    now = environment()
+    changed = [f"{name} {value} (now {now[name]})" for name, value in began.items() if now.get(name, value) != value]
+    if changed:
+        print(
+            f"This run was begun with {', '.join(changed)}: it goes on, but not to the same bits as it would have.",
+            flush=True,
+        )
 
 
 def differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> str:

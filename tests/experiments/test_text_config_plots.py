@@ -137,6 +137,16 @@ def test_a_damaged_config_of_a_run(tmp_path: Path) -> None:
         configs.claim(tmp_path, {"a": 1})
 
 
+def test_a_run_says_what_changed_since_it_began(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configs.claim(tmp_path, {"a": 1})
+    configs.claim(tmp_path, {"a": 1})
+    assert not capsys.readouterr().out
+    began = configs.read_json(tmp_path / "environment.json")
+    configs.write_json(tmp_path / "environment.json", {**began, "jax": "0.4.0", "of old": 1})
+    configs.claim(tmp_path, {"a": 1})
+    assert f"begun with jax 0.4.0 (now {began['jax']}): it goes on" in capsys.readouterr().out
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     configs.write_json(path, {"a": "Æ"})
