@@ -42,6 +42,18 @@ def check_function(where: str, name: str, value: Any, signature: str) -> None:
         raise TypeError(f"{where}: {name} is {shown(value)}, but a function {signature} is wanted")
 
 
+def holds_numbers(leaf: Any) -> bool:
+    """Whether it is an array, or the shape of one, of numbers or booleans: no object, string, mask or key."""
+    return (
+        hasattr(leaf, "shape") and _of_numbers(getattr(leaf, "dtype", None)) and not isinstance(leaf, np.ma.MaskedArray)
+    )
+
+
+@functools.cache
+def _of_numbers(dtype: Any) -> bool:
+    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
+
+
 def array(value: Any, name: str, wanted: str = "numbers or booleans") -> jax.Array:
     """The value as a JAX array; raises where that cannot be."""
     if isinstance(value, jax.Array):
@@ -78,8 +90,8 @@ def check_shapes(xs: PyTree) -> None:
     if not leaves:
         raise ValueError(f"xs holds no array: {xs!r}")
     for x in leaves:
-        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-            raise TypeError(f"xs must be arrays [batch, time, ...], but {shown(x)} came")
+        if not holds_numbers(x):
+            raise TypeError(f"xs must be arrays of numbers [batch, time, ...], but {shown(x)} came")
         if len(x.shape) < 2:
             raise ValueError(f"xs must be [batch, time, ...], but a leaf has shape {x.shape}; add axes: x[None]")
         if x.shape[:2] != leaves[0].shape[:2]:

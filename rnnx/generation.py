@@ -19,6 +19,7 @@ from rnnx.checks import (
     checked_carry,
     checked_xs,
 )
+from rnnx.pointwise import as_layer
 from rnnx.sequences import checked_key, concrete, shown, widened
 
 
@@ -35,7 +36,7 @@ def generate(
     """Feeds each output back as the next input.
 
     Args:
-        layer: a causal layer.
+        layer: a causal layer, or a Flax linen module.
         params: its params.
         carry: the state *before* `last` is read, e.g. from `unroll` over all of the prime but its last step.
         last: the input to begin with, leaves `[batch, ...]`.
@@ -66,6 +67,7 @@ def generate(
         >>> text.shape
         (1, 4)
     """
+    layer = as_layer(layer)
     if not layer.spec.causal:
         raise ValueError(f"generate needs a layer that looks only backwards in time, but this one does not:\n{layer}")
 

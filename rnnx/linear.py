@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
-from rnnx.checks import array, arrays, check_flag, check_function
+from rnnx.checks import array, arrays, check_flag, check_function, holds_numbers
 from rnnx.sequences import select, shown
 
 Times = Callable[[PyTree, PyTree], PyTree]
@@ -154,7 +154,7 @@ def linear_scan(
     if not all(jax.tree.leaves(tree) for tree in (a, b, h0)):
         raise ValueError("linear_scan: a, b and h0 must be arrays, or pytrees of them, but one of them holds none")
     for x in jax.tree.leaves((a, b, h0)):
-        if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+        if not holds_numbers(x):
             raise TypeError(f"linear_scan: a, b and h0 must be numbers, but {shown(x)} came")
     dtype = jnp.result_type(*jax.tree.leaves((a, b, h0)))
     if not jnp.issubdtype(dtype, jnp.inexact):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 
 from rnnx.base import FORWARD, Carry, Cell, Key, Layer, Params, PyTree, cell
-from rnnx.checks import check_count
+from rnnx.checks import check_count, holds_numbers
 from rnnx.interning import interned
 from rnnx.pointwise import as_layer, pointwise
 from rnnx.sequences import cast_floats, float_dtype, shown
@@ -97,8 +97,8 @@ class RNN(nn.Module):
     @nn.nowrap
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         """As any module's; an error for params that are not in their collection."""
-        if not isinstance(variables, Mapping) or (variables and "params" not in variables):
-            came = sorted(map(str, variables)) if isinstance(variables, Mapping) else shown(variables)
+        if not isinstance(variables, Mapping) or (variables and not isinstance(variables.get("params"), Mapping)):
+            came = {k: shown(v) for k, v in variables.items()} if isinstance(variables, Mapping) else shown(variables)
             raise TypeError(f'linen.RNN.apply takes the variables {{"params": params}}, but {came} came')
         return super().apply(variables, *args, **kwargs)
 
@@ -141,8 +141,8 @@ def one_batch_axis(xs: PyTree, batch_axes: int) -> PyTree:
     check_count("RNN", "batch_axes", batch_axes, 0)
 
     def one(x: Any) -> jax.ShapeDtypeStruct:
-        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-            raise TypeError(f"xs must be arrays [batch, time, ...], but {shown(x)} came")
+        if not holds_numbers(x):
+            raise TypeError(f"xs must be arrays of numbers [batch, time, ...], but {shown(x)} came")
         if jnp.ndim(x) <= batch_axes:
             wanted = "[batch, time, ...]" if batch_axes == 1 else f"{batch_axes} batch axes, time, ..."
             raise ValueError(f"xs must be {wanted}, but a leaf has shape {jnp.shape(x)}")

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.errors import FlaxError
 from flax.nnx.nn.recurrent import RNNCellBase
 
 from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, Spec, cell
+from rnnx.checks import check_count
 from rnnx.linen import AxisNames, check_one_array, names_of, one_batch_axis, unroll_batched
 from rnnx.pointwise import as_layer
 from rnnx.sequences import cast_floats, float_dtype, shown
@@ -75,6 +77,7 @@ class RNN(nnx.Module):
             names = names_of(axis_names, path, leaf)
             return nnx.Param(leaf if names is None else nnx.with_partitioning(lambda: leaf, names)())
 
+        check_count("nnx.RNN", "batch_axes", batch_axes, 0)
         self.layer = nnx.static(as_layer(layer))
         self.batch_axes = batch_axes
         params = self.layer.init(rngs.params(), one_batch_axis(example_xs, batch_axes))
@@ -132,7 +135,7 @@ def as_cell(cell_or_make: RNNCellBase | Callable[..., RNNCellBase]) -> Cell:
     drawn = callable(make) and not is_cell
     try:
         example: Any = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))) if drawn else make
-    except TypeError as error:
+    except (TypeError, FlaxError) as error:
         raise TypeError(
             f"nnx.as_cell: {shown(make)} makes no cell when it is called with rngs= alone ({error}); give its sizes: "
             "functools.partial(nnx.LSTMCell, 3, 8)"

@@ -184,8 +184,8 @@ def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("rec
     """
     _check_any_cell("weight_drop", inner)
     check_rate("weight_drop", rate)
-    if isinstance(kernels, str) or not kernels:
-        raise ValueError(f"weight_drop: kernels is {kernels!r}, but a tuple of one name of params or more is wanted")
+    if not isinstance(kernels, tuple | list) or not kernels or not all(isinstance(name, str) for name in kernels):
+        raise ValueError(f"weight_drop: kernels is {shown(kernels)}, but a tuple of one name or more is wanted")
 
     def init(key: Key, x: PyTree) -> Params:
         params = inner.init(key, x)

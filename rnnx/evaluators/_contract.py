@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights
-from rnnx.checks import check_function
+from rnnx.checks import check_function, holds_numbers
 from rnnx.sequences import shown
 
 AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
@@ -27,7 +27,7 @@ def checked(cell: AnyCell) -> AnyCell:
     def init(key: Key, x: PyTree) -> Params:
         params = cell.init(key, x)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-            if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            if not _is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(
                     f"{name}: init returned {shown(leaf)} as {jax.tree_util.keystr(path) or 'params'}, but params are "
                     "floating arrays, all of them trained; constants belong into prepare or step"
@@ -40,6 +40,11 @@ def checked(cell: AnyCell) -> AnyCell:
             raise TypeError(f"{name}: initial_carry returned None, but a carry is wanted: () for a cell without state")
         _check_arrays(name, "initial_carry", "carry", carry)
         return carry
+
+    def project(w: Weights, x: PyTree, key: Key | None) -> PyTree:
+        z = cell.project(w, x, key)
+        _check_arrays(name, "project", "z", z)
+        return z
 
     def output(source: str, y: PyTree) -> PyTree:
         if not jax.tree.leaves(y):
@@ -55,7 +60,7 @@ def checked(cell: AnyCell) -> AnyCell:
         _check_arrays(name, "step", "carry", after)
         return after, output("step", y)
 
-    wrapped: dict[str, Any] = {"init": init, "initial_carry": initial_carry}
+    wrapped: dict[str, Any] = {"init": init, "initial_carry": initial_carry, "project": project}
     if not isinstance(cell.step, LinearizedStep):
         wrapped["step"] = step
     if isinstance(cell, AssociativeCell):
@@ -86,8 +91,13 @@ def check_times(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
 
 def _check_arrays(name: str, source: str, what: str, tree: PyTree) -> None:
     for leaf in jax.tree.leaves(tree):
-        if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape"):
+        if not _is_array(leaf):
             raise TypeError(f"{name}: {source} returned {shown(leaf)} in its {what}, but arrays are wanted: jnp.array")
+
+
+def _is_array(leaf: Any) -> bool:
+    is_key = isinstance(leaf, jax.Array)  # of whatever dtype: a carry may hold keys
+    return is_key or (holds_numbers(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct))
 
 
 def _shapes(tree: PyTree) -> Any:

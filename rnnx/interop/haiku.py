@@ -108,6 +108,8 @@ def to_haiku(layer: Layer, params: Params, names: Any = None) -> dict[str, dict[
             name = MODULES.get(unit.kind, unit.kind)
             count[name] += 1
             name = name if count[name] == 1 else f"{name}_{count[name] - 1}"
+        if not isinstance(name, str):
+            raise TypeError(f"{where}: names is {shown(name)} there, but the name of a module is wanted, e.g. 'lstm'")
         modules.update(_weights(where, unit, name))
 
     by_unit(levels, place, names, "to_haiku")

@@ -214,6 +214,8 @@ def to_torch_arrays(layer: Layer, params: Params, *, bias: bool = True) -> dict[
         bias_ih_l0 (4,)
         bias_hh_l0 (4,)
     """
+    if not isinstance(bias, bool):
+        raise TypeError(f"to_torch: bias is {shown(bias)}, but True or False is wanted")
     levels = [[unit for unit in level if unit is not None] for level in levels_of(layer, params, "torch")]
     described = {_described(unit) for level in levels for unit in level}
     if len(described) > 1 or len({len(level) for level in levels}) > 1:

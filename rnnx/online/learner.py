@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
-from rnnx.checks import array, arrays, check_function, difference, key_struct, not_floating
+from rnnx.checks import array, arrays, check_function, difference, holds_numbers, key_struct, not_floating
 from rnnx.sequences import borrow_rows, cast_floats, checked_key, float_dtype, result_struct, select, shown, split_key
 
 Loss = Callable[[Params, PyTree, PyTree], jax.Array]
@@ -265,6 +266,12 @@ def _check_params(name: str, params: Params) -> None:
             f'{name}: params must be {{"cell": cell.init(key, one_x), "readout": what the loss reads}}, but came as '
             f"{among}"
         )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params["readout"]):
+        if not holds_numbers(leaf) or not _is_float(leaf):
+            raise TypeError(
+                f'{name}: params["readout"]{jax.tree_util.keystr(path)} is {shown(leaf)}, but floating arrays are '
+                "wanted"
+            )
 
 
 def check_arguments(name: str, cell: Cell, params: Params, x: PyTree) -> int:
@@ -276,7 +283,7 @@ def check_arguments(name: str, cell: Cell, params: Params, x: PyTree) -> int:
 
 
 def _check_fit(name: str, cell: Cell, params: Params, x: PyTree) -> None:
-    """Raises where the params are not those of the cell for inputs like these, or where there is nothing to learn."""
+    """Raises where the params are not those of the cell for inputs like these, in dtypes too."""
     wanted = result_struct(cell.init, key_struct(), one_step(x))
     problem = difference(params["cell"], wanted) or not_floating(params["cell"], wanted)
     if problem:
@@ -284,24 +291,22 @@ def _check_fit(name: str, cell: Cell, params: Params, x: PyTree) -> None:
             f"{name}: the params of {cell.spec.name} do not fit x {_shapes(x)}, one step of a batch: {problem}. They "
             "must come from cell.init(key, one_x) of the same cell, where one_x is one row of x"
         )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params["readout"]):
-        if not hasattr(leaf, "dtype") or not _is_float(leaf):
-            raise TypeError(
-                f'{name}: params["readout"]{jax.tree_util.keystr(path)} is {shown(leaf)}, but floating arrays are '
-                "wanted"
-            )
 
 
 def _batch_of(name: str, x: PyTree) -> int:
     leaves = jax.tree.leaves(x)
-    if not leaves or any(jnp.ndim(a) < 1 or jnp.shape(a)[0] != jnp.shape(leaves[0])[0] for a in leaves):
+    if not all(map(holds_numbers, leaves)):
+        raise TypeError(f"{name}: x must be arrays of numbers [batch, ...], but {shown(x)} came")
+    if not leaves or any(a.ndim < 1 or a.shape[0] != leaves[0].shape[0] for a in leaves):
         raise ValueError(f"{name}: x must be one step of a batch, leaves [batch, ...], but came as {_shapes(x)}")
-    return jnp.shape(leaves[0])[0]
+    return leaves[0].shape[0]
 
 
 def _check_rows(name: str, what: str, tree: PyTree, batch: int) -> None:
     if any(jnp.shape(a)[:1] != (batch,) for a in jax.tree.leaves(tree)):
         raise ValueError(f"{name}: {what} must be [batch, ...] with a batch of {batch}, but came as {_shapes(tree)}")
+    if what in ("resets", "valid") and np.ndim(tree) > 1:
+        raise ValueError(f"{name}: {what} must be [batch], one of each row, but came as {_shapes(tree)}")
     if what in ("resets", "valid") and tree is not None and jnp.result_type(tree) != jnp.bool_:
         raise TypeError(f"{name}: {what} must be booleans, but they are {jnp.result_type(tree)}")
 

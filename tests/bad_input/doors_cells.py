@@ -42,6 +42,7 @@ CALLS = {
             TypeError,
             *("init returned int32[2]", "['w']", "floating arrays"),
         ),
+        ('run(rnnx.scan(user(project=lambda p, x, k: "z")))', TypeError, "project returned 'z' (str)", "arrays"),
         ('run(rnnx.scan(user(init=lambda k, x: "w")))', TypeError, "init returned 'w'", "params", "floating arrays"),
         ("rnnx.affine_cell(1, 2, 3, 4)", TypeError, "affine_cell: init is 1 (int)", "function"),
         ("rnnx.scan(rnnx.cell(1, 2, 3, name='a'))", TypeError, "init is 1 (int)", "function"),
@@ -99,6 +100,8 @@ CALLS = {
         ('rnnx.scan(CELL, checkpoint_every="2")', TypeError, "checkpoint_every is '2' (str)", "whole number"),
         ("rnnx.scan(CELL, unroll=True)", TypeError, "scan: unroll is True", "whole number"),
         ("rnnx.scan(CELL, unroll=0)", ValueError, "scan: unroll is 0", "1 or more"),
+        ("rnnx.scan(CELL, unroll=XS)", TypeError, "scan: unroll is float32[2, 5, 3]", "whole number"),
+        ("rnnx.scan(CELL, unroll=10**30)", ValueError, "scan: unroll is 10", "2147483647"),
         ("rnnx.scan(CELL, unroll=None)", TypeError, "scan: unroll is None", "whole number"),
         (
             "rnnx.fused_scan(CELL, checkpoint_every=2.5)",
@@ -152,6 +155,20 @@ CALLS = {
         ("rnnx.linear_scan(jnp.ones((5, 2)), jnp.ones((4, 2)), jnp.zeros(2))", ValueError, "linear_scan", "(4, 2)"),
         ("rnnx.linear_scan(jnp.ones((5, 2)), jnp.ones((5, 2)), jnp.zeros(3))", ValueError, "linear_scan", "h0"),
         ("rnnx.linear_scan(None, jnp.ones((5, 2)), jnp.zeros(2))", ValueError, "linear_scan", "holds none"),
+        (
+            "rnnx.linear_scan(XS[0], XS[0, :, :2], XS[0, 0, :2])",
+            ValueError,
+            "linear_scan: times(a, h) fails",
+            "(3,)",
+            "(2,)",
+        ),
+        ("rnnx.linear_scan(K, jnp.ones((5, 2)), jnp.zeros(2))", TypeError, "linear_scan", "numbers", "key"),
+        (
+            "rnnx.linear_scan(XS[0], XS[0], XS[0, 0], sequential='no')",
+            TypeError,
+            "sequential is 'no' (str)",
+            "True, False",
+        ),
         ("rnnx.linear_scan(XS[0], XS[0], XS[0, 0], times='mul')", TypeError, "times is 'mul'", "function"),
     ],
 }
