@@ -17,6 +17,7 @@ from rnnx.evaluators.fused import fused_scan
 from rnnx.evaluators.newton import newton_scan, newton_solve
 from rnnx.evaluators.scan import scan
 from rnnx.generation import generate, sampler
+from rnnx.hints import explain_name
 from rnnx.layers import (
     alif,
     causal_conv,
@@ -153,4 +154,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "nnx":  # only for those who use it: importing flax.nnx takes a fifth as long again
         return importlib.import_module("rnnx.nnx")
-    raise AttributeError(f"module 'rnnx' has no attribute {name!r}")
+    raise AttributeError(explain_name("rnnx", name, __all__))

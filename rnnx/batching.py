@@ -12,6 +12,7 @@ import numpy as np
 
 from rnnx.base import PyTree
 from rnnx.checks import check_count
+from rnnx.hints import explained
 from rnnx.sequences import shown
 
 
@@ -63,6 +64,7 @@ def checked_sequences(sequences: Iterable[PyTree], name: str) -> tuple[list[PyTr
     return sequences, np.array(lengths, np.int32)
 
 
+@explained
 def pad(sequences: Iterable[PyTree], *, length: int | None = None, value: float = 0) -> tuple[PyTree, np.ndarray]:
     """Puts sequences of different lengths into one batch.
 
@@ -134,6 +136,7 @@ def fitting_length(lengths: np.ndarray, length: int | None, name: str) -> int:
     return int(lengths[longest]) if length is None else length
 
 
+@explained
 def unpad(xs: PyTree, lengths: Any) -> list[PyTree]:
     """The way back from `pad`: the valid part of each row.
 
@@ -168,6 +171,7 @@ def unpad(xs: PyTree, lengths: Any) -> list[PyTree]:
     return [jax.tree.map(lambda leaf, i=i, n=n: leaf[i, :n], xs) for i, n in enumerate(lengths.tolist())]
 
 
+@explained
 def bucket(
     lengths: Sequence[int] | np.ndarray,
     batch_size: int | Sequence[int],

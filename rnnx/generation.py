@@ -19,10 +19,12 @@ from rnnx.checks import (
     checked_carry,
     checked_xs,
 )
+from rnnx.hints import explained
 from rnnx.pointwise import as_layer
 from rnnx.sequences import checked_key, concrete, shown, widened
 
 
+@explained
 def generate(
     layer: Layer,
     params: Params,
@@ -104,6 +106,7 @@ def generate(
     return carry, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), xs)
 
 
+@explained
 def sampler(
     temperature: float = 1.0, *, top_k: int | None = None, top_p: float | None = None
 ) -> Callable[[Key, jax.Array], jax.Array]:

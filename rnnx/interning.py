@@ -20,6 +20,8 @@ import jax
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
+from rnnx.hints import explain_call
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -120,7 +122,10 @@ def call_once(
     kwargs: Mapping[str, Any],
 ) -> R:
     """What an equal call gave before, or else `make(*args, **kwargs)`, that knows of its call `made(...)`."""
-    bound = signature.bind(*map(_unbound, args), **{name: _unbound(value) for name, value in kwargs.items()})
+    try:
+        bound = signature.bind(*map(_unbound, args), **{name: _unbound(value) for name, value in kwargs.items()})
+    except TypeError:
+        raise TypeError(explain_call(made, args, kwargs)) from None
     call = Call(made, bound.args, bound.kwargs)
     bound.apply_defaults()
     # Dtypes depend on whether there are 64 bits.

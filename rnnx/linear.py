@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
 from rnnx.checks import array, arrays, check_flag, check_function, holds_numbers
+from rnnx.hints import explained
 from rnnx.sequences import select, shown
 
 Times = Callable[[PyTree, PyTree], PyTree]
@@ -46,6 +47,7 @@ class Affine(NamedTuple):
     b: PyTree
 
 
+@explained
 def affine_cell(
     init: Callable[[Key, PyTree], Params],
     initial_carry: Callable[[Weights, PyTree, Key | None], Carry],
@@ -100,6 +102,7 @@ def affine_cell(
     return associative_cell(init, initial_carry, lift, combine, act, readout, **others)._replace(times=times)
 
 
+@explained
 def linear_scan(
     a: PyTree,
     b: PyTree,

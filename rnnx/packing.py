@@ -12,6 +12,7 @@ import numpy as np
 from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
 from rnnx.batching import checked_sequences, fitting_length
 from rnnx.checks import check_count, check_params, checked_xs
+from rnnx.hints import explained
 from rnnx.pointwise import as_layer
 from rnnx.sequences import Segments, select, shown, split_key, widened
 
@@ -43,6 +44,7 @@ class Packed(NamedTuple):
     size: Array
 
 
+@explained
 def pack(sequences: Iterable[PyTree], *, length: int | None = None, rows: int | None = None) -> Packed:
     """Puts sequences one after the other into as few rows as first-fit-decreasing needs.
 
@@ -111,6 +113,7 @@ def _first_fit_decreasing(size: np.ndarray, length: int) -> tuple[np.ndarray, np
     return row, start, used[: row.max() + 1]
 
 
+@explained
 def unpack(packed: Packed, ys: PyTree) -> list[PyTree]:
     """The way back from `pack`: what belongs to each sequence, in the order in which they were given.
 
@@ -138,6 +141,7 @@ def unpack(packed: Packed, ys: PyTree) -> list[PyTree]:
     return [jax.tree.map(lambda y, r=r, s=s, n=n: y[r, s : s + n], ys) for r, s, n in places]
 
 
+@explained
 def unpack_padded(packed: Packed, ys: PyTree, *, length: int | None = None) -> tuple[PyTree, jax.Array]:
     """One sequence a row, padded with zeros: `unpack` for use inside of `jax.jit`, as for attention over the steps.
 
@@ -176,6 +180,7 @@ def unpack_padded(packed: Packed, ys: PyTree, *, length: int | None = None) -> t
     return select(t < size[:, None], ys, jax.tree.map(jnp.zeros_like, ys)), jnp.minimum(size, length)
 
 
+@explained
 def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | None = None) -> tuple[Carry, PyTree]:
     """`unroll` over packed sequences: none of them sees another, and each has a final carry of its own.
 

@@ -10,9 +10,11 @@ import jax
 from rnnx.base import Layer, PyTree
 from rnnx.checks import check_shapes
 from rnnx.combinators._children import output_struct
+from rnnx.hints import explained
 from rnnx.pointwise import as_layer
 
 
+@explained
 def summary(layer: Layer, xs: PyTree) -> str:
     """Tabulates a layer's parts: what each puts out and carries along, and how many parameters it has.
 

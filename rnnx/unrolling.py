@@ -6,10 +6,12 @@ import jax
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree
 from rnnx.checks import check_params, checked_carry, checked_lengths, checked_resets, checked_xs
+from rnnx.hints import explained
 from rnnx.pointwise import as_layer
 from rnnx.sequences import split_key
 
 
+@explained
 def unroll(
     layer: Layer,
     params: Params,

@@ -12,6 +12,7 @@ import rnnx
 ROOT = Path(rnnx.__file__).parent
 # From the ground up. A folder's modules may import each other.
 ORDER = [
+    "hints",
     "arguments",
     "interning",
     "base",

@@ -3,6 +3,8 @@
 Under the same names, `rnnx` itself has the Layers: `rnnx.lstm(512)` is this cell under its fastest evaluator.
 """
 
+from typing import Any
+
 from rnnx.cells._kernels import scaled_identity
 from rnnx.cells._linear import Complex
 from rnnx.cells.alif import ALIFCarry, alif
@@ -38,6 +40,7 @@ from rnnx.cells.s6 import s6
 from rnnx.cells.slstm import SLSTMCarry, slstm
 from rnnx.cells.sru import sru
 from rnnx.cells.ugrnn import ugrnn
+from rnnx.hints import explain_name
 
 __all__ = [
     "ALIFCarry",
@@ -85,3 +88,7 @@ __all__ = [
     "ugrnn",
     "window",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(explain_name("rnnx.cells", name, __all__))

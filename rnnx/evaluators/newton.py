@@ -24,6 +24,7 @@ from rnnx.checks import (
 from rnnx.evaluators._contract import checked
 from rnnx.evaluators._lifting import Steps, at_once, evaluator, gathered, laid_out, layer_of, like
 from rnnx.evaluators.scan import scan
+from rnnx.hints import explained
 from rnnx.linear import linear_scan
 from rnnx.sequences import batch_and_time, checked_key, select
 
@@ -152,6 +153,7 @@ def newton_scan(
     return layer_of(cell, at_once(cell, solve, walk))
 
 
+@explained
 def newton_solve(
     cell: Cell,
     params: Params,
