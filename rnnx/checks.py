@@ -170,12 +170,14 @@ def checked_lengths(lengths: Any, xs: PyTree) -> jax.Array | None:
     known, lengths = lengths, array(lengths, "lengths", "integers")
     check_lengths(lengths, xs)
     _, time = batch_and_time(xs)
-    values = concrete(known)
-    if values is not None and values.size:
+    values, lengths = concrete(known), widened(lengths)
+    if values is None:
+        return jnp.clip(lengths, 0, time)
+    if values.size:
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > time:
             raise ValueError(f"lengths lie between {low} and {high}, but xs has {time} steps: 0 to {time} are wanted")
-    return jnp.clip(widened(lengths), 0, time)
+    return lengths
 
 
 def check_lengths(lengths: jax.Array, xs: PyTree) -> None:
