@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from rnnx.base import PyTree
 from rnnx.checks import check_count
 from rnnx.hints import explained
+from rnnx.memory import check_memory, host_memory
 from rnnx.sequences import shown
 
 
@@ -102,6 +104,8 @@ def pad(sequences: Iterable[PyTree], *, length: int | None = None, value: float 
     if not isinstance(value, numbers.Real | np.bool_):
         raise TypeError(f"pad: value is {shown(value)}, but a number is wanted")
 
+    check_room("pad", sequences[0], len(lengths), length)
+
     def batch(*leaves: np.ndarray) -> np.ndarray:
         _check_holds(leaves[0].dtype, value)
         out = np.full((len(leaves), length, *leaves[0].shape[1:]), value, leaves[0].dtype)
@@ -134,6 +138,12 @@ def fitting_length(lengths: np.ndarray, length: int | None, name: str) -> int:
             "cut the sequence"
         )
     return int(lengths[longest]) if length is None else length
+
+
+def check_room(name: str, sequence: PyTree, rows: int, length: int) -> None:
+    """Raises where so many rows of steps as in this sequence are more than the machine can hold."""
+    step = sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(sequence))
+    check_memory(name, f"{rows} rows of {length} steps", rows * length * step, host_memory())
 
 
 @explained
@@ -272,7 +282,7 @@ def _best_edges(lengths: np.ndarray, count: int) -> list[int]:
     # needed[j]: the steps of all sequences up to values[j], where that is the last of so many edges
     needed, cuts = values * upto, []
     earlier = np.tri(len(values), dtype=bool).T  # [i, j]: may values[i] be the edge before values[j]?
-    for _ in range(count - 1):
+    for _ in range(min(count, len(values)) - 1):
         choices = np.where(earlier, needed[:, None] + values * (upto - upto[:, None]), np.iinfo(np.int64).max)
         needed = choices.min(axis=0)
         cuts.append(choices.argmin(axis=0))

@@ -20,6 +20,7 @@ from rnnx.checks import (
     checked_xs,
 )
 from rnnx.hints import explained
+from rnnx.memory import check_memory, device_memory, size_of
 from rnnx.pointwise import as_layer
 from rnnx.sequences import checked_key, concrete, shown, widened
 
@@ -101,6 +102,7 @@ def generate(
         following = jax.tree.map(lambda a, b: a.astype(b.dtype), following, x)
         return (carry, following), following
 
+    check_memory("generate", f"{steps} steps", steps * (size_of(last) + (0 if key is None else 8)), device_memory())
     keys = None if key is None else jax.random.split(key, steps)
     (carry, _), xs = jax.lax.scan(step, (carry, last), keys, length=steps)
     return carry, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), xs)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
-from rnnx.batching import checked_sequences, fitting_length
+from rnnx.batching import check_room, checked_sequences, fitting_length
 from rnnx.checks import check_count, check_params, checked_xs
 from rnnx.hints import explained
 from rnnx.pointwise import as_layer
@@ -86,6 +86,8 @@ def pack(sequences: Iterable[PyTree], *, length: int | None = None, rows: int | 
         check_count("pack", "rows", rows)
         if rows < len(lengths):
             raise ValueError(f"pack: {len(lengths)} rows of {length} steps are needed, but rows is {rows}")
+    check_room("pack", sequences[0], len(lengths) if rows is None else rows, length)
+    if rows is not None:
         lengths = np.pad(lengths, (0, rows - len(lengths)))
 
     def filled(leaves: Sequence[np.ndarray]) -> np.ndarray:

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
-from rnnx.checks import check_shapes
 from rnnx.interning import interned
+from rnnx.memory import affordable
 from rnnx.sequences import (
     batch_and_time,
     cast_floats,
-    checked_key,
     concrete,
     fill_pads,
     float_dtype,
@@ -88,8 +87,7 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
     spec = _spec(module)
 
     def init(key: Key, xs: PyTree) -> Params:
-        params_key, dropout_key = split_key(checked_key(key), 2)
-        check_shapes(xs)
+        params_key, dropout_key = split_key(key, 2)
         if isinstance(module, nn.Embed):
             _check_tokens(xs)
         x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), step_struct(xs))
@@ -127,7 +125,7 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         ys = jax.vmap(jax.vmap(one, in_axes), in_axes)(xs, keys)
         return carry, zero_pads(cast_floats(ys, float_dtype(xs)), lengths)
 
-    return Layer(init, initial_carry, apply, spec)
+    return Layer(affordable(spec, init), initial_carry, apply, spec)
 
 
 class _Function(nn.Module):

@@ -18,6 +18,7 @@ ORDER = [
     "base",
     "sequences",
     "checks",
+    "memory",
     "linear",
     "cells",
     "evaluators",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
-from rnnx.arguments import checked
+from rnnx.arguments import Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, features_of
 from rnnx.cells._linear import check_channels
@@ -78,7 +80,7 @@ def causal_conv(
 
 @factory
 @checked
-def window(size: int) -> Cell:
+def window(size: Annotated[int, Whole(1, 100_000, "each step gives so many inputs side by side")]) -> Cell:
     """The last `size` inputs side by side: with a dense layer after it, a convolution in time.
 
     Args:

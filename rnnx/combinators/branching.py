@@ -9,11 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import Merge, concatenate, directions, merged, named
 from rnnx.interning import interned
+from rnnx.memory import affordable
 from rnnx.pointwise import as_layer
-from rnnx.sequences import checked_key, split_key, zero_pads
+from rnnx.sequences import split_key, zero_pads
 
 
 @interned
@@ -74,6 +76,7 @@ def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
 
 
 @interned
+@checked
 def heads(layer: Layer | nn.Module, n: int) -> Layer:
     """`n` layers of one kind side by side, all reading the same input, with params of their own.
 
@@ -104,11 +107,9 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
         ((2, 3, 4), (2, 5, 12))
     """
     inner = as_layer(layer)
-    if n < 1:
-        raise ValueError(f"heads: n is {n}, but it must be 1 or more")
 
     def init(key: Key, xs: PyTree) -> Params:
-        return jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(checked_key(key), n))
+        return jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(key, n))
 
     def over_heads(function: Callable[..., Any], *in_axes: int | None, out_axes: Any) -> Callable[..., Any]:
         return jax.vmap(function, in_axes, out_axes, axis_size=n)
@@ -144,6 +145,5 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
 
         return carry, jax.tree.map(joined, ys)
 
-    return Layer(
-        init, initial_carry, apply, Spec("heads", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
-    )
+    spec = Spec("heads", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
+    return Layer(affordable(f"heads of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec)

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.dtypes import canonicalize_dtype
 
+from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import Merge, concatenate, directions, named, output_struct
 from rnnx.interning import interned
+from rnnx.memory import affordable
 from rnnx.pointwise import as_layer
-from rnnx.sequences import checked_key, split_key, zero_pads
+from rnnx.sequences import split_key, zero_pads
 
 
 @interned
@@ -140,6 +142,7 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
 
 
 @interned
+@checked
 def repeat(layer: Layer | nn.Module, n: int) -> Layer:
     """`n` layers of one kind, one after the other, with params of their own: a deep stack at the compile time of one.
 
@@ -167,8 +170,6 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
         (2, 8, 4)
     """
     inner = as_layer(layer)
-    if n < 1:
-        raise ValueError(f"repeat: n is {n}, but it must be 1 or more")
 
     def shapes(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda a: f"{canonicalize_dtype(a.dtype).name}{list(a.shape)}", tree)
@@ -183,7 +184,7 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
             )
 
     def init(key: Key, xs: PyTree) -> Params:
-        params = jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(checked_key(key), n))
+        params = jax.vmap(lambda k: inner.init(k, xs))(jax.random.split(key, n))
         check(params, xs)
         return params
 
@@ -215,7 +216,7 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
         return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), by_layer), ys
 
     spec = Spec("repeat", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
-    return Layer(init, initial_carry, apply, spec)
+    return Layer(affordable(f"repeat of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec)
 
 
 @interned

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Apply, AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights, options_of
-from rnnx.checks import check_lengths, check_resets, check_shapes
+from rnnx.checks import check_lengths, check_resets
 from rnnx.interning import interned
+from rnnx.memory import affordable
 from rnnx.sequences import (
     Segments,
     batch_and_time,
     borrow_rows,
     cast_floats,
-    checked_key,
     fill_pads,
     float_dtype,
     select,
@@ -96,8 +96,6 @@ def layer_of(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
     """The Layer of a cell that `apply` runs."""
 
     def init(key: Key, xs: PyTree) -> Params:
-        key = checked_key(key)
-        check_shapes(xs)
         try:
             return cell.init(key, step_struct(xs))
         except ZeroDivisionError:  # of an initialiser, which scales by the number of features
@@ -106,7 +104,7 @@ def layer_of(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
         return fresh_carry(cell, cell.prepare(params, None), xs, key)
 
-    return Layer(init, initial_carry, apply, cell.spec)
+    return Layer(affordable(cell.spec, init, initial_carry), initial_carry, apply, cell.spec)
 
 
 P = ParamSpec("P")
