@@ -119,11 +119,11 @@ class Real:
 
     @property
     def wanted(self) -> str:
+        if math.isinf(self.high) and math.isinf(self.below):
+            floor = f", {self.low:g} or more" if math.isfinite(self.low) else ""
+            return f"a finite number{f' above {self.above:g}' if math.isfinite(self.above) else floor}"
         low = f"({self.above:g}" if self.above >= self.low else f"[{self.low:g}"
-        high = f"{self.below:g})" if self.below <= self.high else f"{self.high:g}]"
-        if low.endswith("-inf") and high.startswith("inf"):
-            return "a finite number"
-        return f"a finite number in {low}, {high}"
+        return f"a number in {low}, {f'{self.below:g})' if self.below <= self.high else f'{self.high:g}]'}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +210,8 @@ Positive = Annotated[float, Real(above=0)]
 NotNegative = Annotated[float, Real(low=0)]
 Rate = Annotated[float, Real(low=0, below=1)]
 Share = Annotated[float, Real(above=0, high=1)]
-Layers = Annotated[int, Whole(1, 1000, "each is compiled by itself")]
+UNROLLED = "each is compiled by itself"
+Layers = Annotated[int, Whole(1, 1000, UNROLLED)]
 Activation = Annotated[Callable[[jax.Array], jax.Array], activation]
 
 

@@ -140,9 +140,9 @@ def fitting_length(lengths: np.ndarray, length: int | None, name: str) -> int:
     return int(lengths[longest]) if length is None else length
 
 
-def check_room(name: str, sequence: PyTree, rows: int, length: int) -> None:
-    """Raises where so many rows of steps as in this sequence are more than the machine can hold."""
-    step = sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(sequence))
+def check_room(name: str, sequence: PyTree, rows: int, length: int, *, beside: int = 0) -> None:
+    """Raises where the machine cannot hold so many rows of steps as in this sequence, and `beside` bytes for each."""
+    step = beside + sum(math.prod(leaf.shape[1:]) * leaf.dtype.itemsize for leaf in jax.tree.leaves(sequence))
     check_memory(name, f"{rows} rows of {length} steps", rows * length * step, host_memory())
 
 
@@ -278,11 +278,13 @@ def _best_edges(lengths: np.ndarray, count: int) -> list[int]:
     values = np.unique(lengths)
     if len(values) > 1000:  # a thousand of them will do
         values = np.unique(np.quantile(lengths, np.linspace(0, 1, 1000), method="higher"))
+    if count >= len(values):
+        return values.tolist()
     upto = np.bincount(np.searchsorted(values, lengths), minlength=len(values)).cumsum()
     # needed[j]: the steps of all sequences up to values[j], where that is the last of so many edges
     needed, cuts = values * upto, []
     earlier = np.tri(len(values), dtype=bool).T  # [i, j]: may values[i] be the edge before values[j]?
-    for _ in range(min(count, len(values)) - 1):
+    for _ in range(count - 1):
         choices = np.where(earlier, needed[:, None] + values * (upto - upto[:, None]), np.iinfo(np.int64).max)
         needed = choices.min(axis=0)
         cuts.append(choices.argmin(axis=0))

@@ -86,7 +86,7 @@ def pack(sequences: Iterable[PyTree], *, length: int | None = None, rows: int | 
         check_count("pack", "rows", rows)
         if rows < len(lengths):
             raise ValueError(f"pack: {len(lengths)} rows of {length} steps are needed, but rows is {rows}")
-    check_room("pack", sequences[0], len(lengths) if rows is None else rows, length)
+    check_room("pack", sequences[0], len(lengths) if rows is None else rows, length, beside=16)
     if rows is not None:
         lengths = np.pad(lengths, (0, rows - len(lengths)))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
 from rnnx.interning import interned
@@ -40,13 +41,26 @@ def as_layer(layer: Any) -> Layer:
         hint = "; rnnx.scan(cell) makes it one"
     elif isinstance(layer, AssociativeCell):
         hint = "; rnnx.scan(rnnx.as_cell(cell)) makes it one"
+    elif makes_layers(layer):
+        hint = f"; it makes one when it is called: rnnx.{layer.__name__}(...)"
+    elif isinstance(layer, type) and issubclass(layer, nn.Module):
+        hint = f"; it is a class, so give it its arguments: nn.{layer.__name__}(...)"
     elif isinstance(layer, list | tuple):
         hint = "; give the layers one by one: stack(*layers)"
     elif callable(layer):
         hint = "; rnnx.pointwise(function) applies a function of one step to every step"
     else:
         hint = ""
-    raise TypeError(f"a Layer or a flax.linen module is wanted here, but {layer!r} came{hint}")
+    came = getattr(layer, "__name__", None) or repr(layer)
+    raise TypeError(f"a Layer or a flax.linen module is wanted here, but {came} came{hint}")
+
+
+def makes_layers(function: Any) -> bool:
+    """Whether it is said to return a Layer or a cell, as the factories do."""
+    return getattr(function, "__annotations__", {}).get("return") in MADE
+
+
+MADE = (Layer, Cell, AssociativeCell, "Layer", "Cell", "AssociativeCell")
 
 
 @interned
@@ -82,6 +96,11 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
     """
     if not callable(module) or isinstance(module, Layer):
         raise TypeError(f"pointwise takes a flax.linen module or a function of one step, but got {module!r}")
+    if makes_layers(module) or (isinstance(module, type) and issubclass(module, nn.Module)):
+        raise TypeError(
+            f"pointwise takes a flax.linen module or a function of one step, but {module.__name__} makes one only when "
+            f"it is called: {module.__name__}(...)"
+        )
     if not isinstance(module, nn.Module):
         module = _Function(module)
     spec = _spec(module)
@@ -91,7 +110,9 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         if isinstance(module, nn.Embed):
             _check_tokens(xs)
         x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), step_struct(xs))
-        variables = module.init({"params": params_key, "dropout": dropout_key}, x)
+        y, variables = _applied(spec, module, {"params": params_key, "dropout": dropout_key}, x)
+        if not jax.tree.leaves(y) or not all(isinstance(leaf, jax.Array | float | int) for leaf in jax.tree.leaves(y)):
+            raise TypeError(f"pointwise: {spec.name} gave {shown(y)} for one step, but arrays are wanted")
         others = sorted(set(variables) - {"params"})
         if others:
             raise ValueError(
@@ -126,6 +147,27 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         return carry, zero_pads(cast_floats(ys, float_dtype(xs)), lengths)
 
     return Layer(affordable(spec, init), initial_carry, apply, spec)
+
+
+def _applied(spec: Spec, module: nn.Module, rngs: dict[str, Key], x: PyTree) -> tuple[PyTree, Mapping[str, Params]]:
+    """What a module, with new variables, makes of one step."""
+    try:
+        return module.init_with_output(rngs, x)
+    except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, AssertionError, FlaxError) as error:
+        shapes, reason = jax.tree.map(jnp.shape, x), (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = next((hint for kind, hint in HINTS.items() if isinstance(module, kind)), "")
+        raise ValueError(
+            f"pointwise: {spec.name} cannot be applied to one step of shape {shapes}, without batch and time: "
+            f"{reason}{hint}"
+        ) from error
+
+
+HINTS = {
+    nn.Dropout: "; the layer for it is rnnx.dropout(rate)",
+    nn.BatchNorm: "; nn.LayerNorm() is a norm of each step by itself",
+    nn.Conv: "; over time, rnnx.causal_conv(width) or nn.Dense(width) after rnnx.window(size) is what there is",
+    nn.MultiHeadDotProductAttention: "; rnnx.gla(width) and rnnx.delta_net(width) are attention over time",
+}
 
 
 class _Function(nn.Module):

@@ -223,9 +223,9 @@ def test_skip_stack_gives_every_layer_the_input():
         (lambda: rnnx.zoneout(rnnx.cells.gru(3), 1.5), r"zoneout: the rate is 1.5, but it must lie in \[0, 1\]"),
         (
             lambda: rnnx.weight_drop(rnnx.cells.gru(3), 1.0),
-            r"weight_drop: the rate is 1.0, but it must lie in \[0, 1\)",
+            r"weight_drop: rate is 1.0, but it must be a number in \[0, 1\)",
         ),
-        (lambda: rnnx.locked_dropout(-0.1), "locked_dropout: the rate is -0.1"),
+        (lambda: rnnx.locked_dropout(-0.1), "locked_dropout: rate is -0.1"),
         (
             lambda: rnnx.weight_drop(rnnx.cells.min_gru(3), 0.5).init(KEY, jax.ShapeDtypeStruct((2,), jnp.float32)),
             r"min_gru has no array 'recurrent_kernel' among its weights \['bias', 'input_kernel'\]",

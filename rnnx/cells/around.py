@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import Rate, checked
 from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights, exportable
 from rnnx.checks import check_number
 from rnnx.interning import interned
@@ -155,7 +156,8 @@ def expose_carry(inner: AnyCell) -> AnyCell:
 
 
 @interned
-def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("recurrent_kernel",)) -> AnyCell:
+@checked
+def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recurrent_kernel",)) -> AnyCell:
     """Sets weights to zero with probability `rate`, once for each application, and scales the rest up.
 
     Args:
@@ -183,7 +185,6 @@ def weight_drop(inner: AnyCell, rate: float, *, kernels: tuple[str, ...] = ("rec
         (2, 5, 4)
     """
     _check_any_cell("weight_drop", inner)
-    check_rate("weight_drop", rate)
     if not isinstance(kernels, tuple | list) or not kernels or not all(isinstance(name, str) for name in kernels):
         raise ValueError(f"weight_drop: kernels is {shown(kernels)}, but a tuple of one name or more is wanted")
 
@@ -213,7 +214,8 @@ class MaskedCarry(NamedTuple):
 
 
 @interned
-def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kernel") -> Cell:
+@checked
+def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kernel") -> Cell:
     """Drops units of the state where the recurrent kernel reads them, the same ones at all steps of a sequence.
 
     The state itself stays whole: in an LSTM or GRU only what the gates and the candidate see of h is masked.
@@ -245,7 +247,6 @@ def recurrent_dropout(inner: Cell, rate: float, *, kernel: str = "recurrent_kern
         >>> carry.mask.shape, carry.carry.shape
         ((2, 4), (2, 4))
     """
-    check_rate("recurrent_dropout", rate)
     _check_cell("recurrent_dropout", inner)
 
     def init(key: Key, x: PyTree) -> Params:
@@ -360,7 +361,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
                 f"{inner.spec.name} in its structure, {structure}"
             ) from None
 
-        def kept(k: Key | None, rate: float, leaf: Any) -> jax.Array:
+        def kept(k: Key | None, rate: Rate, leaf: Any) -> jax.Array:
             if k is None:
                 return jnp.full(leaf.shape, rate, leaf.dtype)
             return jax.random.bernoulli(k, rate, leaf.shape).astype(leaf.dtype)
@@ -395,11 +396,6 @@ def times_mask(x: jax.Array, mask: jax.Array) -> jax.Array:
     """`x * mask` in the dtype of x, rounded once."""
     wide = jnp.promote_types(x.dtype, mask.dtype)
     return (x.astype(wide) * mask.astype(wide)).astype(x.dtype)
-
-
-def check_rate(name: str, rate: float) -> None:
-    if not 0 <= rate < 1:
-        raise ValueError(f"{name}: the rate is {rate}, but it must lie in [0, 1)")
 
 
 def _check_cell(name: str, inner: Any) -> None:

@@ -84,7 +84,7 @@ def window(size: Annotated[int, Whole(1, 100_000, "each step gives so many input
     """The last `size` inputs side by side: with a dense layer after it, a convolution in time.
 
     Args:
-        size: k, how many inputs each step gives, itself included.
+        size: k, how many inputs each step gives, itself included; 100000 at most.
 
     Returns:
         The Cell, without params. One step takes x `(D,)` and the carry of the last k - 1 inputs `(k - 1, D)`,

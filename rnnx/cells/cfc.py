@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import glorot_uniform, zeros
 
-from rnnx.arguments import Activation, Whole, checked
+from rnnx.arguments import UNROLLED, Activation, Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, affine, dot, per_gate
 from rnnx.cells.ltc import features_in_time
@@ -29,7 +29,7 @@ def cfc(
     *,
     gated: bool = True,
     backbone_units: int = 128,
-    backbone_layers: Annotated[int, Whole(0, 1000)] = 1,
+    backbone_layers: Annotated[int, Whole(0, 1000, UNROLLED)] = 1,
     activation: Activation = _lecun_tanh,
     kernel_init: Initializer = _glorot,
     bias_init: Initializer = zeros,
@@ -51,7 +51,7 @@ def cfc(
         width: H, the number of units.
         gated: False leaves out the factor 1 - s, as in the variant that the authors' package calls "no_gate".
         backbone_units: U, the width of the trunk.
-        backbone_layers: L, its depth. With 0, f, g and the two of s read x and h themselves.
+        backbone_layers: L, its depth, 1000 at most. With 0, f, g and the two of s read x and h themselves.
         activation: :math:`\phi`, by default :math:`1.7159 \tanh(0.666\, u)`, as in the authors' package.
         kernel_init: of all kernels: of each head's block by itself, and of `input_kernel` and `recurrent_kernel`
             as the one kernel of x and h together that they are. Glorot uniform, as in the authors' package.

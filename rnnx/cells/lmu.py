@@ -77,7 +77,8 @@ def lmu(
 
     Args:
         width: H, the number of hidden units.
-        order: d, the coefficients in the memory: more of them follow faster changes within the window. Default: H.
+        order: d, the coefficients in the memory: more of them follow faster changes within the window; 4096 at
+            most. Default: H.
         theta: the steps in the window; it need not be whole. Choose it: the authors take the length of the series.
         kernel_init: of `input_kernel` and `memory_kernel`. Glorot normal, as the authors.
         recurrent_kernel_init: of `recurrent_kernel`. Glorot normal, as the authors.

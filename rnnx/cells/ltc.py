@@ -38,7 +38,7 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32
 
     Args:
         width: H, the number of neurons.
-        unfolds: L, the substeps in each step.
+        unfolds: L, the substeps in each step; 1000 at most.
         param_dtype: of all params, and so of the carry.
 
     Returns:

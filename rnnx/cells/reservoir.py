@@ -55,7 +55,7 @@ def reservoir(
     form, by ridge regression of the targets on `ys`. Gradients flow through the reservoir to what comes before it.
 
     Args:
-        width: H, the number of units; hundreds or thousands, as they are not trained.
+        width: H, the number of units; hundreds or thousands, as they are not trained; 10000 at most.
         leak: a, in (0, 1]: how fast the state follows. Small where the series changes slowly from step to step.
         spectral_radius: of R, its largest absolute eigenvalue. Below 1 the influence of the past fades as a rule;
             larger keeps it longer.

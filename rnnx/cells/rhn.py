@@ -42,7 +42,7 @@ def rhn(
 
     Args:
         width: H, the number of units.
-        depth: L, the layers in each step.
+        depth: L, the layers in each step; 1000 at most.
         kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
         recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
             shrinks the state that it reads (Saxe et al. 2014).

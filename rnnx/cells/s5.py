@@ -47,7 +47,8 @@ def s5(
     Args:
         width: H, the number of features, of inputs and of outputs.
         state: P, the size of the state, even; P/2 complex units are kept.
-        blocks: how many equal HiPPO matrices the state matrix begins with; 2 * blocks must divide P.
+        blocks: how many equal HiPPO matrices the state matrix begins with; 2 * blocks must divide P, and P / blocks be
+            4096 at most.
         step_min: the shortest time step \Delta at first.
         step_max: the longest; \log\Delta, one for each unit, is spread evenly between the two.
         param_dtype: of all params, and so of the carry.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import Function
 from rnnx.base import Layer, Params, PyTree
 from rnnx.pointwise import as_layer
 from rnnx.sequences import result_struct
 
-Merge = Callable[..., PyTree]
+Merge = Annotated[Callable[..., PyTree], Function(None, "jnp.add")]
 """`(*ys) -> ys`: makes one output of several."""
 
 
@@ -23,11 +25,16 @@ def concatenate(*ys: jax.Array) -> jax.Array:
 
 def merged(name: str, merge: Merge, ys: Sequence[PyTree]) -> PyTree:
     """`merge(*ys)`; where that fails, an error that tells the shapes."""
+    shapes = ", ".join(str(jax.tree.map(jnp.shape, y)) for y in ys)
     try:
-        return merge(*ys)
+        result = merge(*ys)
     except (TypeError, ValueError) as error:
-        shapes = ", ".join(str(jax.tree.map(jnp.shape, y)) for y in ys)
-        raise ValueError(f"{name}: merge fails with outputs of the shapes {shapes}: {error}") from error
+        raise ValueError(f"{name}: merge fails with arrays of the shapes {shapes}: {error}") from error
+    steps = {jnp.shape(y)[:2] for y in jax.tree.leaves(result)}
+    if steps != {jax.tree.leaves(ys)[0].shape[:2]}:
+        came = jax.tree.map(jnp.shape, result)
+        raise ValueError(f"{name}: merge made {came} of {shapes}, but arrays [batch, time, ...] are wanted")
+    return result
 
 
 def output_struct(layer: Layer, params: Params, xs: PyTree) -> PyTree:

@@ -19,6 +19,7 @@ from rnnx.sequences import split_key, zero_pads
 
 
 @interned
+@checked
 def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     """Layers side by side, all reading the same input, their outputs merged.
 
@@ -43,9 +44,14 @@ def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
         >>> ys.shape
         (2, 5, 6)
     """
+    return side_by_side("parallel", layers, merge)
+
+
+def side_by_side(kind: str, layers: tuple[Layer | nn.Module, ...], merge: Merge) -> Layer:
+    """What `parallel` and, of a layer and a reversed one, `bidirectional` are."""
     children = named(layers)
     if not children:
-        raise ValueError("parallel needs at least one layer")
+        raise ValueError(f"{kind} needs at least one layer")
 
     def init(key: Key, xs: PyTree) -> Params:
         keys = split_key(key, len(children))
@@ -69,10 +75,10 @@ def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
             for (name, layer), c, k in zip(children, carry, split_key(key, len(children)))
         ]
         carries, ys = zip(*results)
-        return tuple(carries), zero_pads(merged("parallel", merge, ys), lengths)
+        return tuple(carries), zero_pads(merged(kind, merge, ys), lengths)
 
     options = {} if merge is concatenate else {"merge": merge}
-    return Layer(init, initial_carry, apply, Spec("parallel", options, children, directions=directions(children)))
+    return Layer(init, initial_carry, apply, Spec(kind, options, children, directions=directions(children)))
 
 
 @interned

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
+from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, exportable
 from rnnx.combinators._children import Merge, concatenate
-from rnnx.combinators.branching import parallel
+from rnnx.combinators.branching import side_by_side
 from rnnx.interning import interned
 from rnnx.pointwise import as_layer
 from rnnx.sequences import flip, flip_resets
@@ -66,6 +67,7 @@ class BiCarry(NamedTuple):
 
 
 @interned
+@checked
 def bidirectional(
     forward: Layer | nn.Module, backward: Layer | nn.Module | None = None, *, merge: Merge = concatenate
 ) -> Layer:
@@ -96,7 +98,7 @@ def bidirectional(
     """
     forward = as_layer(forward)
     backward = forward if backward is None else as_layer(backward)
-    both = parallel(forward, reverse(backward), merge=merge)
+    both = side_by_side("bidirectional", (forward, reverse(backward)), merge)
     names = [name for name, _ in both.spec.children]
 
     def init(key: Key, xs: PyTree) -> Params:

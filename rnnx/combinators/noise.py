@@ -5,14 +5,16 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import Rate, checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, cell, factory
-from rnnx.cells.around import check_rate, dropout_mask, times_mask
+from rnnx.cells.around import dropout_mask, times_mask
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import float_dtype, split_key, zero_pads
 
 
 @factory
-def dropout(rate: float) -> Layer:
+@checked
+def dropout(rate: Rate) -> Layer:
     """Sets each number to zero with probability `rate` and scales the rest up, when there is a key.
 
     Args:
@@ -36,7 +38,6 @@ def dropout(rate: float) -> Layer:
         >>> sorted(set(ys.ravel().tolist()))
         [0.0, 2.0]
     """
-    check_rate("dropout", rate)
 
     def drop(x: jax.Array, key: Key) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -71,7 +72,8 @@ def dropout(rate: float) -> Layer:
 
 
 @factory
-def locked_dropout(rate: float) -> Layer:
+@checked
+def locked_dropout(rate: Rate) -> Layer:
     """Sets features to zero with probability `rate`, the same ones at all steps of a sequence, and scales the rest up.
 
     With `rnnx.recurrent_dropout` inside a cell it makes the variational dropout of Gal and Ghahramani.
@@ -97,7 +99,6 @@ def locked_dropout(rate: float) -> Layer:
         >>> bool((ys == ys[:, :1]).all())  # the same at all steps
         True
     """
-    check_rate("locked_dropout", rate)
 
     def init(key: Key, x: PyTree) -> Params:
         if float_dtype(x) is None:

@@ -61,6 +61,10 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
         (2, 5, 4)
     """
     inner = as_layer(layer)
+    if devices is not None:
+        devices = tuple(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else ()
+        if not devices or not all(isinstance(device, jax.Device) for device in devices):
+            raise TypeError("sharded: devices must be devices, such as jax.devices()[:2], or None for all")
 
     def apply(
         params: Params,

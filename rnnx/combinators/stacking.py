@@ -12,7 +12,7 @@ from jax.dtypes import canonicalize_dtype
 
 from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
-from rnnx.combinators._children import Merge, concatenate, directions, named, output_struct
+from rnnx.combinators._children import Merge, concatenate, directions, merged, named, output_struct
 from rnnx.interning import interned
 from rnnx.memory import affordable
 from rnnx.pointwise import as_layer
@@ -55,6 +55,7 @@ def stack(*layers: Layer | nn.Module) -> Layer:
 
 
 @interned
+@checked
 def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     """Layers one after the other, each of which also reads the input of the first: a skip to every layer.
 
@@ -84,7 +85,7 @@ def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     """
 
     def feed(xs: PyTree, ys: PyTree) -> PyTree:
-        return merge(xs, ys)
+        return merged("skip_stack, whose layers after the first read merge(xs, ys)", merge, (xs, ys))
 
     layer = _chain("skip_stack", layers, feed)
     return layer if merge is concatenate else layer._replace(spec=layer.spec._replace(options={"merge": merge}))
