@@ -41,6 +41,7 @@ import jax
 import jax.export
 import numpy as np
 
+from rnnx.arguments import shown
 from rnnx.interning import Call, interned, reduced
 
 PyTree = Any
@@ -401,11 +402,15 @@ def factory(make: Callable[P, R]) -> Callable[P, R]:
         >>> narrow_lstm(4) is narrow_lstm(width=4)
         True
     """
+    if not callable(make) or isinstance(make, Layer):
+        raise TypeError(f"factory decorates a function that makes a Cell or a Layer, but {shown(make)} came")
     chosen = options_of(make)
 
     @functools.wraps(make)
     def named(*args: P.args, **kwargs: P.kwargs) -> R:
         result = make(*args, **kwargs)
+        if not isinstance(result, Cell | AssociativeCell | Layer):
+            raise TypeError(f"{make.__name__} returned {shown(result)}, but a factory makes a Cell or a Layer")
         return result._replace(spec=result.spec._replace(name=make.__name__, options=chosen(*args, **kwargs)))
 
     return interned(named)
@@ -433,4 +438,9 @@ def _same(a: Any, b: Any) -> bool:
 def as_cell(associative: AssociativeCell) -> Cell:
     """The step-by-step form of an associative cell: for `scan`, streaming, and whatever takes a Cell."""
     a = associative
+    if not isinstance(a, Cell | AssociativeCell):
+        raise TypeError(
+            f"as_cell takes an AssociativeCell, e.g. rnnx.cells.lru(64), but {shown(a)} came; a cell of Flax becomes one "
+            "by rnnx.linen.as_cell or rnnx.nnx.as_cell"
+        )
     return Cell(a.init, a.prepare, a.initial_carry, a.project, a.step, a.spec)
