@@ -235,7 +235,12 @@ def _check_packed(packed: Any, name: str) -> None:
     if not isinstance(packed, Packed):
         raise TypeError(f"{name} takes what rnnx.pack(sequences) returns, but {shown(packed)} came")
     parts = {field: part for field, part in packed._asdict().items() if field != "xs"}
-    shapes = {field: np.shape(part) for field, part in parts.items()}
+    for field, part in parts.items():
+        if not isinstance(part, np.ndarray | jax.Array):
+            raise TypeError(
+                f"{name}: {field} of packed is {shown(part)}, but an array is wanted, as rnnx.pack makes it"
+            )
+    shapes = {field: part.shape for field, part in parts.items()}
     rows, n = shapes["lengths"], shapes["row"]
     grid = shapes["resets"]
     wanted = dict.fromkeys(("resets", "segment_ids", "positions"), grid) | dict.fromkeys(("row", "start", "size"), n)
