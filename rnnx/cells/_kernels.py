@@ -108,7 +108,8 @@ def gated_init(
 
 def features_of(x: PyTree, name: str) -> int:
     """The width D of one step's input `(D,)`; an error that names the cell for anything else."""
-    if not hasattr(x, "shape") or len(x.shape) != 1 or not jnp.issubdtype(x.dtype, jnp.floating):
+    fits = hasattr(x, "shape") and len(x.shape) == 1 and jnp.issubdtype(x.dtype, jnp.floating)
+    if not fits or x.shape[0] == 0:
         came = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
         raise ValueError(
             f"{name} takes one array of floating features per step, xs [batch, time, features], but one step came "

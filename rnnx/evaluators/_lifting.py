@@ -96,10 +96,7 @@ def layer_of(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
     """The Layer of a cell that `apply` runs."""
 
     def init(key: Key, xs: PyTree) -> Params:
-        try:
-            return cell.init(key, step_struct(xs))
-        except ZeroDivisionError:  # of an initialiser, which scales by the number of features
-            raise ValueError(f"{cell.spec.name}: xs has no features: {jax.tree.map(jnp.shape, xs)}") from None
+        return cell.init(key, step_struct(xs))
 
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
         return fresh_carry(cell, cell.prepare(params, None), xs, key)

@@ -16,7 +16,7 @@ CALLS = {
         ("U(np.ones((2, 5, 3), object))", TypeError, "xs must be an array", "object[2, 5, 3]"),
         ("U(XS.astype(complex))", ValueError, "floating features", "complex64[3]"),
         ("U(np.ma.masked_array(np.ones((2, 5, 3)), mask=True))", TypeError, "xs", "masked", ".filled(0)"),
-        ("L.init(K, jnp.zeros((2, 5, 0)))", ValueError, "lstm: xs has no features", "(2, 5, 0)"),
+        ("L.init(K, jnp.zeros((2, 5, 0)))", ValueError, "lstm takes", "floating features", "float32[0]"),
         ("U(jax.random.split(K, (2, 5)))", TypeError, "xs must be arrays of numbers", "key"),
         ("U(XS[0])", ValueError, "[batch, time, features]", "float32[]"),
         ("jax.jit(U)(XS[0, 0])", ValueError, "xs must be [batch, time, ...]", "(3,)"),
