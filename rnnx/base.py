@@ -440,7 +440,7 @@ def as_cell(associative: AssociativeCell) -> Cell:
     a = associative
     if not isinstance(a, Cell | AssociativeCell):
         raise TypeError(
-            f"as_cell takes an AssociativeCell, e.g. rnnx.cells.lru(64), but {shown(a)} came; a cell of Flax becomes one "
-            "by rnnx.linen.as_cell or rnnx.nnx.as_cell"
+            f"as_cell takes an AssociativeCell, e.g. rnnx.cells.lru(64), but {shown(a)} came; a cell of Flax becomes a "
+            "Cell by rnnx.linen.as_cell or rnnx.nnx.as_cell"
         )
     return Cell(a.init, a.prepare, a.initial_carry, a.project, a.step, a.spec)

@@ -131,7 +131,8 @@ def linear_scan(
             as the platform wants it for which the program is compiled: on a CPU sequentially, else as a tree.
 
     Returns:
-        The states `[time, ...]` after every step, in the widest dtype of the three; of no step, none.
+        The states `[time, ...]` after every step, in the widest dtype of the three, but computed in float32 or more; of
+        no step, none.
 
     Raises:
         ValueError: when the numbers of steps differ, or the shapes of b, h0 and `a h0`, or those of resets and h0.
@@ -162,6 +163,10 @@ def linear_scan(
     dtype = jnp.result_type(*jax.tree.leaves((a, b, h0)))
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(f"linear_scan: a, b and h0 are {dtype}, but floating or complex numbers are wanted among them")
+    if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4:  # of a long sum, less would keep next to nothing
+        full = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (a, b, h0))
+        h = linear_scan(*full, times=times, resets=resets, sequential=sequential)
+        return jax.tree.map(lambda x: x.astype(dtype), h)
     a, b, h0 = jax.tree.map(lambda x: jnp.asarray(x, dtype), (a, b, h0))
     time = _check(times, a, b, h0, resets)
     if isinstance(time, int) and time == 0:

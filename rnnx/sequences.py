@@ -63,6 +63,11 @@ def float_dtype(xs: PyTree) -> jnp.dtype | None:
     return jnp.result_type(*dtypes) if dtypes else None
 
 
+def wide(tree: PyTree) -> Any:
+    """Floating arrays in float32 or more: what decays slowly, or has many terms, cannot be summed up in less."""
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+
+
 def cast_floats(tree: PyTree, dtype: jnp.dtype | None) -> PyTree:
     """Casts the floating leaves to `dtype`; leaves everything as it is for None."""
 

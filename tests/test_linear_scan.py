@@ -149,3 +149,14 @@ def test_errors() -> None:
         linear_scan(ones, ones, jnp.ones(3))
     with pytest.raises(ValueError, match="same structure and shapes"):
         linear_scan(jnp.ones((4, 3, 2)), ones[:, :, None], ones[0, :, None], times=jnp.matmul)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_long_sum_in_few_digits_is_rounded_once(dtype):
+    """In bfloat16 alone 256 + 1 is 256."""
+    time = 1000
+    ones = jnp.ones((time, 2), dtype)
+    for sequential in (True, False):
+        h = linear_scan(ones, ones, jnp.zeros(2, dtype), sequential=sequential)
+        assert h.dtype == dtype
+        assert_close(h.astype(jnp.float32)[-1], jnp.full(2, float(time)), 2 * float(jnp.finfo(dtype).eps))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from rnnx.base import Key, Params, PyTree
 from rnnx.cells._kernels import Initializer, features_of, per_gate
 from rnnx.linear import Complex, in_pairs
+from rnnx.sequences import wide
 
 
 def exponential(x: Complex) -> Complex:
@@ -32,11 +33,6 @@ def held(rate: Complex, step: jax.Array) -> tuple[Complex, Complex]:
 def outer(a: jax.Array, b: jax.Array) -> jax.Array:
     """Each head's `a b^T`."""
     return jnp.einsum("hk,hv->hkv", a, b)
-
-
-def wide(tree: PyTree) -> Any:
-    """Arrays in float32 or more: what decays slowly cannot be summed up in less."""
-    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
 def exp_of(log: jax.Array) -> jax.Array:

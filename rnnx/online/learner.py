@@ -11,7 +11,17 @@ import numpy as np
 
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
 from rnnx.checks import array, arrays, check_function, difference, holds_numbers, key_struct, not_floating
-from rnnx.sequences import borrow_rows, cast_floats, checked_key, float_dtype, result_struct, select, shown, split_key
+from rnnx.sequences import (
+    borrow_rows,
+    cast_floats,
+    checked_key,
+    float_dtype,
+    result_struct,
+    select,
+    shown,
+    split_key,
+    wide,
+)
 
 Loss = Callable[[Params, PyTree, PyTree], jax.Array]
 """`(readout_params, y, target) -> scalar`, of one step of one example."""
@@ -94,6 +104,8 @@ class Online(NamedTuple):
 class Influence(NamedTuple):
     """A method: what it keeps in place of the influence ds/dw of the weights on the carry, leaves `[batch, ...]`.
 
+    It is kept in float32 or more, whatever the params are in: it is a sum over time.
+
     Attributes:
         start: `(initial, weights, batch, key) -> influence`, on the initial carry.
         advance: `(step, weights, carry, rows, influence, key) -> influence`, on the carry after the step.
@@ -128,7 +140,7 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
             weights = cell.prepare(params["cell"], None)
             w, rest = split(weights)
             carry = _fresh_carry(cell, weights, x, batch)
-            return OnlineState(carry, influence.start(_initial(cell, rest, x), w, batch, key_start), key)
+            return OnlineState(carry, wide(influence.start(_initial(cell, rest, x), w, batch, key_start)), key)
 
         return started(params, key)
 
@@ -166,7 +178,8 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
         carry, kept = state.carry, state.influence
         if resets is not None:
             carry = select(resets, _fresh_carry(cell, weights, x, batch), carry)
-            kept = select(resets, influence.start(_initial(cell, rest_w, x), w, batch, key_start), kept)
+            start = wide(influence.start(_initial(cell, rest_w, x), w, batch, key_start))
+            kept = select(resets, start, kept)
         if valid is not None:
             # In place of what may be undefined, another row's step is taken once more, and nothing made of it.
             x, target, carry = borrow_rows((x, target, carry), valid.astype(jnp.int32))

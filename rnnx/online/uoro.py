@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from rnnx.base import Cell, Key, Params, PyTree
 from rnnx.online.learner import Floats, Influence, Initial, Loss, Online, OnlineState, Step, learner
+from rnnx.sequences import wide
 
 TINY = 1e-7  # added to norms, so that nothing is divided by zero
 
@@ -90,7 +91,7 @@ def _advance(step: Step, w: Floats, s: Floats, rows: PyTree, influence: RankOne,
     def pulled(s: Floats, row: PyTree, sign: Floats) -> Floats:
         return jax.vjp(lambda w: step(w, s, row), w)[1](sign)[0]
 
-    _, moved = jax.jvp(of_batch, (s,), (influence.state,))
+    _, moved = jax.jvp(of_batch, (s,), (jax.tree.map(lambda t, a: t.astype(a.dtype), influence.state, s),))
     signs = _signs(key, jax.tree.map(lambda a: a[0], s), jax.tree.leaves(s)[0].shape[0])
     direct = jax.vmap(pulled)(s, rows, signs)
     old, new = _balance(influence.weights, moved), _balance(direct, signs)
@@ -101,7 +102,7 @@ def _advance(step: Step, w: Floats, s: Floats, rows: PyTree, influence: RankOne,
 
 
 def _pull(influence: RankOne, by_s: Floats) -> Floats:
-    products = [(a * b).reshape(a.shape[0], -1).sum(axis=1) for a, b in _pairs(by_s, influence.state)]
+    products = [(a * b).reshape(a.shape[0], -1).sum(axis=1) for a, b in _pairs(wide(by_s), influence.state)]
     along = jnp.stack(products).sum(axis=0)
     return jax.tree.map(lambda a: jnp.tensordot(along.astype(a.dtype), a, axes=1), influence.weights)
 
@@ -119,12 +120,12 @@ def _balance(weights: Floats, state: Floats) -> jax.Array:
 
 
 def _norm(tree: Floats) -> jax.Array:
-    squares = [(a * a).reshape(a.shape[0], -1).sum(axis=1) for a in jax.tree.leaves(tree)]
+    squares = [(a * a).reshape(a.shape[0], -1).sum(axis=1) for a in jax.tree.leaves(wide(tree))]
     return jnp.sqrt(jnp.stack(squares).sum(axis=0))
 
 
 def _scaled(tree: Floats, factor: jax.Array) -> Floats:
-    return jax.tree.map(lambda a: a * factor.astype(a.dtype).reshape(-1, *[1] * (a.ndim - 1)), tree)
+    return jax.tree.map(lambda a: a * factor.astype(a.dtype).reshape(-1, *[1] * (a.ndim - 1)), wide(tree))
 
 
 def _pairs(a: Floats, b: Floats) -> list[tuple[jax.Array, jax.Array]]:
