@@ -239,7 +239,7 @@ def shown(value: Any) -> str:
 
 
 def _digits(number: int) -> str:
-    return str(number) if abs(number) < 10**20 else f"a number of {number.bit_length()} bits"
+    return str(number) if abs(number) < 10**40 else f"a number of {number.bit_length()} bits"
 
 
 def _from_array(value: Any, kind: str) -> str:

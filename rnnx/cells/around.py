@@ -361,7 +361,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
                 f"{inner.spec.name} in its structure, {structure}"
             ) from None
 
-        def kept(k: Key | None, rate: Rate, leaf: Any) -> jax.Array:
+        def kept(k: Key | None, rate: float, leaf: Any) -> jax.Array:
             if k is None:
                 return jnp.full(leaf.shape, rate, leaf.dtype)
             return jax.random.bernoulli(k, rate, leaf.shape).astype(leaf.dtype)
