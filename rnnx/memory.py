@@ -11,12 +11,14 @@ from typing import Any
 
 import jax
 
-from rnnx.arguments import gibibytes
+from rnnx.arguments import gibibytes, shown
 from rnnx.base import Key, Params, PyTree
 from rnnx.checks import check_shapes
 from rnnx.sequences import checked_key, result_struct
 
 Init = Callable[[Key, PyTree], Params]
+
+NOTHING: Any = object()
 
 
 def check_memory(who: str, what: str, count: int, there_is: int) -> None:
@@ -35,18 +37,27 @@ def affordable(who: Any, init: Init, carry: Callable[[Params, PyTree, None], PyT
     spread over many devices.
     """
 
-    def checked_init(key: Key, xs: PyTree) -> Params:
+    def checked_init(key: Key, xs: PyTree = NOTHING) -> Params:
+        if xs is NOTHING:
+            raise TypeError("init takes a key and inputs, arrays or shapes: layer.init(jax.random.key(0), xs)")
         key = checked_key(key)
         check_shapes(xs)
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, xs))):
             params = result_struct(checked_init, key, xs)
-            check_memory(str(who), "its params", size_of(params), device_memory())
+            check_memory(f"{who}", f"params, {_largest(params)},", size_of(params), device_memory())
             if carry is not None:
                 state = result_struct(carry, params, xs, None)
-                check_memory(str(who), "its carry", size_of(state), device_memory())
+                check_memory(f"{who}", f"the carry, {_largest(state)},", size_of(state), device_memory())
         return init(key, xs)
 
     return checked_init
+
+
+def _largest(tree: PyTree) -> str:
+    """The largest array of a tree, in words."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    path, leaf = max(leaves, key=lambda one: size_of(one[1]), default=((), None))
+    return f"most of all {jax.tree_util.keystr(path)} {shown(leaf)}".replace("  ", " ")
 
 
 def size_of(tree: PyTree) -> int:

@@ -78,7 +78,8 @@ def side_by_side(kind: str, layers: tuple[Layer | nn.Module, ...], merge: Merge)
         return tuple(carries), zero_pads(merged(kind, merge, ys), lengths)
 
     options = {} if merge is concatenate else {"merge": merge}
-    return Layer(init, initial_carry, apply, Spec(kind, options, children, directions=directions(children)))
+    spec = Spec(kind, options, children, directions=directions(children))
+    return Layer(affordable(kind, init), initial_carry, apply, spec)
 
 
 @interned

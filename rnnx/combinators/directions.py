@@ -12,6 +12,7 @@ from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, exportable
 from rnnx.combinators._children import Merge, concatenate
 from rnnx.combinators.branching import side_by_side
 from rnnx.interning import interned
+from rnnx.memory import affordable
 from rnnx.pointwise import as_layer
 from rnnx.sequences import flip, flip_resets
 
@@ -117,4 +118,5 @@ def bidirectional(
 
     children = (("forward", forward), ("backward", backward))
     directions = frozenset({"forward", "backward"})
-    return Layer(init, initial_carry, apply, Spec("bidirectional", both.spec.options, children, directions=directions))
+    spec = Spec("bidirectional", both.spec.options, children, directions=directions)
+    return Layer(affordable("bidirectional", init), initial_carry, apply, spec)

@@ -139,7 +139,8 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
             carries.append(c)
         return tuple(carries), ys
 
-    return Layer(init, initial_carry, apply, Spec(name, children=children, feed=feed, directions=directions(children)))
+    spec = Spec(name, children=children, feed=feed, directions=directions(children))
+    return Layer(affordable(name, init), initial_carry, apply, spec)
 
 
 @interned

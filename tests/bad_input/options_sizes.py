@@ -8,11 +8,11 @@ TIMED = '{"x": XS, "dt": XS[..., 0]}'
 
 CALLS = {
     "sizes too large": [
-        ("run(rnnx.lstm(10**9))", ValueError, "lstm(width=1000000000): its params would take", "GiB", "smaller"),
+        ("run(rnnx.lstm(10**9))", ValueError, "lstm(width=1000000000): params, most of all", "GiB", "smaller"),
         ("run(rnnx.lstm(10**30))", ValueError, "lstm: width is", "2147483647 or less", "GiB"),
-        ("run(rnnx.gru(2**31 - 1))", ValueError, "gru(width=2147483647): its params would take", "GiB"),
-        ("run(rnnx.orthogonal(10**6))", ValueError, "orthogonal(width=1000000): its params", "GiB"),
-        ("run(rnnx.mlstm(10**6))", ValueError, "mlstm(width=1000000): its carry", "GiB"),
+        ("run(rnnx.gru(2**31 - 1))", ValueError, "gru(width=2147483647): params, most of all", "GiB"),
+        ("run(rnnx.orthogonal(10**6))", ValueError, "orthogonal(width=1000000): params, most of all", "GiB"),
+        ("run(rnnx.mlstm(10**6))", ValueError, "mlstm(width=1000000): the carry, most of all", "GiB"),
         ("rnnx.rhn(4, depth=10**6)", ValueError, "rhn: depth is 1000000", "1000 or less"),
         ("rnnx.ltc(4, unfolds=10**6)", ValueError, "ltc: unfolds is 1000000", "1000 or less"),
         ("rnnx.cfc(4, backbone_layers=10**6)", ValueError, "cfc: backbone_layers is 1000000", "1000 or less"),
@@ -29,17 +29,27 @@ CALLS = {
         ),
         (
             "run(rnnx.conv_lstm(3, kernel_size=10**6), jnp.ones((1, 2, 4, 4, 1)))",
-            *(ValueError, "conv_lstm(width=3, kernel_size=1000000): its params", "GiB"),
+            *(ValueError, "conv_lstm(width=3, kernel_size=1000000): params, most of all", "GiB"),
         ),
-        ("run(rnnx.stack(nn.Dense(10**13)))", ValueError, "Dense(features=10000000000000): its params", "GiB"),
+        (
+            "run(rnnx.stack(nn.Dense(10**13)))",
+            ValueError,
+            "stack: params, most of all ['0_Dense']['kernel'] float32[3, 10000000000000]",
+            "GiB",
+        ),
         ("run(rnnx.repeat(rnnx.lstm(3), 10**10))", ValueError, "repeat: n is 10000000000", "2147483647 or less"),
         (
             "run(rnnx.repeat(rnnx.lstm(99), 2 * 10**9), jnp.ones((1, 2, 99)))",
             ValueError,
-            "repeat of lstm, n=2000000000: its params",
+            "repeat of lstm, n=2000000000: params, most of all",
             "GiB",
         ),
-        ("run(rnnx.heads(rnnx.lstm(999), 2 * 10**9))", ValueError, "heads of lstm, n=2000000000: its params", "GiB"),
+        (
+            "run(rnnx.heads(rnnx.lstm(999), 2 * 10**9))",
+            ValueError,
+            "heads of lstm, n=2000000000: params, most of all",
+            "GiB",
+        ),
         ("run(rnnx.newton_scan(CELL, max_iterations=10**30))", ValueError, "newton_scan: max_iterations", "or less"),
         ("rnnx.pack(RAG, length=10**13)", ValueError, "pack: length is 10000000000000", "2147483647 or less"),
         (f"rnnx.pack({WIDE}, length=2 * 10**9)", ValueError, "pack: 1 rows of 2000000000 steps", "GiB"),
@@ -47,6 +57,11 @@ CALLS = {
         (f"rnnx.pad({WIDE}, length=2 * 10**9)", ValueError, "pad: 1 rows of 2000000000 steps", "GiB"),
         (f"{GENERATE}10**12)", ValueError, "generate: steps is 1000000000000", "2147483647 or less"),
         ("rnnx.bucket(np.arange(1, 3000), 2, edges=10**6)", MEANT),
+    ],
+    "init": [
+        ("L.init(K)", TypeError, "layer.init(jax.random.key(0), xs)"),
+        ("LM.init(TOK)", TypeError, "layer.init(jax.random.key(0), xs)"),
+        ("rnnx.bidirectional(L).init(XS)", TypeError, "layer.init(jax.random.key(0), xs)"),
     ],
     "within reach": [
         ("rnnx.rhn(4, depth=1000), rnnx.s5(4, state=20000, blocks=5), rnnx.lmu(4, order=4096)", MEANT),
