@@ -158,7 +158,7 @@ def flag(where: str, value: Any) -> bool:
 def floating(where: str, value: Any) -> Any:
     """A floating dtype, by name or as itself."""
     try:
-        dtype = None if value is None else jnp.dtype(value)
+        dtype = None if value is None or isinstance(value, np.ndarray | jax.Array) else jnp.dtype(value)
     except TypeError:
         dtype = None
     if dtype is None:

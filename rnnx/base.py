@@ -42,6 +42,7 @@ import jax.export
 import numpy as np
 
 from rnnx.arguments import shown
+from rnnx.hints import explained
 from rnnx.interning import Call, interned, reduced
 
 PyTree = Any
@@ -280,6 +281,7 @@ def _as_they_are(params: Params, key: Key | None) -> Weights:
     return params
 
 
+@explained
 def cell(
     init: Callable[[Key, PyTree], Params],
     initial_carry: Callable[[Weights, PyTree, Key | None], Carry],
@@ -319,6 +321,7 @@ def cell(
     return Cell(init, prepare, initial_carry, project, step, Spec(name or _written_in(step)))
 
 
+@explained
 def associative_cell(
     init: Callable[[Key, PyTree], Params],
     initial_carry: Callable[[Weights, PyTree, Key | None], Carry],

@@ -128,7 +128,8 @@ def explain_call(make: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
         )
         if positional[:1] == ["width"] and len(args) == 2:
             return f"{name} got {taken}; {_INPUT}, and {_WIDTH.format(name=name)}"
-        return f"{name} got {taken}; the others are given by keyword: {_keywords(parameters)}"
+        others = ", ".join(p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY)
+        return f"{name} got {taken}{f'; by keyword it takes {others}' if others else ''}"
     twice = [given for given in positional[: len(args)] if given in kwargs]
     if twice:
         return f"{name} got {twice[0]} twice, without a keyword and as {twice[0]}="

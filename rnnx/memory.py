@@ -44,10 +44,10 @@ def affordable(who: Any, init: Init, carry: Callable[[Params, PyTree, None], PyT
         check_shapes(xs)
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, xs))):
             params = result_struct(checked_init, key, xs)
-            check_memory(f"{who}", f"params, {_largest(params)},", size_of(params), device_memory())
+            check_memory(f"{who}", f"its params, {_largest(params)},", size_of(params), device_memory())
             if carry is not None:
                 state = result_struct(carry, params, xs, None)
-                check_memory(f"{who}", f"the carry, {_largest(state)},", size_of(state), device_memory())
+                check_memory(f"{who}", f"its carry, {_largest(state)},", size_of(state), device_memory())
         return init(key, xs)
 
     return checked_init

@@ -47,11 +47,15 @@ def as_layer(layer: Any) -> Layer:
         hint = f"; it is a class, so give it its arguments: nn.{layer.__name__}(...)"
     elif isinstance(layer, list | tuple):
         hint = "; give the layers one by one: stack(*layers)"
+    elif type(layer).__module__.startswith("flax.nnx"):
+        hint = "; the modules that layers are made of are those of flax.linen"
     elif callable(layer):
         hint = "; rnnx.pointwise(function) applies a function of one step to every step"
     else:
         hint = ""
     came = getattr(layer, "__name__", None) or repr(layer)
+    if isinstance(layer, nn.Module) or type(layer).__module__.startswith("flax.nnx"):
+        came = f"a {type(layer).__module__.split('.')[1]} module {type(layer).__name__}"
     raise TypeError(f"a Layer or a flax.linen module is wanted here, but {came} came{hint}")
 
 

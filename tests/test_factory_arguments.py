@@ -23,7 +23,7 @@ NONSENSE = {
     Whole: [*WHOLE, [4], (4,)],
     Real: [*REAL, [0.5], jnp.array([0.1, 0.2])],
     flag: ["no", "yes", 0.5, 1, 0, None, jnp.array(True), []],
-    floating: [None, "float33", "x", jnp.int32, bool, jnp.complex64, 32, int],
+    floating: [None, "float33", jnp.ones(3), "x", jnp.int32, bool, jnp.complex64, 32, int],
     initializer: [None, "zeros", 0.0, jnp.zeros(3), lambda: 0, lambda key: 0, lambda key, shape: 0],
     activation: ["relu", None, 0.0, lambda: 0, lambda x, y: x, jnp.ones(3)],
     _convolution._sizes: [*WHOLE, (0, 1), (2.5, 3), [True]],

@@ -25,6 +25,8 @@ CALLS = {
         ("rnnx.stack(rnnx.cells.lstm)", TypeError, "lstm came", "rnnx.lstm(...)"),
         ("rnnx.stack(nn.Dense)", TypeError, "Dense came", "nn.Dense(...)"),
         ("rnnx.bidirectional(jax.nn.relu)", TypeError, "relu came", "rnnx.pointwise(function)"),
+        ("rnnx.stack(nn.LSTMCell(4))", TypeError, "a linen module LSTMCell came", "rnnx.linen.as_cell(cell)"),
+        ("rnnx.stack(nnx.Linear(3, 4, rngs=nnx.Rngs(0)))", TypeError, "a nnx module Linear came", "flax.linen"),
         ("rnnx.stack([L, G])", TypeError, "stack(*layers)"),
         ("rnnx.residual(5)", TypeError, "a Layer or a flax.linen module is wanted", "5 came"),
         ("rnnx.pointwise(rnnx.lstm)", TypeError, "pointwise takes", "lstm(...)"),
