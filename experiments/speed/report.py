@@ -127,9 +127,8 @@ def _is_row(row: Any) -> bool:
     if not isinstance(row, dict) or not {"section", *KEYS} <= set(row):
         return False
     words = [row.get(name) for name in ("section", "library", "cell", "shape", "note", "device")]
-    return all(
-        word is None or (isinstance(word, str) and len(word) < 1000) for word in words
-    )  # a table of long ones takes minutes
+    # A table of endless words takes minutes.
+    return all(word is None or (isinstance(word, str) and len(word) < 1000) for word in words)
 
 
 def read_rows(path: Path) -> list[Row]:

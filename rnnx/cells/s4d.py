@@ -88,7 +88,9 @@ def s4d(
         return jax.tree.map(lambda a: a.astype(param_dtype), params)
 
     def prepare(params: Params, key: Key | None) -> Weights:
-        rate = Complex(-exp_of(params["log_decay"]), wide(params["frequency"]))
+        rate = Complex(
+            jnp.minimum(-exp_of(params["log_decay"]), -1e-9), wide(params["frequency"])
+        )  # held divides by it
         decay, scale = held(rate, exp_of(params["log_step"])[:, None])
         return {**params, "decay": decay, "scale": scale}
 
