@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.base import Cell, Key, PyTree
+from rnnx.hints import explained
 from rnnx.online.learner import Floats, Influence, Initial, Loss, Online, Step, broadcast_rows, learner
 
 
+@explained
 def rtrl(cell: Cell, loss: Loss) -> Online:
     r"""Real-time recurrent learning: the exact gradient, forward in time.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from rnnx.base import Cell
+from rnnx.hints import explained
 from rnnx.online.learner import Loss, Online
 from rnnx.online.local import local_learner
 from rnnx.online.ownership import Owner, columns
 
 
+@explained
 def snap1(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Owner = columns) -> Online:
     r"""The sparse 1-step approximation (SnAp-1): RTRL that keeps, of each weight, the influence on its own unit.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.base import Cell, Key, Params, PyTree
+from rnnx.hints import explained
 from rnnx.online.learner import Floats, Influence, Initial, Loss, Online, OnlineState, Step, learner
 from rnnx.sequences import wide
 
@@ -21,6 +22,7 @@ class RankOne(NamedTuple):
     weights: Floats
 
 
+@explained
 def uoro(cell: Cell, loss: Loss) -> Online:
     r"""Unbiased online recurrent optimisation: RTRL with an influence of rank one, whose mean is the true one.
 

@@ -74,6 +74,7 @@ CALLS = {
         ("rnnx.pad(RAG, padding_value=0)", TypeError, "pad got padding_value=", "it takes sequences, length, value"),
         ("rnnx.pack(RAG, enforce_sorted=False)", TypeError, "pack got enforce_sorted=", "it takes"),
         ("rnnx.bucket([1, 2])", TypeError, "bucket needs batch_size"),
+        ("rnnx.online.rtrl(CELL, loss_fn=oloss)", TypeError, "rtrl got loss_fn=", "did you mean loss=?"),
         ("rnnx.cell(1)", TypeError, "cell needs initial_carry and step: rnnx.cell(init, initial_carry, step)"),
         ("user(dtype=jnp.float32)", TypeError, "cell got dtype="),
         ("rnnx.generate(LM, LMP, TOK)", TypeError, "generate needs", "steps"),
