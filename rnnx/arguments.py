@@ -177,7 +177,7 @@ def initializer(where: str, value: Any) -> Callable[..., jax.Array]:
     function = _initializer(where, value)
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
-        made = function(key, shape, dtype)
+        made = function(key, shape, jnp.promote_types(dtype, jnp.float32))  # in less, random numbers are few
         if not _is_array(made) or jnp.shape(made) != tuple(shape):
             raise ValueError(
                 f"{where} gave {_came(made)}, but an array of shape {tuple(shape)} was asked for; it must be a "

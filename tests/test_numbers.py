@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import jax
@@ -10,11 +11,15 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import joined, shaken, split
-from registry import BATCH, CASES, TIME, Case
+from checks import assert_close, joined, shaken, split
+from registry import BATCH, CASES, FEATURES, TIME, Case
 
 # Cells of the tests' own, with a root and a norm that have no derivative at 0.
 DEFINED_EVERYWHERE = [case for case in CASES if case.name not in {"own cell", "partial cell"}]
+
+OF_ANY_DTYPE = [
+    case for case in CASES if "param_dtype" in inspect.signature(getattr(rnnx, case.name, dict.get)).parameters
+]
 
 
 def to_dtype(tree: Any, dtype: Any) -> Any:
@@ -69,3 +74,16 @@ def test_gradients_are_finite_whatever_comes(case: Case):
         for path, leaf in jax.tree_util.tree_leaves_with_path(both(*arguments)):
             where = jax.tree_util.keystr(path)
             assert np.isfinite(np.asarray(leaf, np.float32)).all(), f"{name}: {where}"
+
+
+@pytest.mark.parametrize("case", OF_ANY_DTYPE, ids=lambda case: case.name)
+def test_params_in_few_digits_are_those_of_float32_rounded(case: Case):
+    """In bfloat16 by itself random numbers are few, and the decompositions behind orthogonal kernels do not exist."""
+    make = getattr(rnnx, case.name)
+    xs = case.inputs(jax.random.key(0), BATCH, TIME)
+    width = FEATURES if case.name in {"rg_lru", "lru", "s4d", "s5", "s6", "causal_conv"} else 4
+    options = {"state": 4} if case.name in {"s4d", "s5"} else {}
+    full = make(width, **options).init(jax.random.key(1), xs)
+    half = make(width, param_dtype=jnp.bfloat16, **options).init(jax.random.key(1), xs)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(half))
+    assert_close(to_dtype(half, jnp.float32), to_dtype(to_dtype(full, jnp.bfloat16), jnp.float32), 0.01)

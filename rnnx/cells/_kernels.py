@@ -15,8 +15,19 @@ from rnnx.base import Key, Params, PyTree
 Initializer = Annotated[Callable[..., jax.Array], initializer]
 """`(key, shape, dtype) -> array`, as in `jax.nn.initializers` and Flax."""
 
-default_kernel_init: Initializer = lecun_normal()
-default_recurrent_init: Initializer = orthogonal()
+
+def rounded(init: Initializer) -> Initializer:
+    """Draws in float32 or more, whatever the dtype of the params: in less, random numbers are few and biased, and the
+    decompositions behind orthogonal matrices do not exist."""
+
+    def in_dtype(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return init(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+
+    return in_dtype
+
+
+default_kernel_init: Initializer = rounded(lecun_normal())
+default_recurrent_init: Initializer = rounded(orthogonal())
 
 
 @checked

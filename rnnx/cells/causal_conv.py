@@ -10,11 +10,11 @@ from jax.nn.initializers import lecun_normal, zeros
 
 from rnnx.arguments import Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
-from rnnx.cells._kernels import Initializer, features_of
+from rnnx.cells._kernels import Initializer, features_of, rounded
 from rnnx.cells._linear import check_channels
 
 # A feature reads `size` numbers: the fan-in is the first axis alone.
-per_feature_init: Initializer = lecun_normal(in_axis=0, out_axis=())
+per_feature_init: Initializer = rounded(lecun_normal(in_axis=0, out_axis=()))
 
 
 @factory

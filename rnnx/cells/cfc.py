@@ -11,10 +11,10 @@ from jax.nn.initializers import glorot_uniform, zeros
 
 from rnnx.arguments import UNROLLED, Activation, Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
-from rnnx.cells._kernels import Initializer, affine, dot, per_gate
+from rnnx.cells._kernels import Initializer, affine, dot, per_gate, rounded
 from rnnx.cells.ltc import features_in_time
 
-_glorot = glorot_uniform()
+_glorot = rounded(glorot_uniform())
 
 
 def _lecun_tanh(x: jax.Array) -> jax.Array:

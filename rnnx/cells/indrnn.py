@@ -8,9 +8,9 @@ from jax.nn.initializers import uniform, zeros
 
 from rnnx.arguments import Activation, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
-from rnnx.cells._kernels import Initializer, affine, default_kernel_init, features_of
+from rnnx.cells._kernels import Initializer, affine, default_kernel_init, features_of, rounded
 
-unit_uniform: Initializer = uniform(1.0)
+unit_uniform: Initializer = rounded(uniform(1.0))
 
 
 @factory

@@ -12,10 +12,10 @@ from jax.nn.initializers import glorot_normal, lecun_uniform, zeros
 
 from rnnx.arguments import Positive, Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
-from rnnx.cells._kernels import Initializer, dot, features_of, per_gate
+from rnnx.cells._kernels import Initializer, dot, features_of, per_gate, rounded
 
 default_kernel_init: Initializer = glorot_normal()
-default_encoder_init: Initializer = lecun_uniform()
+default_encoder_init: Initializer = rounded(lecun_uniform())
 
 
 @exportable

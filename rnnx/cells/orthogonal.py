@@ -13,10 +13,10 @@ from rnnx.cells._kernels import Initializer, default_kernel_init, dot, features_
 
 def rotations(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
     r"""A lower triangle whose Cayley map rotates pairs of units by angles uniform in :math:`[0, \pi/2]`."""
-    width = shape[0]
-    angles = jax.random.uniform(key, (width // 2,), dtype, 0, jnp.pi / 2)
+    width, wide = shape[0], jnp.promote_types(dtype, jnp.float32)
+    angles = jax.random.uniform(key, (width // 2,), wide, 0, jnp.pi / 2)
     pair = jnp.arange(0, width - 1, 2)
-    return jnp.zeros(shape, dtype).at[pair + 1, pair].set(jnp.tan(angles / 2))
+    return jnp.zeros(shape, dtype).at[pair + 1, pair].set(jnp.tan(angles / 2).astype(dtype))
 
 
 def modrelu(h: jax.Array, bias: jax.Array) -> jax.Array:
