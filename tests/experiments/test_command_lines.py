@@ -156,7 +156,7 @@ def test_results_that_are_none_are_not_shown_as_a_finished_run(experiment: str, 
         assert "is not that of a finished run" in said
     configs.write_json(tmp_path / "results.json", whole)  # and nothing that is to be shown beside
     status, said = started(experiment, "--run-dir", tmp_path)
-    assert (status, "Remove results.json" in said) == (1, True)
+    assert (status, "Remove it, and the same command" in said) == (1, True), said
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "results.json"}
 
 
