@@ -35,7 +35,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
 import jax
 import jax.export
@@ -116,6 +116,15 @@ def _show(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
+def _pure(kind: type[T]) -> type[T]:
+    """Decorates the types of pure functions: a copy is the thing itself, and `pickle` keeps the call that made it."""
+    methods = {"__copy__": lambda self: self, "__deepcopy__": lambda self, memo: self, "__reduce__": reduced}
+    for name, method in methods.items():
+        setattr(kind, name, method)
+    return kind
+
+
+@_pure
 class Cell(NamedTuple):
     """One step of one sequence: what a researcher writes. `rnnx.cell` fills in what is not given.
 
@@ -144,15 +153,6 @@ class Cell(NamedTuple):
     def __repr__(self) -> str:
         return f"cells.{self.spec}"
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self
-
-    def __reduce__(self) -> Any:
-        return reduced(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class LinearizedStep:
@@ -178,6 +178,7 @@ class LinearizedStep:
         return carry, y
 
 
+@_pure
 class AssociativeCell(NamedTuple):
     r"""A Cell whose steps can be combined in any grouping: `carry_t = act(carry_{t-1}, lift(z_t))`.
 
@@ -211,15 +212,6 @@ class AssociativeCell(NamedTuple):
     def __repr__(self) -> str:
         return f"cells.{self.spec}"
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self
-
-    def __reduce__(self) -> Any:
-        return reduced(self)
-
 
 class Apply(Protocol):
     """The type of `Layer.apply`."""
@@ -236,6 +228,7 @@ class Apply(Protocol):
     ) -> tuple[Carry, PyTree]: ...
 
 
+@_pure
 class Layer(NamedTuple):
     """A batch of sequences: what a researcher composes. `rnnx.unroll` runs it, and checks its arguments first.
 
@@ -262,15 +255,6 @@ class Layer(NamedTuple):
             f"a Layer is not called: rnnx.unroll(layer, params, xs) runs {self.spec.name}, with "
             "params = layer.init(key, xs)"
         )
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self
-
-    def __reduce__(self) -> Any:
-        return reduced(self)
 
 
 def _itself(weights: Weights, x: PyTree, key: Key | None) -> PyTree:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 
-# Processes that tests start compile the same programs again and again, and find them in a folder of this session.
+# Processes that tests start compile the same programs again and again, and find them in a folder of this run.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rnnx-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
