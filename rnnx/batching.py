@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnnx.arguments import shown
 from rnnx.base import PyTree
 from rnnx.checks import check_count
 from rnnx.hints import explained
 from rnnx.memory import check_memory, host_memory
-from rnnx.sequences import shown
 
 
 def host_array(value: Any, name: str, wanted: str = "plain arrays") -> np.ndarray:

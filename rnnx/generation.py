@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import shown
 from rnnx.base import Carry, Key, Layer, Params, PyTree
 from rnnx.checks import (
     array,
@@ -22,7 +23,7 @@ from rnnx.checks import (
 from rnnx.hints import explained
 from rnnx.memory import check_memory, device_memory, size_of
 from rnnx.pointwise import as_layer
-from rnnx.sequences import checked_key, concrete, shown, widened
+from rnnx.sequences import checked_key, concrete, widened
 
 
 @explained

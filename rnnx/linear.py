@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import shown
 from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
 from rnnx.checks import array, arrays, check_flag, check_function, holds_numbers
 from rnnx.hints import explained
-from rnnx.sequences import select, shown
+from rnnx.sequences import select
 
 Times = Callable[[PyTree, PyTree], PyTree]
 """`(a, h) -> a h`: linear in each, and associative, so that `(a a') h` is `a (a' h)`."""

@@ -11,11 +11,12 @@ from flax import nnx
 from flax.errors import FlaxError
 from flax.nnx.nn.recurrent import RNNCellBase
 
+from rnnx.arguments import shown
 from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, Spec, cell
 from rnnx.checks import check_count
 from rnnx.linen import AxisNames, check_one_array, names_of, one_batch_axis, unroll_batched
 from rnnx.pointwise import as_layer
-from rnnx.sequences import cast_floats, float_dtype, shown
+from rnnx.sequences import cast_floats, float_dtype
 
 
 class RNN(nnx.Module):

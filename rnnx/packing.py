@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnx.arguments import shown
 from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
 from rnnx.batching import check_room, checked_sequences, fitting_length
 from rnnx.checks import check_count, check_params, checked_xs
 from rnnx.hints import explained
 from rnnx.pointwise import as_layer
-from rnnx.sequences import Segments, select, shown, split_key, widened
+from rnnx.sequences import Segments, select, split_key, widened
 
 Array = Any
 """A NumPy array as `pack` makes it, or a JAX array, as inside of `jax.jit`."""

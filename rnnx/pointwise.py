@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
+from rnnx.arguments import shown
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
 from rnnx.interning import interned
 from rnnx.memory import affordable
@@ -21,7 +22,6 @@ from rnnx.sequences import (
     concrete,
     fill_pads,
     float_dtype,
-    shown,
     split_key,
     step_struct,
     widened,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
-from rnnx.arguments import shown as shown
+from rnnx.arguments import shown
 from rnnx.base import Key, PyTree
 
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import Rate, checked
+from rnnx.arguments import Rate, checked, shown
 from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights, exportable
 from rnnx.checks import check_number
 from rnnx.interning import interned
-from rnnx.sequences import shown, split_key
+from rnnx.sequences import split_key
 
 AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
 

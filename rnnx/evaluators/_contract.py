@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnx.arguments import shown
 from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights
 from rnnx.checks import check_function, holds_numbers
-from rnnx.sequences import shown
 
 AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
 

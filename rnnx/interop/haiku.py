@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rnnx.arguments import shown
 from rnnx.base import Layer, Params
 from rnnx.interop._entries import by_level, by_unit, entries, is_layer, reordered, unit_of, weight
 from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
-from rnnx.sequences import shown
 
 MODULES = {"elman": "vanilla_rnn", "lstm": "lstm", "gru": "gru"}
 LSTM_FORGET_BIAS = 1.0  # what Haiku's LSTM adds to f at run time

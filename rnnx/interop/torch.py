@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnx.arguments import shown
 from rnnx.base import Layer, Params
 from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
-from rnnx.sequences import shown
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 ENTRY = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")

@@ -9,19 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnx.arguments import shown
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
 from rnnx.checks import array, arrays, check_function, difference, holds_numbers, key_struct, not_floating
-from rnnx.sequences import (
-    borrow_rows,
-    cast_floats,
-    checked_key,
-    float_dtype,
-    result_struct,
-    select,
-    shown,
-    split_key,
-    wide,
-)
+from rnnx.sequences import borrow_rows, cast_floats, checked_key, float_dtype, result_struct, select, split_key, wide
 
 Loss = Callable[[Params, PyTree, PyTree], jax.Array]
 """`(readout_params, y, target) -> scalar`, of one step of one example."""
