@@ -101,6 +101,8 @@ def left_by(run_dir: Path) -> dict[str, Any]:
     """All of a finished run that is the same however it came about: numbers, texts and states, without times."""
     left: dict[str, Any] = {}
     for path in sorted(path for path in run_dir.rglob("*") if path.is_file()):
+        if path.name == "lock.json":  # which process had it last
+            continue
         if path.suffix == ".json":
             left[str(path.relative_to(run_dir))] = without_times(json.loads(path.read_text()))
         elif not {"checkpoints", "tensorboard", "damaged_checkpoints"} & set(path.parts):

@@ -47,7 +47,7 @@ def test_files_that_may_not_grow(tmp_path: Path, small_files: int) -> None:
     ):
         training(tmp_path / "run")
     configs.write_json(tmp_path / "whole.json", {"a": 1})
-    for write in (configs.write_json, lambda path, value: configs.write_text(path, str(value), encoding="utf-8")):
+    for write in (configs.write_json, lambda path, value: configs.write_text(path, str(value))):
         with pytest.raises(OSError, match=r"whole\.json"):
             write(tmp_path / "whole.json", "x" * 2 * small_files)
     assert configs.read_json(tmp_path / "whole.json") == {"a": 1}
