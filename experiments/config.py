@@ -285,8 +285,8 @@ def claim(run_dir: Path, settings: Mapping[str, Any], later: Mapping[str, Any] |
             )
         _note_environment(run_dir / "environment.json")
         return
-    write_json(path, settings)
     write_json(run_dir / "environment.json", environment())
+    write_json(path, settings)  # last, as it makes the folder that of a run
 
 
 def _note_environment(path: Path) -> None:
