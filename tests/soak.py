@@ -2,7 +2,7 @@
 
 python tests/soak.py --kills 200 --seed 0
 
-That takes about an hour on two cores. What is killed when, by which signal, and what is damaged how, follows from the
+What is killed when, by which signal, and what is damaged how, follows from the
 seed, as far as moments can. The exit status is 1 if a run ended otherwise than undisturbed; all folders are kept then.
 """
 
