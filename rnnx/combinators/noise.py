@@ -9,7 +9,7 @@ from rnnx.arguments import Rate, checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, cell, factory
 from rnnx.cells.around import dropout_mask, times_mask
 from rnnx.evaluators.scan import scan
-from rnnx.sequences import float_dtype, split_key, zero_pads
+from rnnx.sequences import float_dtype, split_key, wide, zero_pads
 
 
 @factory
@@ -42,7 +42,7 @@ def dropout(rate: Rate) -> Layer:
     def drop(x: jax.Array, key: Key) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
-        scaled = x.astype(jnp.promote_types(x.dtype, jnp.float32)) / (1 - rate)
+        scaled = wide(x) / (1 - rate)
         return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), scaled, 0).astype(x.dtype)
 
     def init(key: Key, xs: PyTree) -> Params:
