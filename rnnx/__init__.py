@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from rnnx import cells, interop, linen, online
 from rnnx.base import AssociativeCell, Cell, Layer, LinearizedStep, Spec, as_cell, associative_cell, cell, factory
 from rnnx.batching import bucket, pad, unpad
-from rnnx.cells.around import expose_carry, learned_carry, recurrent_dropout, weight_drop, zoneout
+from rnnx.cells.exposing import expose
+from rnnx.cells.learned import learned_carry
+from rnnx.cells.regularizers import recurrent_dropout, weight_drop, zoneout
 from rnnx.combinators.branching import heads, parallel
 from rnnx.combinators.directions import BiCarry, bidirectional, reverse
 from rnnx.combinators.noise import dropout, locked_dropout
@@ -55,6 +57,7 @@ from rnnx.layers import (
     window,
 )
 from rnnx.linear import affine_cell, linear_scan
+from rnnx.naming import named
 from rnnx.packing import Packed, pack, unpack, unpack_padded, unroll_packed
 from rnnx.pointwise import pointwise
 from rnnx.summarizing import summary
@@ -88,7 +91,7 @@ __all__ = [
     "delta_net",
     "dropout",
     "elman",
-    "expose_carry",
+    "expose",
     "factory",
     "fused_scan",
     "gated_delta_net",
@@ -112,6 +115,7 @@ __all__ = [
     "min_gru",
     "min_lstm",
     "mlstm",
+    "named",
     "newton_scan",
     "newton_solve",
     "online",

@@ -181,7 +181,13 @@ CASES = [
         lambda: rnnx.scan(rnnx.as_cell(rnnx.learned_carry(rnnx.cells.lru(3)))),
         (),
     ),
-    Case("expose_carry", lambda: rnnx.scan(rnnx.expose_carry(rnnx.cells.lstm(4))), ("expose_carry",)),
+    Case("expose", lambda: rnnx.scan(rnnx.expose(rnnx.cells.lstm(4), "i", "f", "g", "o", "carry")), ("expose",)),
+    Case("expose repeated", lambda: rnnx.scan(rnnx.expose(rnnx.cells.rhn(4), "g", "n")), ()),
+    Case(
+        "expose associative",
+        lambda: rnnx.associative_scan(rnnx.expose(rnnx.cells.gla(4, heads=2), "alpha", "r"), sequential=False),
+        (),
+    ),
     Case(
         "recurrent_dropout",
         lambda: rnnx.scan(rnnx.recurrent_dropout(rnnx.cells.gru(4, reset_after=False), 0.5)),

@@ -15,6 +15,7 @@ ORDER = [
     "hints",
     "arguments",
     "interning",
+    "naming",
     "base",
     "sequences",
     "checks",

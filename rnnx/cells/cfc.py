@@ -13,6 +13,7 @@ from rnnx.arguments import UNROLLED, Activation, Whole, checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, affine, dot, per_gate, rounded
 from rnnx.cells.ltc import features_in_time
+from rnnx.naming import named
 
 _glorot = rounded(glorot_uniform())
 
@@ -63,6 +64,8 @@ def cfc(
         `backbone_kernel` (L - 1, U, U) and `backbone_bias` (L - 1, U); `head_kernel` (U, 4H) and `head_bias` (4H,),
         in the order f, g, alpha, beta. With L = 0 the first three are the heads, with 4H columns, and there are no
         others. One step takes `{"x": (D,), "dt": ()}` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+
+    Named for `rnnx.expose`: `f`, `g`, `s`.
 
     Raises:
         ValueError: for a width or backbone_units below 1 or backbone_layers below 0, or (in `init`) inputs which
@@ -123,8 +126,8 @@ def cfc(
         if backbone_layers:
             u = dot(activation(u), w["head_kernel"]) + w["head_bias"].astype(u.dtype)
         f, g, alpha, beta = jnp.split(u, 4, axis=-1)
-        s = sigmoid(alpha * dt + beta)
-        h = (1 - s) * jnp.tanh(f) + s * jnp.tanh(g) if gated else jnp.tanh(f) + s * jnp.tanh(g)
+        f, g, s = named(f=jnp.tanh(f), g=jnp.tanh(g), s=sigmoid(alpha * dt + beta))
+        h = (1 - s) * f + s * g if gated else f + s * g
         return h, h
 
     return cell(init, initial_carry, step, project=project)

@@ -11,6 +11,7 @@ from rnnx.arguments import checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
 from rnnx.cells._kernels import Initializer, default_kernel_init, default_recurrent_init
+from rnnx.naming import named
 
 
 @factory
@@ -61,6 +62,8 @@ def conv_gru(
         `reset_after`. One step takes x `(*space, C)` and the carry h `(*space, H)` with the space that the
         convolution of x leaves, zero at first, and gives y `(*space, H)`.
 
+    Named for `rnnx.expose`: `r`, `z`, `n`.
+
     Raises:
         ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs which are not floating images,
             have another number of space dimensions than the options, or of which the convolution leaves nothing.
@@ -102,15 +105,16 @@ def conv_gru(
         x_rz, x_n = jnp.split(x, [2 * width], axis=-1)
         kernel_rz, kernel_n = jnp.split(w["recurrent_kernel"], [2 * width], axis=-1)
         r, z = jnp.split(sigmoid(x_rz + convolve(h, kernel_rz, x.dtype)), 2, axis=-1)
-        n = jnp.tanh(x_n + convolve(r * h, kernel_n, x.dtype))
+        r, z = named(r=r, z=z)
+        (n,) = named(n=jnp.tanh(x_n + convolve(r * h, kernel_n, x.dtype)))
         h = (1 - z) * n + z * h
         return h, h
 
     def step_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
         h_r, h_z, h_n = jnp.split(convolve(h, w["recurrent_kernel"], x.dtype), 3, axis=-1)
-        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-        n = jnp.tanh(x_n + r * biased(h_n, w["recurrent_bias"]))
+        r, z = named(r=sigmoid(x_r + h_r), z=sigmoid(x_z + h_z))
+        (n,) = named(n=jnp.tanh(x_n + r * biased(h_n, w["recurrent_bias"])))
         h = (1 - z) * n + z * h
         return h, h
 

@@ -13,6 +13,7 @@ from rnnx.arguments import checked
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
 from rnnx.cells._kernels import Initializer, default_kernel_init, default_recurrent_init
+from rnnx.naming import named
 
 
 @exportable
@@ -76,6 +77,8 @@ def conv_lstm(
         in the order i, f, o. One step takes x `(*space, C)` and `ConvLSTMCarry(h, c)`, each `(*space, H)` with the
         space that the convolution of x leaves, zero at first, and gives y `(*space, H)`.
 
+    Named for `rnnx.expose`: `i`, `f`, `g`, `o`.
+
     Raises:
         ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs which are not floating images,
             have another number of space dimensions than the options, or of which the convolution leaves nothing.
@@ -126,10 +129,12 @@ def conv_lstm(
         if peephole:
             p_i, p_f, p_o = jnp.split(w["peephole_kernel"].astype(z.dtype), 3, axis=-1)
             i, f = i + p_i * c.astype(z.dtype), f + p_f * c.astype(z.dtype)
-        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+        i, f, g = named(i=sigmoid(i), f=sigmoid(f), g=jnp.tanh(g))
+        c = f * c + i * g
         if peephole:
             o = o + p_o * c.astype(z.dtype)
-        h = sigmoid(o) * jnp.tanh(c)
+        (o,) = named(o=sigmoid(o))
+        h = o * jnp.tanh(c)
         return ConvLSTMCarry(h, c), h
 
     return cell(init, initial_carry, step, project=project)

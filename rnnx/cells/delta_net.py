@@ -13,6 +13,7 @@ from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import outer, rms_norm, unit, wide_dot
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 
 class _Input(NamedTuple):
@@ -57,6 +58,8 @@ def delta_net(
         `(heads, K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector;
         matrices (K, K) arise only where steps are combined. The state is computed in float32 or more.
 
+    Named for `rnnx.expose`: `beta`.
+
     Raises:
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
             inputs which are not floating features.
@@ -96,7 +99,8 @@ def delta_net(
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
         q, k, v, beta = jnp.split(wide_dot(x, w["input_kernel"]), [keys, 2 * keys, 2 * keys + values])
         q, k = (unit(silu(a.reshape(heads, k_size))) for a in (q, k))
-        return _Input((q / k_size**0.5).astype(x.dtype), k, silu(v.reshape(heads, v_size)), sigmoid(beta))
+        (beta,) = named(beta=sigmoid(beta))
+        return _Input((q / k_size**0.5).astype(x.dtype), k, silu(v.reshape(heads, v_size)), beta)
 
     def lift(w: Params, z: _Input) -> Affine:
         _, k, v, beta = z

@@ -13,6 +13,7 @@ from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import exp_of, inverse_softplus, log_uniform, outer, rms_norm, unit, wide, wide_dot
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 
 class _Input(NamedTuple):
@@ -64,6 +65,8 @@ def gated_delta_net(
         K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector; matrices
         (K, K) arise only where steps are combined. The state is computed in float32 or more.
 
+    Named for `rnnx.expose`: `alpha`, `beta`, `r`: r after silu.
+
     Raises:
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
             inputs which are not floating features.
@@ -110,10 +113,11 @@ def gated_delta_net(
         q, k, v, r, beta, step = jnp.split(wide_dot(x, w["input_kernel"]), borders)
         q, k = (unit(silu(a.reshape(heads, k_size))) for a in (q, k))
         step = step + wide(w["step_bias"])
-        return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), r.astype(x.dtype), sigmoid(beta), step)
+        (beta,) = named(beta=sigmoid(beta))
+        return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), r.astype(x.dtype), beta, step)
 
     def decay(w: Params, z: _Input) -> jax.Array:
-        alpha = jnp.exp(-exp_of(w["log_rate"]) * softplus(z.step))
+        (alpha,) = named(alpha=jnp.exp(-exp_of(w["log_rate"]) * softplus(z.step)))
         return alpha[:, None, None]
 
     def lift(w: Params, z: _Input) -> Affine:
@@ -124,7 +128,8 @@ def gated_delta_net(
     def readout(w: Params, s: jax.Array, z: _Input) -> jax.Array:
         o = jnp.einsum("hk,hkv->hv", z.q.astype(s.dtype), s)
         o = rms_norm(o, w["norm_scale"].astype(o.dtype)).reshape(values)
-        return dot(o.astype(z.r.dtype) * silu(z.r), w["output_kernel"])
+        (r,) = named(r=silu(z.r))
+        return dot(o.astype(r.dtype) * r, w["output_kernel"])
 
     def step(w: Params, s: jax.Array, z: _Input) -> tuple[jax.Array, jax.Array]:
         k, v, beta = z.k, z.v, z.beta

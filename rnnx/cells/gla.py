@@ -13,6 +13,7 @@ from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import outer, rms_norm, wide, wide_dot
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 
 class _Input(NamedTuple):
@@ -61,6 +62,8 @@ def gla(
         `output_kernel` (V, H). One step takes x `(D,)` and the carry S `(heads, K/heads, V/heads)`, zero at first,
         and gives y `(H,)`. The state is computed in float32 or more.
 
+    Named for `rnnx.expose`: `alpha`, `r`: r after silu.
+
     Raises:
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
             inputs which are not floating features.
@@ -108,11 +111,13 @@ def gla(
         return _Input(q, k, v.reshape(heads, v_size), log_decay, r.astype(x.dtype))
 
     def lift(w: Params, z: _Input) -> Affine:
-        return Affine(jnp.exp(z.log_decay), outer(z.k, z.v))
+        (alpha,) = named(alpha=jnp.exp(z.log_decay))
+        return Affine(alpha, outer(z.k, z.v))
 
     def readout(w: Params, s: jax.Array, z: _Input) -> jax.Array:
         o = jnp.einsum("hk,hkv->hv", z.q.astype(s.dtype), s)
         o = rms_norm(o, w["norm_scale"].astype(o.dtype)).reshape(values)
-        return dot(o.astype(z.r.dtype) * silu(z.r), w["output_kernel"])
+        (r,) = named(r=silu(z.r))
+        return dot(o.astype(r.dtype) * r, w["output_kernel"])
 
     return affine_cell(init, initial_carry, lift, readout, project=project)

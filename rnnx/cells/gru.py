@@ -17,6 +17,7 @@ from rnnx.cells._kernels import (
     dot,
     gated_init,
 )
+from rnnx.naming import named
 
 
 @factory
@@ -55,6 +56,8 @@ def gru(
         (H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) when `reset_after`. One step takes x `(D,)`
         and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    Named for `rnnx.expose`: `r`, `z`, `n`.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -90,9 +93,9 @@ def gru(
     def run_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
         x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
         h_r, h_z, h_n = jnp.split(dot(h, w["recurrent_kernel"], x.dtype), 3, axis=-1)
-        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+        r, z = named(r=sigmoid(x_r + h_r), z=sigmoid(x_z + h_z))
         s = h_n + w["recurrent_bias"].astype(x.dtype)
-        n = jnp.tanh(x_n + r * s)
+        (n,) = named(n=jnp.tanh(x_n + r * s))
         h = (1 - z) * n + z * h
         return h, h, (r, z, n, s)
 
@@ -115,7 +118,8 @@ def gru(
     def run_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
         (x_rz, x_n), (kernel_rz, kernel_n) = _candidate_apart(x), _candidate_apart(w["recurrent_kernel"])
         r, z = jnp.split(sigmoid(x_rz + dot(h, kernel_rz, x.dtype)), 2, axis=-1)
-        n = jnp.tanh(x_n + dot(r * h, kernel_n, x.dtype))
+        r, z = named(r=r, z=z)
+        (n,) = named(n=jnp.tanh(x_n + dot(r * h, kernel_n, x.dtype)))
         h = (1 - z) * n + z * h
         return h, h, (r, z, n)
 

@@ -17,6 +17,7 @@ from rnnx.cells._kernels import (
     dot,
     gated_init,
 )
+from rnnx.naming import named
 
 
 @factory
@@ -55,6 +56,8 @@ def janet(
         The Cell. Params, with the gates in the order f, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
         `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    Named for `rnnx.expose`: `f`, `i`, `n`: f is :math:`\sigma(s)`, i is :math:`1 - \sigma(s - \beta)`.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -81,7 +84,8 @@ def janet(
 
     def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         s, n = jnp.split(z + dot(h, w["recurrent_kernel"], z.dtype), 2, axis=-1)
-        h = sigmoid(s) * h + (1 - sigmoid(s - beta)) * jnp.tanh(n)
+        f, i, n = named(f=sigmoid(s), i=1 - sigmoid(s - beta), n=jnp.tanh(n))
+        h = f * h + i * n
         return h, h
 
     return cell(init, initial_carry, step, project=affine)

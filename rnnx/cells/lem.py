@@ -19,6 +19,7 @@ from rnnx.cells._kernels import (
     dot,
     gated_init,
 )
+from rnnx.naming import named
 
 
 @exportable
@@ -62,6 +63,8 @@ def lem(
         (H, 4H), whose y block reads z, `bias` (4H,). One step takes x `(D,)` and `LEMCarry(y, z)`, each `(H,)`,
         zero at first, and gives y `(H,)`.
 
+    Named for `rnnx.expose`: `a`, `a_bar`, with a_bar for :math:`\bar a`.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -92,7 +95,7 @@ def lem(
         reads_y, reads_z = w["recurrent_kernel"][:, : 3 * width], w["recurrent_kernel"][:, 3 * width :]
         x_gates, x_y = jnp.split(x, [3 * width], axis=-1)
         s, s_bar, n = jnp.split(x_gates + dot(y, reads_y, x.dtype), 3, axis=-1)
-        a, a_bar = dt * sigmoid(s), dt * sigmoid(s_bar)
+        a, a_bar = named(a=dt * sigmoid(s), a_bar=dt * sigmoid(s_bar))
         z = (1 - a) * z + a * jnp.tanh(n)
         y = (1 - a_bar) * y + a_bar * jnp.tanh(x_y + dot(z, reads_z, x.dtype))
         return LEMCarry(y, z), y

@@ -20,6 +20,7 @@ from rnnx.cells._kernels import (
     gated_init,
     per_gate,
 )
+from rnnx.naming import named
 
 
 @exportable
@@ -107,6 +108,8 @@ def lstm(
         at first, and :math:`\beta_c` as `memory_bias` (H,), zero at first. `projection` adds `projection_kernel`
         (H, P); `recurrent_kernel` is then (P, 4H), and h and y are `(P,)`.
 
+    Named for `rnnx.expose`: `i`, `f`, `g`, `o`.
+
     Raises:
         ValueError: for a width or a projection below 1, or (in `init`) inputs which are not floating features.
 
@@ -149,7 +152,7 @@ def lstm(
     def run(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array, tuple[jax.Array, ...]]:
         h, c = carry
         i, f, g, o = jnp.split(z + dot(h, w["recurrent_kernel"], z.dtype), 4, axis=-1)
-        i, f, g, o = sigmoid(i), sigmoid(f), jnp.tanh(g), sigmoid(o)
+        i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=jnp.tanh(g), o=sigmoid(o))
         c = f * c + i * g
         h = o * jnp.tanh(c)
         return LSTMCarry(h, c), h, (i, f, g, o)
@@ -205,11 +208,12 @@ def lstm(
         h, c = carry
         u = z + norm(w, "recurrent_gain", dot(h, w["recurrent_kernel"], z.dtype))
         i, (f, g, o) = u[:width], jnp.split(u[-3 * width :], 3, axis=-1)
-        kept = sigmoid(peek(w, -2, f, c))
-        added = 1 - kept if coupled else sigmoid(peek(w, 0, i, c))
-        c = kept * c + added * jnp.tanh(g)
-        shown = jnp.tanh(shift(w, norm(w, "memory_gain", c)))
-        h = out(w, sigmoid(peek(w, -1, o, c)) * shown, z.dtype)
+        f = sigmoid(peek(w, -2, f, c))
+        i = 1 - f if coupled else sigmoid(peek(w, 0, i, c))
+        i, f, g = named(i=i, f=f, g=jnp.tanh(g))
+        c = f * c + i * g
+        (o,) = named(o=sigmoid(peek(w, -1, o, c)))
+        h = out(w, o * jnp.tanh(shift(w, norm(w, "memory_gain", c))), z.dtype)
         return LSTMCarry(h, c), h
 
     return cell(init_with_options, initial_carry, step_with_options, project=project)

@@ -17,6 +17,7 @@ from rnnx.cells._kernels import (
     dot,
     gated_init,
 )
+from rnnx.naming import named
 
 
 @factory
@@ -60,6 +61,8 @@ def mgu(
         `bias` (2H,), and b'_n as `recurrent_bias` (H,) when `reset_after`. One step takes x `(D,)` and the carry h
         `(H,)`, zero at first, and gives y `(H,)`.
 
+    Named for `rnnx.expose`: `f`, `n`.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -95,16 +98,16 @@ def mgu(
     def step_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_f, x_n = jnp.split(x, 2, axis=-1)
         h_f, h_n = jnp.split(dot(h, w["recurrent_kernel"], x.dtype), 2, axis=-1)
-        f = sigmoid(x_f + h_f)
-        n = jnp.tanh(x_n + f * (h_n + w["recurrent_bias"].astype(x.dtype)))
+        (f,) = named(f=sigmoid(x_f + h_f))
+        (n,) = named(n=jnp.tanh(x_n + f * (h_n + w["recurrent_bias"].astype(x.dtype))))
         h = f * h + (1 - f) * n
         return h, h
 
     def step_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_f, x_n = jnp.split(x, 2, axis=-1)
         kernel_f, kernel_n = w["recurrent_kernel"][:, :width], w["recurrent_kernel"][:, width:]
-        f = sigmoid(x_f + dot(h, kernel_f, x.dtype))
-        n = jnp.tanh(x_n + dot(f * h, kernel_n, x.dtype))
+        (f,) = named(f=sigmoid(x_f + dot(h, kernel_f, x.dtype)))
+        (n,) = named(n=jnp.tanh(x_n + dot(f * h, kernel_n, x.dtype)))
         h = (1 - f) * h + f * n
         return h, h
 

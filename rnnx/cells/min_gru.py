@@ -12,6 +12,7 @@ from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 
 def positive(x: jax.Array) -> jax.Array:
@@ -49,6 +50,8 @@ def min_gru(
         float32 or more. (Values are those of the paper's log-space form; h itself is kept, not its logarithm, since a
         convex combination cannot overflow.)
 
+    Named for `rnnx.expose`: `z`, `n`.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -71,7 +74,9 @@ def min_gru(
 
     def lift(w: Params, x: jax.Array) -> Affine:
         z, n = jnp.split(x, 2)
-        return Affine(sigmoid(-z), sigmoid(z) * activation(n))
+        z, n, kept = sigmoid(z), activation(n), sigmoid(-z)
+        z, n = named(z=z, n=n)
+        return Affine(kept, z * n)
 
     def readout(w: Params, h: jax.Array, x: jax.Array) -> jax.Array:
         return h

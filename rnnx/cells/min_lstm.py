@@ -13,6 +13,7 @@ from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
 from rnnx.cells.min_gru import positive
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 
 @factory
@@ -46,6 +47,8 @@ def min_lstm(
         float32 or more. (f' and i' are computed from the difference of the gates' logarithms, so that neither
         becomes 0/0; h itself is kept, not its logarithm.)
 
+    Named for `rnnx.expose`: `f`, `i`, `n`.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -69,7 +72,8 @@ def min_lstm(
     def lift(w: Params, x: jax.Array) -> Affine:
         f, i, n = jnp.split(x, 3)
         odds = softplus(-i) - softplus(-f)  # log of sigma(f) / sigma(i)
-        return Affine(sigmoid(odds), sigmoid(-odds) * activation(n))
+        f, i, n = named(f=sigmoid(odds), i=sigmoid(-odds), n=activation(n))
+        return Affine(f, i * n)
 
     def readout(w: Params, h: jax.Array, x: jax.Array) -> jax.Array:
         return h

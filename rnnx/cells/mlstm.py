@@ -12,6 +12,7 @@ from rnnx.arguments import checked
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, exportable, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import outer, wide, wide_affine, wide_dot
+from rnnx.naming import named
 
 
 @exportable
@@ -74,6 +75,9 @@ def mlstm(
         K/heads, H/heads)`, `(heads, K/heads)`, `(heads,)`, zero at first, and gives y `(H,)`. The state is computed in
         float32 or more.
 
+    Named for `rnnx.expose`: `log_i`, `log_f`, `o`: log_i is i and log_f is :math:`\log\sigma(f)`, of which i' and f'
+    are made.
+
     Raises:
         ValueError: for a width below 1, heads that do not divide the widths, and (in `init`) for inputs which are not
             floating features.
@@ -120,7 +124,8 @@ def mlstm(
         return _Input(q, k, v.reshape(heads, v_size), o.astype(x.dtype), i, f)
 
     def lift(w: Params, z: _Input) -> _Element:
-        return _Element(log_sigmoid(z.f), MLSTMCarry(outer(z.k, z.v), z.k, z.i))
+        log_f, log_i = named(log_f=log_sigmoid(z.f), log_i=z.i)
+        return _Element(log_f, MLSTMCarry(outer(z.k, z.v), z.k, log_i))
 
     def act(carry: MLSTMCarry, element: _Element) -> MLSTMCarry:
         (c, n, m), (log_f, (c_in, n_in, i)) = carry, element
@@ -139,6 +144,7 @@ def mlstm(
         below = jnp.exp(-jnp.maximum(m, -80))  # beyond that y is zero in float32, and its gradient should be
         scale = jnp.maximum(jnp.abs((q * n).sum(axis=-1)), below)
         h = jnp.einsum("hk,hkv->hv", q, c) / scale[:, None]
-        return sigmoid(z.o) * h.reshape(width).astype(z.o.dtype)
+        (o,) = named(o=sigmoid(z.o))
+        return o * h.reshape(width).astype(z.o.dtype)
 
     return associative_cell(init, initial_carry, lift, combine, act, readout, project=project)

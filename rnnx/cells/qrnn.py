@@ -12,6 +12,7 @@ from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 
 @factory
@@ -49,6 +50,8 @@ def qrnn(
         (D, gH), `bias` (gH,). One step takes x `(D,)` and the carry c `(H,)`, zero at first, and gives y `(H,)`.
         The state is computed in float32 or more.
 
+    Named for `rnnx.expose`: `i`, `f`, `z`, `o` (o if there is an output gate).
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -74,9 +77,13 @@ def qrnn(
     def lift(w: Params, x: jax.Array) -> Affine:
         z, f, *others = jnp.split(x, gates)
         i = sigmoid(others[-1]) if input_gate else sigmoid(-f)
-        return Affine(sigmoid(f), i * jnp.tanh(z))
+        i, f, z = named(i=i, f=sigmoid(f), z=jnp.tanh(z))
+        return Affine(f, i * z)
 
     def readout(w: Params, c: jax.Array, x: jax.Array) -> jax.Array:
-        return sigmoid(x[2 * width : 3 * width]) * c if output_gate else c
+        if not output_gate:
+            return c
+        (o,) = named(o=sigmoid(x[2 * width : 3 * width]))
+        return o * c
 
     return affine_cell(init, initial_carry, lift, readout, project=wide_affine)

@@ -14,6 +14,7 @@ from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, features_of
 from rnnx.cells._linear import check_channels, inverse_softplus, wide
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 DECAY = 8.0
 
@@ -57,6 +58,8 @@ def rg_lru(
         The AssociativeCell. Params: `gate_kernel` (2, heads, H/heads, H/heads) and `gate_bias` (2, H), first r,
         then i; `rate` (\Lambda) (H,). One step takes x `(H,)` and the carry h `(H,)`, zero at first, and gives y
         `(H,)`. The state is computed in float32 or more.
+
+    Named for `rnnx.expose`: `r`, `i`, `a`.
 
     Raises:
         ValueError: for a width below 1, heads that do not divide it, and (in `init`) for inputs which are not H
@@ -105,10 +108,12 @@ def rg_lru(
 
     def lift(w: Params, z: _Input) -> Affine:
         (r, i, x), rate = wide(z), wide(w["rate"])
-        log_a = -DECAY * sigmoid(r) * softplus(rate)
+        r, i = named(r=sigmoid(r), i=sigmoid(i))
+        log_a = -DECAY * r * softplus(rate)
         left = -jnp.expm1(2 * log_a)  # 1 - a^2; where it falls to zero, so that the root has a gradient:
         root = jnp.sqrt(jnp.maximum(left, jnp.finfo(left.dtype).tiny))
-        return Affine(jnp.exp(log_a), root * sigmoid(i) * x)
+        (a,) = named(a=jnp.exp(log_a))
+        return Affine(a, root * i * x)
 
     def readout(w: Params, h: jax.Array, z: _Input) -> jax.Array:
         return h

@@ -17,6 +17,7 @@ from rnnx.cells._kernels import (
     features_of,
     per_gate,
 )
+from rnnx.naming import named
 
 
 @factory
@@ -56,6 +57,8 @@ def rhn(
         The Cell. Params, with the gates in the order n, g: `input_kernel` (D, 2H), `recurrent_kernel` (L, H, 2H),
         `bias` (L, 2H). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    Named for `rnnx.expose`: `g`, `n`, each (depth, H).
+
     Raises:
         ValueError: for a width or a depth below 1, or (in `init`) inputs which are not floating features.
 
@@ -92,8 +95,8 @@ def rhn(
         for layer in range(depth):
             u = dot(s, w["recurrent_kernel"][layer], z.dtype) + w["bias"][layer].astype(z.dtype)
             n, g = jnp.split(u + z if layer == 0 else u, 2, axis=-1)
-            g = sigmoid(g)
-            s = g * jnp.tanh(n) + (1 - g) * s
+            g, n = named(g=sigmoid(g), n=jnp.tanh(n))
+            s = g * n + (1 - g) * s
         return s, s
 
     return cell(init, initial_carry, step, project=project)

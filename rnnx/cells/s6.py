@@ -14,6 +14,7 @@ from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import check_channels, exp_of, inverse_softplus, log_uniform, wide, wide_dot
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 
 class _Input(NamedTuple):
@@ -60,6 +61,8 @@ def s6(
         (H, N), at first log(1..N), the real part of S4D's frequencies; `skip` (D) (H,), ones. One step takes x `(H,)`
         and the carry h `(H, N)`, zero at first, and gives y `(H,)`. The state is computed in float32 or more.
 
+    Named for `rnnx.expose`: `delta`: :math:`\Delta`.
+
     Raises:
         ValueError: for a width, state or rank below 1, and (in `init`) for inputs which are not H floating features.
 
@@ -102,7 +105,7 @@ def s6(
 
     def lift(w: Params, z: _Input) -> Affine:
         step, b, _, x = wide(z)
-        step = softplus(step)
+        (step,) = named(delta=softplus(step))
         return Affine(jnp.exp(-step[:, None] * exp_of(w["log_decay"])), jnp.outer(step * x, b))
 
     def readout(w: Params, h: jax.Array, z: _Input) -> jax.Array:

@@ -20,6 +20,7 @@ from rnnx.cells._kernels import (
     features_of,
     per_gate,
 )
+from rnnx.naming import named
 
 
 @exportable
@@ -73,6 +74,9 @@ def slstm(
         (heads, H/heads, 4H/heads), `bias` (4H,). One step takes x `(D,)` and `SLSTMCarry(h, c, n, m)`, each
         `(H,)`, zero at first, and gives y `(H,)`.
 
+    Named for `rnnx.expose`: `log_i`, `log_f`, `z`, `o`: log_i is i and log_f is :math:`\log\sigma(f)`, of which i' and
+    f' are made.
+
     Raises:
         ValueError: for a width below 1, a number of heads that does not divide it, or (in `init`) inputs which
             are not floating features.
@@ -115,14 +119,15 @@ def slstm(
         gates = jnp.einsum("hd,hdg->hg", by_head, w["recurrent_kernel"].astype(x.dtype))
         gates = gates.reshape(heads, 4, size).swapaxes(0, 1).reshape(4, width)
         i, f, z, o = x.reshape(4, width) + gates
-        i, log_f = i.astype(m.dtype), log_sigmoid(f.astype(m.dtype))
+        i, log_f = named(log_i=i.astype(m.dtype), log_f=log_sigmoid(f.astype(m.dtype)))
         # Where nothing is remembered yet, i alone sets the scale: else a very small first i would leave n at 0.
         kept = jnp.where(n == 0, i, log_f + m)
         m_next = jnp.maximum(kept, i)
         i, f = jnp.exp(i - m_next), jnp.exp(kept - m_next)
-        c = f * c + i * jnp.tanh(z)
+        z, o = named(z=jnp.tanh(z), o=sigmoid(o))
+        c = f * c + i * z
         n = f * n + i
-        h = sigmoid(o) * c / n
+        h = o * c / n
         return SLSTMCarry(h, c, n, m_next), h
 
     return cell(init, initial_carry, step, project=affine)

@@ -14,6 +14,7 @@ from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import wide, wide_dot
 from rnnx.linear import Affine, affine_cell
+from rnnx.naming import named
 
 
 class _Input(NamedTuple):
@@ -54,6 +55,8 @@ def sru(
         where D is not H; `bias` (2H,) of f and r. One step takes x `(D,)` and the carry c `(H,)`, zero at first, and
         gives y `(H,)`. The state is computed in float32 or more.
 
+    Named for `rnnx.expose`: `f`, `n`, `r`.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -91,10 +94,11 @@ def sru(
         return _Input(n, f + b_f, r + b_r, projected[0] if projected else x)
 
     def lift(w: Params, z: _Input) -> Affine:
-        return Affine(sigmoid(z.f), sigmoid(-z.f) * z.n)
+        f, n = named(f=sigmoid(z.f), n=z.n)
+        return Affine(f, sigmoid(-z.f) * n)
 
     def readout(w: Params, c: jax.Array, z: _Input) -> jax.Array:
-        r = sigmoid(z.r)
+        (r,) = named(r=sigmoid(z.r))
         return r * activation(c) + (1 - r) * z.skip
 
     return affine_cell(init, initial_carry, lift, readout, project=project)

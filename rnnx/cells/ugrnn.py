@@ -17,6 +17,7 @@ from rnnx.cells._kernels import (
     dot,
     gated_init,
 )
+from rnnx.naming import named
 
 
 @factory
@@ -51,6 +52,8 @@ def ugrnn(
         The Cell. Params, with the gates in the order g, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
         `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    Named for `rnnx.expose`: `g`, `n`.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 
@@ -77,8 +80,8 @@ def ugrnn(
 
     def step(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array]:
         g, n = jnp.split(z + dot(h, w["recurrent_kernel"], z.dtype), 2, axis=-1)
-        g = sigmoid(g)
-        h = g * h + (1 - g) * jnp.tanh(n)
+        g, n = named(g=sigmoid(g), n=jnp.tanh(n))
+        h = g * h + (1 - g) * n
         return h, h
 
     return cell(init, initial_carry, step, project=affine)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rnnx.arguments import Rate, checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, cell, factory
-from rnnx.cells.around import dropout_mask, times_mask
+from rnnx.cells.regularizers import dropout_mask, times_mask
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import float_dtype, split_key, wide, zero_pads
 

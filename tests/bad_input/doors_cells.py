@@ -1,4 +1,4 @@
-"""Cells that are written by users, cells around cells, and what evaluators are asked for."""
+"""Cells that are written by users, cells made of cells, and what evaluators are asked for."""
 
 from bad_input import MEANT
 
@@ -72,11 +72,14 @@ CALLS = {
         ("rnnx.fused_scan(rnnx.cells.lru(4))", TypeError, "fused_scan takes a cell", "rnnx.scan"),
         ("rnnx.newton_scan(rnnx.cells.lru(4))", TypeError, "newton_scan takes a Cell", "rnnx.as_cell"),
     ],
-    "cells around": [
-        ("rnnx.expose_carry(L)", TypeError, "expose_carry takes a Cell", "lstm(width=4)"),
+    "cells made of cells": [
+        ("rnnx.expose(L, 'f')", TypeError, "expose takes a Cell", "lstm(width=4)"),
+        ("rnnx.expose(CELL)", ValueError, "expose: names are []", "'f' or 'carry'"),
+        ("rnnx.expose(CELL, 'f', 'f')", ValueError, "expose: names are ['f', 'f']", "different"),
+        ("rnnx.expose(CELL, ['f'])", TypeError, "expose takes names", "'f' or 'carry'"),
         ("rnnx.learned_carry(L)", TypeError, "learned_carry takes a Cell", "lstm(width=4)"),
         ("rnnx.weight_drop(L, 0.5)", TypeError, "weight_drop takes a Cell", "lstm(width=4)"),
-        ("rnnx.expose_carry(nn.LSTMCell(4))", TypeError, "expose_carry takes a Cell", "LSTMCell"),
+        ("rnnx.expose(nn.LSTMCell(4), 'f')", TypeError, "expose takes a Cell", "LSTMCell"),
         ("rnnx.weight_drop(CELL, 0.5, kernels=())", ValueError, "weight_drop: kernels is ()", "one name"),
         (
             "rnnx.weight_drop(CELL, 0.5, kernels='recurrent_kernel')",

@@ -1,4 +1,4 @@
-"""What stands around a cell, against the plain cell with its weights, state or output changed by hand."""
+"""Cells made of cells, against the plain cell with its weights, state or output changed by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,7 @@ def test_learned_and_exposed_carries_keep_the_type_and_the_numbers(make):
     def layer_of(cell):
         return rnnx.scan(rnnx.as_cell(cell) if isinstance(cell, rnnx.AssociativeCell) else cell)
 
-    learned, exposed = rnnx.learned_carry(cell), rnnx.expose_carry(cell)
+    learned, exposed = rnnx.learned_carry(cell), rnnx.expose(cell, "carry")
     assert type(learned) is type(exposed) is type(cell)
     params = made(layer_of(learned))
     start = params["initial_carry"]
@@ -133,13 +133,13 @@ def test_learned_and_exposed_carries_keep_the_type_and_the_numbers(make):
     assert_close(run(layer_of(learned), params), wanted, eps(64))
 
     carry, ys = run(layer_of(exposed), own)
-    assert_close((carry, ys.y), run(layer_of(cell), own), eps(64))
-    assert_close(jax.tree.map(lambda a: a[:, -1], ys.carry), carry, eps(8))
+    assert_close((carry, ys["y"]), run(layer_of(cell), own), eps(64))
+    assert_close(jax.tree.map(lambda a: a[:, -1], ys["carry"]), carry, eps(8))
     half = rnnx.unroll(layer_of(cell), own, XS[:, :3])[0]
-    assert_close(jax.tree.map(lambda a: a[:, 2], ys.carry), half, eps(64))
+    assert_close(jax.tree.map(lambda a: a[:, 2], ys["carry"]), half, eps(64))
 
 
-def test_what_stands_around_a_cell_can_stand_around_another():
+def test_wrapped_cells_can_be_wrapped_again():
     cell = rnnx.learned_carry(rnnx.cells.lstm(WIDTH))
     layer = rnnx.scan(rnnx.zoneout(rnnx.recurrent_dropout(rnnx.weight_drop(cell, 0.3), 0.5), 0.1))
     params = made(layer)
@@ -169,7 +169,7 @@ def test_dropout_of_a_kernel_that_prepare_makes():
         (lambda: rnnx.recurrent_dropout(rnnx.cells.s4d(3), 0.5), "recurrent_dropout takes a Cell.*as_cell"),
     ],
 )
-def test_what_cannot_stand_around_a_cell(wrong, message):
+def test_cells_that_cannot_be_wrapped(wrong, message):
     with pytest.raises(TypeError, match=message):
         wrong()
 
@@ -202,10 +202,10 @@ def test_the_rows_of_a_summary_add_up():
 
 
 def test_the_last_layer_of_a_skip_stack_may_give_anything():
-    exposed = rnnx.scan(rnnx.expose_carry(rnnx.cells.lstm(7)))
+    exposed = rnnx.scan(rnnx.expose(rnnx.cells.lstm(7), "f"))
     layer = rnnx.skip_stack(rnnx.gru(FEATURES), exposed, merge=jnp.add)
     _, ys = run(layer, made(layer))
-    assert ys.y.shape == (BATCH, TIME, 7)
+    assert ys["y"].shape == ys["f"].shape == (BATCH, TIME, 7)
 
 
 def test_skip_stack_gives_every_layer_the_input():

@@ -1,158 +1,19 @@
-"""Cells made of cells: a learned start, noise in the state or the weights, the state as an output.
-
-What takes any cell returns the type that it takes: an AssociativeCell stays one.
-"""
+"""Noise in the weights or the state of any cell: weight drop, recurrent dropout, zoneout."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rnnx.arguments import Rate, checked, shown
-from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights, exportable
+from rnnx.base import Carry, Cell, Key, Params, PyTree, Weights, exportable
+from rnnx.cells._wrapping import AnyCell, check_any_cell, check_cell, check_kernel, replaced
 from rnnx.checks import check_number
 from rnnx.interning import interned
 from rnnx.sequences import split_key
-
-AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
-
-
-def _replaced(inner: AnyCell, option: str, value: Any, functions: dict[str, Callable[..., Any]]) -> AnyCell:
-    """`inner` with other functions, of those that its type has."""
-    spec = inner.spec._replace(options={**inner.spec.options, option: value})
-    return inner._replace(spec=spec, **{name: f for name, f in functions.items() if name in inner._fields})
-
-
-@interned
-def learned_carry(inner: AnyCell) -> AnyCell:
-    """Makes the initial carry a parameter: what every sequence begins with, and goes back to at a reset.
-
-    Args:
-        inner: a Cell or AssociativeCell whose params are a dict, and whose carry is made of floating numbers.
-
-    Returns:
-        The same type. Params are those of the cell and `initial_carry`, a dict by the names of the carry's fields (a
-        bare array where the carry is one), beginning with the cell's own initial carry.
-
-    Raises:
-        TypeError: for what is no cell; in `init`, when the params are no dict, or the carry holds something else than
-            floating numbers, or the mask of a `recurrent_dropout`: that goes around this, not into it.
-
-    Example::
-
-        >>> import jax, jax.numpy as jnp, rnnx
-        >>> layer = rnnx.scan(rnnx.learned_carry(rnnx.cells.lstm(4)))
-        >>> xs = jnp.ones((2, 5, 3))
-        >>> params = layer.init(jax.random.key(0), xs)
-        >>> sorted(params), sorted(params["initial_carry"])
-        (['bias', 'initial_carry', 'input_kernel', 'recurrent_kernel'], ['c', 'h'])
-    """
-    _check_any_cell("learned_carry", inner)
-    name = inner.spec.name
-
-    def init(key: Key, x: PyTree) -> Params:
-        params = inner.init(key, x)
-        if not isinstance(params, Mapping) or LEARNED in params:
-            raise TypeError(f"learned_carry: the params of {name} must be a dict without {LEARNED!r}, but are {params}")
-        carry = inner.initial_carry(inner.prepare(params, None), x, None)
-        if any(isinstance(part, MaskedCarry) for part in jax.tree.leaves(carry, is_leaf=_is_masked)):
-            raise TypeError(
-                f"learned_carry: the carry of {name} holds a mask of recurrent_dropout, which is not to be learned; "
-                "recurrent_dropout(learned_carry(cell)) is the order that works"
-            )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                raise TypeError(
-                    f"learned_carry: {jax.tree_util.keystr(path)} in the carry of {name} is {leaf.dtype}, but only "
-                    "floating numbers can be learned"
-                )
-        return {**params, LEARNED: _by_name(carry)}
-
-    def prepare(params: Params, key: Key | None) -> Weights:
-        return {**inner.prepare(_without_learned(params), key), LEARNED: params[LEARNED]}
-
-    def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Carry:
-        like = jax.eval_shape(lambda w: inner.initial_carry(w, x, None), _without_learned(w))
-        learned = w[LEARNED]
-        paths = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
-        leaves = [learned[path] if path else learned for path in paths]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-    def of_cell(function: Callable[..., Any]) -> Callable[..., Any]:
-        if isinstance(function, LinearizedStep):
-            return LinearizedStep(of_cell(function.run), of_cell(function.drive), of_cell(function.push))
-        return lambda w, *arguments: function(_without_learned(w), *arguments)
-
-    readers = {"project", "lift", "step", "readout"}
-    functions = {name: of_cell(f) for name, f in inner._asdict().items() if name in readers}
-    functions |= {"init": init, "prepare": prepare, "initial_carry": initial_carry}
-    return _replaced(inner, "learned_carry", True, functions)
-
-
-LEARNED = "initial_carry"
-
-
-def _without_learned(tree: Params) -> Params:
-    return {name: part for name, part in tree.items() if name != LEARNED}
-
-
-def _is_masked(part: Any) -> bool:
-    return isinstance(part, MaskedCarry)
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def _by_name(carry: Carry) -> Params:
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(carry)}
-    return leaves[""] if set(leaves) == {""} else leaves
-
-
-@exportable
-class Exposed(NamedTuple):
-    """What a cell gives in `expose_carry`: the carry after the step, and the cell's own output."""
-
-    carry: Carry
-    y: PyTree
-
-
-@interned
-def expose_carry(inner: AnyCell) -> AnyCell:
-    """Gives the carry after every step along with the output.
-
-    Args:
-        inner: a Cell or AssociativeCell.
-
-    Returns:
-        The same type, with the same params and carry; y becomes `Exposed(carry, y)`. (Like all outputs, these carries
-        come in the dtype of the inputs, and are zero in the pads.)
-
-    Example::
-
-        >>> import jax, jax.numpy as jnp, rnnx
-        >>> layer = rnnx.scan(rnnx.expose_carry(rnnx.cells.lstm(4)))
-        >>> xs = jnp.ones((2, 5, 3))
-        >>> _, ys = rnnx.unroll(layer, layer.init(jax.random.key(0), xs), xs)
-        >>> ys.carry.c.shape, ys.y.shape
-        ((2, 5, 4), (2, 5, 4))
-    """
-
-    _check_any_cell("expose_carry", inner)
-
-    def step(w: Weights, carry: Carry, z: PyTree) -> tuple[Carry, Exposed]:
-        carry, y = inner.step(w, carry, z)
-        return carry, Exposed(carry, y)
-
-    def readout(w: Weights, carry: Carry, z: PyTree) -> Exposed:
-        assert isinstance(inner, AssociativeCell)
-        return Exposed(carry, inner.readout(w, carry, z))
-
-    return _replaced(inner, "expose_carry", True, {"step": step, "readout": readout})
 
 
 @interned
@@ -184,14 +45,14 @@ def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recu
         >>> ys.shape
         (2, 5, 4)
     """
-    _check_any_cell("weight_drop", inner)
+    check_any_cell("weight_drop", inner)
     if not isinstance(kernels, tuple | list) or not kernels or not all(isinstance(name, str) for name in kernels):
         raise ValueError(f"weight_drop: kernels is {shown(kernels)}, but a tuple of one name or more is wanted")
 
     def init(key: Key, x: PyTree) -> Params:
         params = inner.init(key, x)
         for name in kernels:
-            _check_kernel("weight_drop", inner, params, name)
+            check_kernel("weight_drop", inner, params, name)
         return params
 
     def prepare(params: Params, key: Key | None) -> Weights:
@@ -202,7 +63,7 @@ def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recu
         }
         return inner.prepare({**params, **dropped}, k_inner)
 
-    return _replaced(inner, "weight_drop", rate, {"init": init, "prepare": prepare})
+    return replaced(inner, "weight_drop", rate, {"init": init, "prepare": prepare})
 
 
 @exportable
@@ -247,12 +108,12 @@ def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kerne
         >>> carry.mask.shape, carry.carry.shape
         ((2, 4), (2, 4))
     """
-    _check_cell("recurrent_dropout", inner)
+    check_cell("recurrent_dropout", inner)
 
     def init(key: Key, x: PyTree) -> Params:
         params = inner.init(key, x)
         weights = inner.prepare(params, None)
-        _check_kernel("recurrent_dropout", inner, weights, kernel)
+        check_kernel("recurrent_dropout", inner, weights, kernel)
         if weights[kernel].ndim != 2:
             raise ValueError(
                 f"recurrent_dropout: {kernel} of {inner.spec.name} has shape {weights[kernel].shape}, but a matrix is "
@@ -270,7 +131,7 @@ def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kerne
         after, y = inner.step(masked, carry.carry, z)
         return MaskedCarry(carry.mask, after), y
 
-    return _replaced(inner, "recurrent_dropout", rate, {"init": init, "initial_carry": initial_carry, "step": step})
+    return replaced(inner, "recurrent_dropout", rate, {"init": init, "initial_carry": initial_carry, "step": step})
 
 
 @jax.tree_util.register_dataclass
@@ -342,7 +203,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
         >>> bool(jnp.allclose(carry.h, ys[:, -1]))
         True
     """
-    _check_cell("zoneout", inner)
+    check_cell("zoneout", inner)
     for one in jax.tree.leaves(rate):
         check_number("zoneout", "rate", one)
         if not 0 <= one <= 1:
@@ -381,7 +242,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
         part_of_carry = {id(a): b for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(zoned))}
         return zoned, jax.tree.map(lambda part: part_of_carry.get(id(part), part), y)
 
-    return _replaced(inner, "zoneout", rate, {"project": project, "step": step})
+    return replaced(inner, "zoneout", rate, {"project": project, "step": step})
 
 
 def dropout_mask(key: Key | None, rate: float, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -396,23 +257,3 @@ def times_mask(x: jax.Array, mask: jax.Array) -> jax.Array:
     """`x * mask` in the dtype of x, rounded once."""
     wide = jnp.promote_types(x.dtype, mask.dtype)
     return (x.astype(wide) * mask.astype(wide)).astype(x.dtype)
-
-
-def _check_cell(name: str, inner: Any) -> None:
-    if not isinstance(inner, Cell):
-        hint = "; rnnx.as_cell makes one of it" if isinstance(inner, AssociativeCell) else ""
-        raise TypeError(f"{name} takes a Cell, e.g. rnnx.cells.lstm(512), but got {inner!r}{hint}")
-
-
-def _check_any_cell(name: str, inner: Any) -> None:
-    if not isinstance(inner, Cell | AssociativeCell):
-        raise TypeError(
-            f"{name} takes a Cell or AssociativeCell, e.g. rnnx.cells.lstm(512), but got {inner!r}; an evaluator goes "
-            f"around it: rnnx.scan(rnnx.{name}(cell))"
-        )
-
-
-def _check_kernel(name: str, inner: Cell | AssociativeCell, weights: Params, kernel: str) -> None:
-    if not isinstance(weights, Mapping) or not hasattr(weights.get(kernel), "ndim"):
-        among = sorted(weights) if isinstance(weights, Mapping) else type(weights).__name__
-        raise ValueError(f"{name}: {inner.spec.name} has no array {kernel!r} among its weights {among}")
