@@ -34,7 +34,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
 import jax
@@ -43,7 +43,8 @@ import numpy as np
 
 from rnnx.arguments import shown
 from rnnx.hints import explained
-from rnnx.interning import Call, interned, reduced
+from rnnx.interning import interned, reduced
+from rnnx.spec import Spec
 
 PyTree = Any
 """A nest of arrays (or, where only shapes are wanted, of `jax.ShapeDtypeStruct`)."""
@@ -52,8 +53,6 @@ Key = jax.Array
 Params = PyTree
 Weights = PyTree
 Carry = PyTree
-
-FORWARD = frozenset({"forward"})
 
 T = TypeVar("T")
 
@@ -66,54 +65,6 @@ def exportable(carry: type[T]) -> type[T]:
     """
     jax.export.register_namedtuple_serialization(carry, serialized_name=f"rnnx.{carry.__name__}")
     return carry
-
-
-class Spec(NamedTuple):
-    """What a Cell or Layer is, for people and tools: its repr, `rnnx.summary`, error messages.
-
-    Attributes:
-        name: the factory that made it; also its name among the params of a `stack`.
-        options: the factory's arguments that differ from its defaults.
-        children: the layers inside, by the name of their params.
-        feed: `(xs, ys) -> inputs`, what each child but the first reads, after one that made `ys` in a layer that was
-            given `xs`; None where all read the layer's input.
-        directions: the ways in which it walks through time: a subset of `{"forward", "backward"}`, empty for
-            a layer that treats each step alone.
-        call: the call of a factory that made it, which is what `pickle` keeps; None for one made by hand.
-    """
-
-    name: str
-    options: Mapping[str, Any] = {}
-    children: tuple[tuple[str, Layer], ...] = ()
-    feed: Callable[[PyTree, PyTree], PyTree] | None = None
-    directions: frozenset[str] = FORWARD
-    call: Call | None = None
-
-    @property
-    def causal(self) -> bool:
-        """Whether no output looks into the future: what `rnnx.generate` and streaming need."""
-        return self.directions <= FORWARD
-
-    @property
-    def chunkable(self) -> bool:
-        """Whether a carry can be passed on from chunk to chunk (of a reversed layer: from right to left)."""
-        return len(self.directions) < 2
-
-    def __hash__(self) -> int:  # so that a Layer can be a static argument of jax.jit
-        return hash((self.name, self.children, self.directions))
-
-    def __str__(self) -> str:
-        options = [f"{key}={_show(value)}" for key, value in self.options.items()]
-        if not self.children:
-            return f"{self.name}({', '.join(options)})"
-        lines = options + [f"{name}: {child.spec}" for name, child in self.children]
-        return f"{self.name}(\n" + "\n".join(lines).replace("\n", "\n  ").join(("  ", "\n)"))
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, np.ndarray | jax.Array):
-        return f"{value.dtype}{list(value.shape)}"
-    return getattr(value, "__name__", None) or repr(value)
 
 
 def _pure(kind: type[T]) -> type[T]:

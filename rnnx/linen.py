@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 
 from rnnx.arguments import shown
-from rnnx.base import FORWARD, Carry, Cell, Key, Layer, Params, PyTree, cell
+from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, cell
 from rnnx.checks import check_count, holds_numbers
 from rnnx.interning import interned
 from rnnx.pointwise import as_layer, pointwise
 from rnnx.sequences import cast_floats, float_dtype
+from rnnx.spec import FORWARD
 from rnnx.unrolling import unroll
 
 AxisNames = Callable[[str, tuple[int, ...]], Sequence[str | None] | None]

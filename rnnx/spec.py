@@ -1,0 +1,65 @@
+"""What a Cell or Layer is called and what it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rnnx.interning import Call
+
+if TYPE_CHECKING:
+    from rnnx.base import Layer
+
+PyTree = Any
+FORWARD = frozenset({"forward"})
+
+
+class Spec(NamedTuple):
+    """What a Cell or Layer is, for people and tools: its repr, `rnnx.summary`, error messages.
+
+    Attributes:
+        name: the factory that made it; also its name among the params of a `stack`.
+        options: the factory's arguments that differ from its defaults.
+        children: the layers inside, by the name of their params.
+        feed: `(xs, ys) -> inputs`, what each child but the first reads, after one that made `ys` in a layer that was
+            given `xs`; None where all read the layer's input.
+        directions: the ways in which it walks through time: a subset of `{"forward", "backward"}`, empty for
+            a layer that treats each step alone.
+        call: the call of a factory that made it, which is what `pickle` keeps; None for one made by hand.
+    """
+
+    name: str
+    options: Mapping[str, Any] = {}
+    children: tuple[tuple[str, Layer], ...] = ()
+    feed: Callable[[PyTree, PyTree], PyTree] | None = None
+    directions: frozenset[str] = FORWARD
+    call: Call | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output looks into the future: what `rnnx.generate` and streaming need."""
+        return self.directions <= FORWARD
+
+    @property
+    def chunkable(self) -> bool:
+        """Whether a carry can be passed on from chunk to chunk (of a reversed layer: from right to left)."""
+        return len(self.directions) < 2
+
+    def __hash__(self) -> int:  # so that a Layer can be a static argument of jax.jit
+        return hash((self.name, self.children, self.directions))
+
+    def __str__(self) -> str:
+        options = [f"{key}={_show(value)}" for key, value in self.options.items()]
+        if not self.children:
+            return f"{self.name}({', '.join(options)})"
+        lines = options + [f"{name}: {child.spec}" for name, child in self.children]
+        return f"{self.name}(\n" + "\n".join(lines).replace("\n", "\n  ").join(("  ", "\n)"))
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"{value.dtype}{list(value.shape)}"
+    return getattr(value, "__name__", None) or repr(value)
