@@ -13,6 +13,43 @@ from rnnx.evaluators.fused import fused_scan
 from rnnx.evaluators.scan import scan
 from rnnx.linear import elementwise, in_pairs
 
+__all__ = [
+    "alif",
+    "causal_conv",
+    "cfc",
+    "conv_gru",
+    "conv_lstm",
+    "cornn",
+    "delta_net",
+    "elman",
+    "gated_delta_net",
+    "gla",
+    "gru",
+    "indrnn",
+    "janet",
+    "lem",
+    "lmu",
+    "lru",
+    "lstm",
+    "ltc",
+    "mgu",
+    "min_gru",
+    "min_lstm",
+    "mlstm",
+    "orthogonal",
+    "qrnn",
+    "reservoir",
+    "rg_lru",
+    "rhn",
+    "s4d",
+    "s5",
+    "s6",
+    "slstm",
+    "sru",
+    "ugrnn",
+    "window",
+]
+
 P = ParamSpec("P")
 
 HEADING = """The Layer of `rnnx.cells.{name}`: xs `[batch, time, ...]` to ys `[batch, time, ...]`, carry `[batch, ...]`.
