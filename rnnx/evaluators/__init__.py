@@ -1,1 +1,1 @@
-"""Evaluators: each lifts a cell to a Layer over a batch of sequences."""
+"""Evaluators: each turns a cell into a Layer over a batch of sequences."""

@@ -1,4 +1,4 @@
-"""What evaluators ask of a cell's functions. It is looked at where they are traced, so nothing of it is compiled."""
+"""Checks of what a cell's functions return. They run during tracing, so they cost nothing at run time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rnnx.checks import check_function, holds_numbers
 AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
 
 
-def checked(cell: AnyCell) -> AnyCell:
-    """The cell, whose functions raise where they return something else than `rnnx.Cell` says."""
+def with_output_checks(cell: AnyCell) -> AnyCell:
+    """Wraps the cell's functions: each raises if it does not return what `rnnx.Cell` specifies."""
     name = cell.spec.name
     if not isinstance(name, str) or not name or {"/", "."} & set(name):
-        raise ValueError(f"a cell's name is {name!r}, but a name without '/' and '.' is wanted: it is a key of params")
+        raise ValueError(f"a cell's name is {name!r}, but it must be a name without '/' and '.': it is a key of params")
     functions = {field: f for field, f in cell._asdict().items() if field not in ("spec", "times")}
     for field, function in functions.items():
         check_function(name, field, function, f"as in rnnx.{type(cell).__name__}")
@@ -30,14 +30,14 @@ def checked(cell: AnyCell) -> AnyCell:
             if not _is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(
                     f"{name}: init returned {shown(leaf)} as {jax.tree_util.keystr(path) or 'params'}, but params are "
-                    "floating arrays, all of them trained; constants belong into prepare or step"
+                    "floating arrays, all of them trained; constants belong in prepare or step"
                 )
         return params
 
     def initial_carry(w: Weights, x: PyTree, key: Key | None) -> Carry:
         carry = cell.initial_carry(w, x, key)
         if carry is None:
-            raise TypeError(f"{name}: initial_carry returned None, but a carry is wanted: () for a cell without state")
+            raise TypeError(f"{name}: initial_carry returned None, expected a carry; a cell without state returns ()")
         _check_arrays(name, "initial_carry", "carry", carry)
         return carry
 
@@ -48,14 +48,14 @@ def checked(cell: AnyCell) -> AnyCell:
 
     def output(source: str, y: PyTree) -> PyTree:
         if not jax.tree.leaves(y):
-            raise TypeError(f"{name}: {source} returned {shown(y)} as y, but an array or a pytree of arrays is wanted")
+            raise TypeError(f"{name}: {source} returned {shown(y)} as y, expected an array or a pytree of arrays")
         _check_arrays(name, source, "y", y)
         return y
 
     def step(w: Weights, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
         result = cell.step(w, carry, z)
         if not isinstance(result, tuple | list) or len(result) != 2:
-            raise TypeError(f"{name}: step returned {_shapes(result)}, but a pair (carry, y) is wanted")
+            raise TypeError(f"{name}: step returned {_shapes(result)}, expected a pair (carry, y)")
         after, y = result
         _check_arrays(name, "step", "carry", after)
         return after, output("step", y)
@@ -70,34 +70,38 @@ def checked(cell: AnyCell) -> AnyCell:
 
 
 def check_act(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
-    """Raises where a step, given as shapes, does not take the carry to one of the same shapes, or is not linear."""
-    given = f"the carry {_shapes(carry)} and the element {_shapes(element)} that lift makes"
+    """Raises if `act`, traced with these shapes, fails or returns a carry of other shapes."""
+    given = f"the carry {_shapes(carry)} and the element {_shapes(element)} that lift returns"
     try:
         after = jax.eval_shape(cell.act, carry, element)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{cell.spec.name}: act(carry, element) fails with {given}: {error}") from error
     if _shapes(after) != _shapes(carry):
-        raise TypeError(f"{cell.spec.name}: act(carry, element) makes {_shapes(after)} of {given}; shapes must agree")
+        raise TypeError(
+            f"{cell.spec.name}: act(carry, element) returns {_shapes(after)} for {given}; it must keep the shapes of "
+            "the carry"
+        )
 
 
 def check_times(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
-    """Raises where `times(a, h)`, of shapes like these, is not zero for h = 0."""
+    """Raises if `times(a, h)`, for arrays of these shapes, is not zero at h = 0."""
     with jax.ensure_compile_time_eval():
         a = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), element[0])
         product = cell.times(a, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), carry)) if cell.times else ()
         if any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(product)):
-            raise ValueError(f"{cell.spec.name}: times(a, h) must be linear in h, but where h is 0 it is not 0")
+            raise ValueError(f"{cell.spec.name}: times(a, h) must be linear in h, but it is not 0 at h = 0")
 
 
 def _check_arrays(name: str, source: str, what: str, tree: PyTree) -> None:
     for leaf in jax.tree.leaves(tree):
         if not _is_array(leaf):
-            raise TypeError(f"{name}: {source} returned {shown(leaf)} in its {what}, but arrays are wanted: jnp.array")
+            raise TypeError(f"{name}: {source} returned {shown(leaf)} in its {what}, expected arrays; use jnp.array")
 
 
 def _is_array(leaf: Any) -> bool:
-    is_key = isinstance(leaf, jax.Array)  # of whatever dtype: a carry may hold keys
-    return is_key or (holds_numbers(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct))
+    if isinstance(leaf, jax.Array):  # of any dtype: a carry may hold keys
+        return True
+    return holds_numbers(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def _shapes(tree: PyTree) -> Any:

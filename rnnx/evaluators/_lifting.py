@@ -1,4 +1,4 @@
-"""What evaluators share: params and carries of a batch, and all steps laid out at once for those that do not walk."""
+"""What the evaluators share: params and carries of a batch, and all steps at once for the parallel evaluators."""
 
 from __future__ import annotations
 
@@ -32,74 +32,74 @@ from rnnx.sequences import (
 
 
 class Steps(NamedTuple):
-    """All steps of a batch at once, time-major, as an evaluator gets them that does not walk through time.
+    """All steps of a batch, time-major: the input of an evaluator that computes them in parallel.
 
     Attributes:
-        zs: `[time, batch, ...]`, the projected inputs; in a row's pads stand those of its first step.
-        carry: `[batch, ...]`, what came in.
+        zs: `[time, batch, ...]`, the projected inputs; pads hold a copy of the row's first step.
+        carry: `[batch, ...]`, the incoming carry.
         resets: `[time, batch]` booleans, or None.
-        fresh: `[batch, ...]`, what takes the carry's place at a reset; None without resets.
-        valid: `[time, batch]` booleans, or None where there are no pads.
-        start: `[batch, ...]`, the state from which a row's first step is taken; None where there are no pads. In the
-            pads that step is taken over and over: it is the one pair of input and state of which it is certain that
-            the step, and its gradient, are defined.
+        initial: `[batch, ...]`, the initial carry, which a reset puts in place; None without resets.
+        valid: `[time, batch]` booleans, or None without pads.
+        pad_carry: `[batch, ...]`, the carry before a row's first step; None without pads. Pads repeat that step from
+            that carry: it is the only pair of input and carry at which the step and its gradient are known to be
+            defined.
     """
 
     zs: PyTree
     carry: Carry
     resets: jax.Array | None
-    fresh: Carry | None
+    initial: Carry | None
     valid: jax.Array | None
-    start: Carry | None
+    pad_carry: Carry | None
 
     @property
-    def borders(self) -> jax.Array | None:
-        """`[time, batch]`: the steps that do not go on from the one before them; None where all do."""
+    def boundaries(self) -> jax.Array | None:
+        """`[time, batch]`: the steps that do not continue from the step before; None if all do."""
         if self.resets is None:
             return None if self.valid is None else ~self.valid
         return self.resets if self.valid is None else self.resets | ~self.valid
 
-    def begin(self, before: Carry) -> Carry:
-        """Puts the carries that steps start from at the borders into `before`, `[time, batch, ...]`."""
+    def start_carries(self, previous: Carry) -> Carry:
+        """Replaces `previous`, `[time, batch, ...]`, at the boundaries by the carries that the steps start from."""
         time = jax.tree.leaves(self.zs)[0].shape[0]
 
-        def everywhere(carry: Carry) -> Carry:
+        def at_all_steps(carry: Carry) -> Carry:
             return jax.tree.map(lambda a: jnp.broadcast_to(a, (time, *a.shape)), carry)
 
         if self.resets is not None:
-            before = select(self.resets, everywhere(self.fresh), before)
+            previous = select(self.resets, at_all_steps(self.initial), previous)
         if self.valid is not None:
-            before = select(self.valid, before, everywhere(self.start))
-        return before
+            previous = select(self.valid, previous, at_all_steps(self.pad_carry))
+        return previous
 
-    def before(self, after: Carry) -> Carry:
-        """The carries `[time, batch, ...]` that the steps start from, given those that they end with."""
+    def previous_carries(self, after: Carry) -> Carry:
+        """The carry before every step, `[time, batch, ...]`, given the carry after every step."""
         shifted = jax.tree.map(lambda first, a: jnp.concatenate([first[None], a[:-1]]), self.carry, after)
-        return self.begin(shifted)
+        return self.start_carries(shifted)
 
 
 Solve = Callable[[Weights, Steps], tuple[Carry, PyTree]]
 """`(weights, steps) -> (after, ys)`: the carry after every step and its output, both `[time, batch, ...]`."""
 
 
-def fresh_carry(cell: Cell | AssociativeCell, weights: Weights, xs: PyTree, key: Key | None) -> Carry:
-    """The initial carry of every row: `[batch, ...]`."""
+def batched_initial_carry(cell: Cell | AssociativeCell, weights: Weights, xs: PyTree, key: Key | None) -> Carry:
+    """Makes the initial carry of every row: `[batch, ...]`."""
     batch, _ = batch_and_time(xs)
     x = step_struct(xs)
-    if key is None:  # every row is the same: compute it once
+    if key is None:  # all rows are equal: compute one
         carry = cell.initial_carry(weights, x, None)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (batch, *jnp.shape(a))), carry)
     return jax.vmap(lambda k: cell.initial_carry(weights, x, k))(jax.random.split(key, batch))
 
 
-def layer_of(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
-    """The Layer of a cell that `apply` runs."""
+def make_layer(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
+    """Makes the Layer of a cell, run by `apply`."""
 
     def init(key: Key, xs: PyTree) -> Params:
         return cell.init(key, step_struct(xs))
 
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
-        return fresh_carry(cell, cell.prepare(params, None), xs, key)
+        return batched_initial_carry(cell, cell.prepare(params, None), xs, key)
 
     return Layer(affordable(cell.spec, init, initial_carry), initial_carry, apply, cell.spec)
 
@@ -108,29 +108,29 @@ P = ParamSpec("P")
 
 
 def evaluator(make: Callable[P, Layer]) -> Callable[P, Layer]:
-    """Decorates a function `(cell, *, options) -> Layer`: the spec tells these options beside those of the cell.
+    """Decorates a function `(cell, *, options) -> Layer`: adds these options to the spec of the cell.
 
-    Equal calls give the same Layer, as with `rnnx.factory`.
+    Equal calls return the same Layer, as with `rnnx.factory`.
     """
-    chosen = options_of(make)
+    given_options = options_of(make)
 
     @functools.wraps(make)
     def named(*args: P.args, **kwargs: P.kwargs) -> Layer:
         layer = make(*args, **kwargs)
-        options = {name: value for name, value in chosen(*args, **kwargs).items() if name != "cell"}
+        options = {name: value for name, value in given_options(*args, **kwargs).items() if name != "cell"}
         return layer._replace(spec=layer.spec._replace(options={**layer.spec.options, **options}))
 
     return interned(named)
 
 
-def start_of(carry: Carry, fresh: Carry | None, resets: jax.Array | None, lengths: jax.Array) -> Carry:
-    """The state from which a row's first step is taken, with `resets` `[batch, time]`; an empty row borrows one."""
+def first_step_carry(carry: Carry, initial: Carry | None, resets: jax.Array | None, lengths: jax.Array) -> Carry:
+    """The carry before each row's first step, with `resets` `[batch, time]`; an empty row borrows another's."""
     if resets is not None:
-        carry = select(resets[:, :1].any(axis=1), fresh, carry)
+        carry = select(resets[:, :1].any(axis=1), initial, carry)
     return borrow_rows(carry, lengths)
 
 
-def in_chunks(
+def scan_in_chunks(
     chunk: Callable[[Carry, PyTree], tuple[Carry, PyTree]],
     carry: Carry,
     inputs: PyTree,
@@ -138,25 +138,25 @@ def in_chunks(
     *,
     checkpoint: bool = False,
 ) -> tuple[Carry, PyTree]:
-    """`lax.scan` of a function of `size` steps over inputs `[time, ...]`; what is left over comes last, by itself.
+    """Scans `chunk`, a function of `size` steps, over inputs `[time, ...]`; the remainder runs last, as one call.
 
-    With `checkpoint`, of a chunk nothing is kept for the backward pass but its carry and inputs.
+    With `checkpoint`, only the carry and inputs of each chunk are kept for the backward pass.
     """
 
-    def kept(function: Callable[..., Any]) -> Callable[..., Any]:
+    def maybe_checkpoint(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.checkpoint(function, prevent_cse=False) if checkpoint else function
 
     time = jax.tree.leaves(inputs)[0].shape[0]
     chunks = time // size
     if chunks * size == time and chunks == 1:
-        return kept(chunk)(carry, inputs)
+        return maybe_checkpoint(chunk)(carry, inputs)
     rest = jax.tree.map(lambda a: a[chunks * size :], inputs)
     if chunks == 0:
-        return kept(chunk)(carry, rest)
-    # Flat outside of the loop: XLA copies an array with an axis of length 1 (a single row) before it is cut up.
+        return maybe_checkpoint(chunk)(carry, rest)
+    # Flat outside the loop: XLA copies an array with an axis of length 1 (a single row) before slicing it.
     flat = jax.tree.map(lambda a: a[: chunks * size].reshape(chunks, size * math.prod(a.shape[1:])), inputs)
 
-    @kept
+    @maybe_checkpoint
     def body(carry: Carry, flat: PyTree) -> tuple[Carry, PyTree]:
         return chunk(carry, jax.tree.map(lambda part, a: part.reshape(size, *a.shape[1:]), flat, inputs))
 
@@ -164,31 +164,34 @@ def in_chunks(
     ys = jax.tree.map(lambda a: a.reshape(chunks * size, *a.shape[2:]), ys)
     if chunks * size == time:
         return carry, ys
-    carry, last = kept(chunk)(carry, rest)
+    carry, last = maybe_checkpoint(chunk)(carry, rest)
     return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
 
 
-def like(before: Carry, after: Carry, cell: Cell) -> Carry:
-    """The new carry in the old one's dtypes; an error that names the cell when they do not match at all."""
-    structures: list[Any] = [jax.tree.structure(before), jax.tree.structure(after)]
-    leaves = jax.tree.leaves(before), jax.tree.leaves(after)
+def cast_carry_like(reference: Carry, carry: Carry, cell: Cell) -> Carry:
+    """Casts the carry that a step returned to the dtypes of `reference`, the one it was given.
+
+    Raises an error that names the cell if structures, shapes or kinds of dtype differ.
+    """
+    structures: list[Any] = [jax.tree.structure(reference), jax.tree.structure(carry)]
+    leaves = jax.tree.leaves(reference), jax.tree.leaves(carry)
     shown = [[f"{a.dtype}{list(a.shape[1:])}" for a in side] for side in leaves]
     fits = structures[0] == structures[1] and all(
-        b.shape == a.shape and (b.dtype == a.dtype or (_is_float(b) and _is_float(a))) for b, a in zip(*leaves)
+        r.shape == a.shape and (r.dtype == a.dtype or (_is_float(r) and _is_float(a))) for r, a in zip(*leaves)
     )
     if not fits:
         raise TypeError(
             f"{cell.spec.name}: step was given a carry {shown[0]} in {structures[0]}, but returned {shown[1]} in "
             f"{structures[1]}; initial_carry and step must agree"
         )
-    return jax.tree.map(lambda b, a: a.astype(b.dtype), before, after)
+    return jax.tree.map(lambda r, a: a.astype(r.dtype), reference, carry)
 
 
 def _is_float(x: jax.Array) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def arranged(
+def prepare_inputs(
     cell: Cell | AssociativeCell,
     params: Params,
     carry: Carry,
@@ -197,32 +200,32 @@ def arranged(
     resets: jax.Array | Segments | None,
     key: Key | None,
 ) -> tuple[Weights, Steps, Key | None]:
-    """The arguments of `Layer.apply` as the weights and all the steps of a cell; and a key for each step.
+    """Turns the arguments of `Layer.apply` into weights, `Steps` and a key for each step.
 
-    What stands for `zs` are the inputs, not yet projected; in a row's pads its first one.
+    The `zs` of these steps are the inputs, not projected yet; pads are filled with the row's first input.
     """
     _, time = batch_and_time(xs)
-    borders = resets.resets if isinstance(resets, Segments) else resets
+    boundaries = resets.resets if isinstance(resets, Segments) else resets
     if lengths is not None:
         check_lengths(lengths, xs)
-    if borders is not None:
-        check_resets(borders, xs)
-    prepare_key, fresh_key, project_key = split_key(key, 3)
+    if boundaries is not None:
+        check_resets(boundaries, xs)
+    prepare_key, initial_key, project_key = split_key(key, 3)
     weights = cell.prepare(params, prepare_key)
-    valid, start, fresh = None, None, None
-    if borders is not None:
-        fresh = fresh_carry(cell, weights, xs, fresh_key)
+    valid, pad_carry, initial = None, None, None
+    if boundaries is not None:
+        initial = batched_initial_carry(cell, weights, xs, initial_key)
     if lengths is not None:
         valid = valid_steps(lengths, time)
-        borders = None if borders is None else borders & valid
-        start = start_of(carry, fresh, borders, lengths)
+        boundaries = None if boundaries is None else boundaries & valid
+        pad_carry = first_step_carry(carry, initial, boundaries, lengths)
         xs = fill_pads(xs, lengths)
-    xs, borders, valid = swapped((xs, borders, valid))
-    keys = None if project_key is None else jax.random.split(project_key, time)  # those that scan draws
-    return weights, Steps(xs, carry, borders, fresh, valid, start), keys
+    xs, boundaries, valid = swapped((xs, boundaries, valid))
+    keys = None if project_key is None else jax.random.split(project_key, time)  # the same keys as in scan
+    return weights, Steps(xs, carry, boundaries, initial, valid, pad_carry), keys
 
 
-def laid_out(
+def project_all_steps(
     cell: Cell | AssociativeCell,
     params: Params,
     carry: Carry,
@@ -231,16 +234,16 @@ def laid_out(
     resets: jax.Array | Segments | None,
     key: Key | None,
 ) -> tuple[Weights, Steps]:
-    """The arguments of `Layer.apply`, for at least one step, as the weights and all the steps of a cell."""
+    """Turns the arguments of `Layer.apply`, with at least one step, into weights and `Steps` with projected inputs."""
     batch, _ = batch_and_time(xs)
-    weights, steps, keys = arranged(cell, params, carry, xs, lengths, resets, key)
+    weights, steps, keys = prepare_inputs(cell, params, carry, xs, lengths, resets, key)
     keys = None if keys is None else jax.vmap(lambda k: jax.random.split(k, batch))(keys)
     over_rows = jax.vmap(cell.project, in_axes=(None, 0, None if keys is None else 0))
     zs = jax.vmap(over_rows, in_axes=(None, 0, None if keys is None else 0))(weights, steps.zs, keys)
     return weights, steps._replace(zs=zs)
 
 
-def gathered(
+def finalize_outputs(
     after: Carry,
     ys: PyTree,
     carry: Carry,
@@ -248,7 +251,7 @@ def gathered(
     lengths: jax.Array | None,
     resets: jax.Array | Segments | None,
 ) -> tuple[Carry, PyTree]:
-    """What `Layer.apply` returns, from carries and outputs of all steps, `[time, batch, ...]`, and its arguments."""
+    """Turns carries and outputs of all steps, `[time, batch, ...]`, into what `Layer.apply` returns."""
     batch, time = batch_and_time(xs)
     ys = swapped(cast_floats(ys, float_dtype(xs)))
     after = jax.tree.map(lambda a, c: a.astype(c.dtype), after, carry)
@@ -262,11 +265,11 @@ def gathered(
     return final, zero_pads(ys, lengths)
 
 
-def at_once(cell: Cell | AssociativeCell, solve: Solve, plain: Apply) -> Apply:
-    """The `Layer.apply` that evaluates a cell by `solve`, over all steps at once.
+def parallel_apply(cell: Cell | AssociativeCell, solve: Solve, sequential: Apply) -> Apply:
+    """Makes the `Layer.apply` that evaluates a cell by `solve`, over all steps at once.
 
-    `plain` is that of an evaluation that walks: used for no step at all, and where the number of steps is symbolic, so
-    cannot be halved again and again.
+    It uses `sequential`, the `apply` of a step-by-step evaluator, when there are no steps, and when their number is
+    symbolic: a tree cannot halve an unknown number of steps.
     """
 
     @jax.jit
@@ -281,9 +284,9 @@ def at_once(cell: Cell | AssociativeCell, solve: Solve, plain: Apply) -> Apply:
     ) -> tuple[Carry, PyTree]:
         _, time = batch_and_time(xs)
         if not isinstance(time, int) or time == 0:
-            return plain(params, carry, xs, lengths=lengths, resets=resets, key=key)
-        weights, steps = laid_out(cell, params, carry, xs, lengths, resets, key)
+            return sequential(params, carry, xs, lengths=lengths, resets=resets, key=key)
+        weights, steps = project_all_steps(cell, params, carry, xs, lengths, resets, key)
         after, ys = solve(weights, steps)
-        return gathered(after, ys, carry, xs, lengths, resets)
+        return finalize_outputs(after, ys, carry, xs, lengths, resets)
 
     return apply

@@ -1,4 +1,4 @@
-"""Evaluation in parallel over time, of cells whose steps can be combined."""
+"""Evaluation of associative cells in parallel over time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from rnnx.base import Apply, AssociativeCell, Carry, Cell, Layer, Params, PyTree, Weights, as_cell
 from rnnx.checks import check_flag
-from rnnx.evaluators._contract import check_act, check_times, checked
-from rnnx.evaluators._lifting import Steps, at_once, evaluator, layer_of
+from rnnx.evaluators._contract import check_act, check_times, with_output_checks
+from rnnx.evaluators._lifting import Steps, evaluator, make_layer, parallel_apply
 from rnnx.evaluators.scan import scan
 from rnnx.linear import elementwise, in_pairs, linear_scan
 from rnnx.sequences import cast_floats, float_dtype, select, step_struct
@@ -20,27 +20,27 @@ from rnnx.sequences import cast_floats, float_dtype, select, step_struct
 
 @evaluator
 def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -> Layer:
-    """Evaluates a cell whose steps combine over all steps at once.
+    """Evaluates an associative cell in parallel over time, by a parallel scan.
 
     Args:
         cell: the cell, e.g. `rnnx.cells.lru(64)`.
-        sequential: step after step, or as a tree: more work, in parallel over time. By default as the platform wants
-            it for which the program is compiled: on a CPU sequentially, else as a tree. Values do not depend on it.
+        sequential: True to run one step at a time; False for a tree, which does more work, but in parallel over time.
+            Default: sequential if the program is compiled for a CPU, else a tree. Values do not depend on it.
 
     Returns:
         The Layer. Its params are the cell's, its `ys` are `[batch, time, ...]`.
 
     Raises:
-        TypeError: for what is not an AssociativeCell; when its `act` does not fit what its `lift` makes.
-        ValueError: when its `times` is not linear.
+        TypeError: if `cell` is not an AssociativeCell; if its `act` does not fit the elements that `lift` returns.
+        ValueError: if its `times` is not linear.
 
-    As a tree, the elements of all steps are in memory at once, and the states after them: cells of linear steps
-    (`rnnx.affine_cell`) run by `rnnx.linear_scan`, others by `jax.lax.associative_scan` of their `combine`, in float32
-    or more. Sequentially, `rnnx.linear_scan` takes the linear ones with a state of one real array, whose elements are
-    no larger than their projected inputs; the rest go by `rnnx.scan`, which makes one element at a time, as all do
-    under `jax.export` with a symbolic time axis.
+    The tree holds the elements of all steps in memory at once, and the states after them. It runs cells with linear
+    steps (`rnnx.affine_cell`) by `rnnx.linear_scan`, and all others by `jax.lax.associative_scan` with their
+    `combine`, in float32 or wider. Sequentially, `rnnx.linear_scan` runs linear cells whose state is a single real
+    array and whose elements are no larger than the projected inputs; `rnnx.scan`, which holds one element at a time,
+    runs the others. `rnnx.scan` also runs every cell under `jax.export` with a symbolic time axis.
 
-    Noise: with a key, what is drawn is what `rnnx.scan` draws.
+    Noise: with a key, it draws the same numbers as `rnnx.scan`.
 
     References: G. Blelloch, *Prefix sums and their applications*, 1990; E. Martin and C. Cundy, *Parallelizing linear
     recurrent neural nets over sequence length*, ICLR 2018.
@@ -59,42 +59,43 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
         hint = "; rnnx.scan takes any Cell" if isinstance(cell, Cell) else ""
         raise TypeError(f"associative_scan takes an AssociativeCell, e.g. rnnx.cells.lru(64), but got {cell!r}{hint}")
     check_flag("associative_scan", "sequential", sequential)
-    plain = scan(as_cell(cell)).apply
-    cell = checked(cell)
+    step_by_step = scan(as_cell(cell)).apply
+    cell = with_output_checks(cell)
 
-    def solved(sequential: bool | None) -> Apply:
+    def apply_with(sequential: bool | None) -> Apply:
         def solve(weights: Weights, steps: Steps) -> tuple[Carry, PyTree]:
-            elements = _everywhere(cell.lift)(weights, steps.zs)
+            elements = _vmap_steps(cell.lift)(weights, steps.zs)
             after = _tree(cell, elements, steps) if cell.times is None else _linear(cell, elements, steps, sequential)
-            return after, _everywhere(cell.readout)(weights, after, steps.zs)
+            return after, _vmap_steps(cell.readout)(weights, after, steps.zs)
 
-        return at_once(cell, solve, plain)
+        return parallel_apply(cell, solve, step_by_step)
 
-    as_tree, at_will = solved(False), solved(sequential)
+    as_tree, as_requested = apply_with(False), apply_with(sequential)
 
     @jax.jit
     def apply(params: Params, carry: Carry, xs: PyTree, **others: Any) -> tuple[Carry, PyTree]:
-        def by(apply: Apply) -> Callable[..., tuple[Carry, PyTree]]:
+        def positional(apply: Apply) -> Callable[..., tuple[Carry, PyTree]]:
             return lambda params, carry, xs, others: apply(params, carry, xs, **others)
 
-        if _is_light(cell, params, xs) or sequential is False:
-            return at_will(params, carry, xs, **others)
+        if _has_small_elements(cell, params, xs) or sequential is False:
+            return as_requested(params, carry, xs, **others)
         if sequential:
-            return plain(params, carry, xs, **others)
-        return jax.lax.platform_dependent(params, carry, xs, others, cpu=by(plain), default=by(as_tree))
+            return step_by_step(params, carry, xs, **others)
+        cpu, default = positional(step_by_step), positional(as_tree)
+        return jax.lax.platform_dependent(params, carry, xs, others, cpu=cpu, default=default)
 
-    return layer_of(cell, apply)
+    return make_layer(cell, apply)
 
 
-def _is_light(cell: AssociativeCell, params: Params, xs: PyTree) -> bool:
-    """Whether the elements of all steps are worth writing down on a CPU: linear maps of one array, not larger than z.
+def _has_small_elements(cell: AssociativeCell, params: Params, xs: PyTree) -> bool:
+    """Whether a CPU should store the elements of all steps: linear maps of a single array, no larger than z.
 
-    Larger ones (matrices, or a state for every feature) are made quicker one at a time, where they are needed.
+    Larger ones (matrices, or one state per feature) are faster to compute one at a time, when needed.
     """
 
     x = step_struct(xs)
 
-    def parts(params: Params) -> tuple[Carry, PyTree, PyTree]:
+    def struct(params: Params) -> tuple[Carry, PyTree, PyTree]:
         weights = cell.prepare(params, None)
         z = cell.project(weights, jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), x), None)
         return cell.initial_carry(weights, x, None), z, cell.lift(weights, z)
@@ -102,34 +103,33 @@ def _is_light(cell: AssociativeCell, params: Params, xs: PyTree) -> bool:
     def size(tree: PyTree) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
-    carry, z, element = jax.eval_shape(parts, params)
+    carry, z, element = jax.eval_shape(struct, params)
     check_act(cell, carry, element)
     if cell.times not in (None, elementwise, in_pairs):
         check_times(cell, carry, element)
     return cell.times is not None and len(jax.tree.leaves(carry)) == 1 and size(element) <= size(z)
 
 
-def _everywhere(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """Over `[time, batch]` of all arguments but the first, the weights."""
+def _vmap_steps(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """Maps a function over `[time, batch]` of all its arguments but the first, the weights."""
 
-    def over(weights: Weights, *arguments: PyTree) -> PyTree:
-        within = functools.partial(function, weights)
-        return jax.vmap(jax.vmap(within))(*arguments)
+    def mapped(weights: Weights, *arguments: PyTree) -> PyTree:
+        return jax.vmap(jax.vmap(functools.partial(function, weights)))(*arguments)
 
-    return over
+    return mapped
 
 
 def _linear(cell: AssociativeCell, elements: PyTree, steps: Steps, sequential: bool | None) -> Carry:
     assert cell.times is not None
     (a, b), times = elements, jax.vmap(cell.times)
-    if steps.borders is not None:  # there the state is put to zero, and `a` times what it should be goes into b
-        begun = steps.begin(jax.tree.map(jnp.zeros_like, b))
-        b = select(steps.borders, jax.tree.map(jnp.add, b, jax.vmap(times)(a, begun)), b)
-    return linear_scan(a, b, steps.carry, times=times, resets=steps.borders, sequential=sequential)
+    if steps.boundaries is not None:  # linear_scan sets the state to zero there, so `a` times the start goes into b
+        start = steps.start_carries(jax.tree.map(jnp.zeros_like, b))
+        b = select(steps.boundaries, jax.tree.map(jnp.add, b, jax.vmap(times)(a, start)), b)
+    return linear_scan(a, b, steps.carry, times=times, resets=steps.boundaries, sequential=sequential)
 
 
 def _tree(cell: AssociativeCell, elements: PyTree, steps: Steps) -> Carry:
-    """The product of the steps since the last border, acting on the state that came in there."""
+    """Combines the steps since the last boundary, and applies the result to the carry at that boundary."""
     dtype = float_dtype(elements)
     elements = elements if dtype is None else cast_floats(elements, jnp.promote_types(dtype, jnp.float32))
     combined = jax.vmap(jax.vmap(cell.combine))
@@ -138,12 +138,12 @@ def _tree(cell: AssociativeCell, elements: PyTree, steps: Steps) -> Carry:
         (one, cut), (two, cut_next) = left, right
         if cut is None:
             return combined(one, two), None
-        one = select(cut_next, two, one)  # before they are combined: a step that diverged must not come near
+        one = select(cut_next, two, one)  # before combining: a step that diverged must not enter the product
         return select(cut_next, two, combined(one, two)), cut | cut_next
 
-    products, _ = jax.lax.associative_scan(combine, (elements, steps.borders))
+    products, _ = jax.lax.associative_scan(combine, (elements, steps.boundaries))
     time = jax.tree.leaves(elements)[0].shape[0]
     first = jax.tree.map(lambda c: jnp.broadcast_to(c, (time, *c.shape)), steps.carry)
     if steps.resets is not None:
         steps = steps._replace(resets=jax.lax.cumsum(steps.resets.astype(jnp.int32)) > 0)
-    return jax.vmap(jax.vmap(cell.act))(steps.begin(first), products)
+    return jax.vmap(jax.vmap(cell.act))(steps.start_carries(first), products)

@@ -12,8 +12,8 @@ from jax.custom_derivatives import SymbolicZero
 
 from rnnx.base import Carry, Cell, Key, Layer, LinearizedStep, Params, PyTree, Weights
 from rnnx.checks import check_count
-from rnnx.evaluators._contract import checked
-from rnnx.evaluators._lifting import Steps, arranged, evaluator, in_chunks, layer_of, like
+from rnnx.evaluators._contract import with_output_checks
+from rnnx.evaluators._lifting import Steps, cast_carry_like, evaluator, make_layer, prepare_inputs, scan_in_chunks
 from rnnx.evaluators.scan import scan
 from rnnx.sequences import (
     Segments,
@@ -82,7 +82,7 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
     if checkpoint_every is not None:
         check_count("fused_scan", "checkpoint_every", checkpoint_every)
     plain = scan(cell, checkpoint_every=checkpoint_every)
-    cell = checked(cell)
+    cell = with_output_checks(cell)
     runs = [_steps(cell, keep) for keep in (False, True)]
 
     @jax.jit
@@ -98,23 +98,23 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
         _, time = batch_and_time(xs)
         if not isinstance(time, int) or time < 2:
             return plain.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
-        weights, given, keys = arranged(cell, params, carry, xs, lengths, resets, key)
+        weights, given, keys = prepare_inputs(cell, params, carry, xs, lengths, resets, key)
         inputs = given.zs, given.resets, given.valid, keys
         run = runs[isinstance(resets, Segments)]
 
         def steps(carry: Carry, inputs: PyTree) -> tuple[Carry, PyTree]:
-            carry, ys, after = run(weights, carry, given.fresh, given.start, *inputs)
+            carry, ys, after = run(weights, carry, given.initial, given.pad_carry, *inputs)
             return carry, (ys, after)
 
         if checkpoint_every is None:
             carry, (ys, after) = steps(carry, inputs)
         else:
-            carry, (ys, after) = in_chunks(steps, carry, inputs, checkpoint_every, checkpoint=True)
+            carry, (ys, after) = scan_in_chunks(steps, carry, inputs, checkpoint_every, checkpoint=True)
         if isinstance(resets, Segments):
             carry = resets.carries(after)
         return carry, zero_pads(swapped(ys), lengths)
 
-    return layer_of(cell, apply)
+    return make_layer(cell, apply)
 
 
 def _chunk_size(carry: Carry, time: int) -> int:
@@ -156,7 +156,7 @@ def _steps(cell: Cell, keep: bool) -> Callable[..., tuple[Carry, PyTree, Carry |
                 carry = select(reset, fresh, carry)
             before = carry if is_valid is None else select(is_valid, carry, start)
             after, y, saved = jax.vmap(linearized.run, in_axes=(None, 0, 0))(weights, before, z)
-            after = like(before, after, cell)
+            after = cast_carry_like(before, after, cell)
             if is_valid is not None:
                 after = select(is_valid, after, carry)
             return after, shared.once((cast_floats(y, dtype), after, saved))
@@ -198,13 +198,13 @@ def _steps(cell: Cell, keep: bool) -> Callable[..., tuple[Carry, PyTree, Carry |
         begin = _arrays(dcarry, carry), carry
         inputs = (xs, *others), after, saved, dxs
         size = _chunk_size(carry, len(jax.tree.leaves(xs)[0]))
-        (dfinal, _), (dys, dafter) = in_chunks(chunk, begin, inputs, size, checkpoint=True)
+        (dfinal, _), (dys, dafter) = scan_in_chunks(chunk, begin, inputs, size, checkpoint=True)
         return (final, ys, after if keep else None), (dfinal, dys, dafter)
 
     def pushed(primals: Any, after: Carry, saved: PyTree, tangents: Any) -> Any:
         weights, carry, fresh, start, xs, resets, valid, keys = primals
         dweights, dcarry, dfresh, dstart = map(_arrays, tangents[:4], primals[:4])
-        before = Steps(xs, carry, resets, fresh, valid, start).before(after)
+        before = Steps(xs, carry, resets, fresh, valid, start).previous_carries(after)
         dzs = _tangent(lambda w, xs: project_all(w, xs, keys), (weights, xs), (tangents[0], tangents[4]))
         over_steps = jax.vmap(linearized.drive, in_axes=(None, 0, 0, 0))
         drives = _unflat(over_steps(dweights, _flat(dzs), _flat(before), _flat(saved)), len(jax.tree.leaves(xs)[0]))

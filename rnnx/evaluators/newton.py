@@ -21,8 +21,16 @@ from rnnx.checks import (
     checked_resets,
     checked_xs,
 )
-from rnnx.evaluators._contract import checked
-from rnnx.evaluators._lifting import Steps, at_once, evaluator, gathered, laid_out, layer_of, like
+from rnnx.evaluators._contract import with_output_checks
+from rnnx.evaluators._lifting import (
+    Steps,
+    cast_carry_like,
+    evaluator,
+    finalize_outputs,
+    make_layer,
+    parallel_apply,
+    project_all_steps,
+)
 from rnnx.evaluators.scan import scan
 from rnnx.hints import explained
 from rnnx.linear import linear_scan
@@ -142,7 +150,7 @@ def newton_scan(
         gru(width=4, jacobian=diagonal, damping=0.2)
     """
     _check("newton_scan", cell, jacobian, damping, tolerance, max_iterations)
-    walk, cell = scan(cell).apply, checked(cell)
+    walk, cell = scan(cell).apply, with_output_checks(cell)
 
     def solve(weights: Weights, steps: Steps) -> tuple[Carry, PyTree]:
         fixed = jax.lax.stop_gradient((weights, steps))
@@ -150,7 +158,7 @@ def newton_scan(
         state = jax.lax.cond(info.converged, lambda: state, lambda: _walk(cell, *fixed))
         return _results(cell, weights, steps, state, jacobian)
 
-    return layer_of(cell, at_once(cell, solve, walk))
+    return make_layer(cell, parallel_apply(cell, solve, walk))
 
 
 @explained
@@ -225,12 +233,12 @@ def _solve(
     if time == 0:
         carry, ys = scan(cell).apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
         return carry, ys, NewtonInfo(jnp.zeros((), int), jnp.zeros(()), jnp.ones((), bool))
-    cell = checked(cell)
-    weights, steps = laid_out(cell, params, carry, xs, lengths, resets, key)
+    cell = with_output_checks(cell)
+    weights, steps = project_all_steps(cell, params, carry, xs, lengths, resets, key)
     fixed = jax.lax.stop_gradient((weights, steps))
     state, info = _find(cell, *fixed, jacobian, damping, tolerance, max_iterations)
     after, ys = _results(cell, weights, steps, state, jacobian)
-    return *gathered(after, ys, carry, xs, lengths, resets), info
+    return *finalize_outputs(after, ys, carry, xs, lengths, resets), info
 
 
 def _check(
@@ -296,7 +304,7 @@ def _flat(cell: Cell, steps: Steps) -> _Flat:
 
     def advance(weights: Weights, z: PyTree, rest: list[jax.Array], h: jax.Array) -> _State:
         before = join(_State(h, rest))
-        return split(like(before, cell.step(weights, before, z)[0], cell))
+        return split(cast_carry_like(before, cell.step(weights, before, z)[0], cell))
 
     return _Flat(split, join, advance, ends)
 
@@ -307,7 +315,7 @@ def _over_all(f: Callable[..., Any]) -> Callable[..., Any]:
 
 def _before(flat: _Flat, steps: Steps, state: _State) -> _State:
     """The carries that the steps start from, given those that they end with."""
-    return _over_all(flat.split)(steps.before(_over_all(flat.join)(state)))
+    return _over_all(flat.split)(steps.previous_carries(_over_all(flat.join)(state)))
 
 
 def _advanced(flat: _Flat, weights: Weights, steps: Steps, state: _State) -> _State:
@@ -353,15 +361,15 @@ def _find(
     time = jax.tree.leaves(steps.zs)[0].shape[0]
     guess = jax.tree.map(lambda c: jnp.broadcast_to(c, (time, *c.shape)), steps.carry)
     if steps.resets is not None:
-        fresh = jax.tree.map(lambda c: jnp.broadcast_to(c, (time, *c.shape)), steps.fresh)
+        fresh = jax.tree.map(lambda c: jnp.broadcast_to(c, (time, *c.shape)), steps.initial)
         guess = select(jnp.cumsum(steps.resets, axis=0) > 0, fresh, guess)
-    first = _over_all(flat.split)(steps.begin(guess))
+    first = _over_all(flat.split)(steps.start_carries(guess))
     limits = jnp.finfo(first.h.dtype)
     allowed = _default_tolerance(steps) if tolerance is None else tolerance
 
     def relative(error: jax.Array, h: jax.Array) -> jax.Array:
         error, size = (_largest_by_leaf(a, flat.ends) for a in (error, h))
-        return (error / (_largest_so_far(size, steps.borders) + limits.tiny)).max(initial=0)
+        return (error / (_largest_so_far(size, steps.boundaries) + limits.tiny)).max(initial=0)
 
     def unfinished(carry: Any) -> jax.Array:
         _, iterations, _, error = carry
@@ -373,7 +381,7 @@ def _find(
         residual = ahead.h - state.h
         kept = 1 - damping * jnp.minimum(1, relative(residual, ahead.h)) if damping else 1
         jacobians = kept * _jacobians(flat, weights, steps, state, jacobian)
-        change = _recurrence(jacobians, steps.borders, residual)
+        change = _recurrence(jacobians, steps.boundaries, residual)
         change = jnp.where(jnp.isfinite(change), change, residual)  # overflowed: one plain step there is safe
         h = state.h + change
         size = relative(jnp.maximum(jnp.abs(change), jnp.abs(residual)), h)
@@ -421,9 +429,9 @@ def _walk(cell: Cell, weights: Weights, steps: Steps) -> _State:
 
     def body(carry: Carry, inputs: Any) -> tuple[Carry, _State]:
         z, reset, is_valid = inputs
-        before = carry if reset is None else select(reset, steps.fresh, carry)
-        before = before if is_valid is None else select(is_valid, before, steps.start)
-        after = like(carry, jax.vmap(cell.step, in_axes=(None, 0, 0))(weights, before, z)[0], cell)
+        before = carry if reset is None else select(reset, steps.initial, carry)
+        before = before if is_valid is None else select(is_valid, before, steps.pad_carry)
+        after = cast_carry_like(carry, jax.vmap(cell.step, in_axes=(None, 0, 0))(weights, before, z)[0], cell)
         return after, jax.vmap(flat.split)(after)
 
     return jax.lax.scan(body, steps.carry, (steps.zs, steps.resets, steps.valid))[1]
@@ -442,7 +450,7 @@ def _solution_jvp(cell: Cell, in_parallel: bool, primals: Any, tangents: Any) ->
     state, flat = _State(h, state.rest), _flat(cell, steps)
     _, drive = jax.jvp(lambda weights, steps: _advanced(flat, weights, steps, state).h, primals[:2], tangents[:2])
     if in_parallel:
-        return h, _recurrence(_jacobians(flat, weights, steps, state, full), steps.borders, drive)
+        return h, _recurrence(_jacobians(flat, weights, steps, state, full), steps.boundaries, drive)
 
     def body(dh: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
         z, before, border, driven = inputs
@@ -451,7 +459,7 @@ def _solution_jvp(cell: Cell, in_parallel: bool, primals: Any, tangents: Any) ->
         dh = jax.jvp(lambda h: advance(z, before.rest, h), (before.h,), (dh,))[1] + driven
         return dh, dh
 
-    inputs = steps.zs, _before(flat, steps, state), steps.borders, drive
+    inputs = steps.zs, _before(flat, steps, state), steps.boundaries, drive
     return h, jax.lax.scan(body, jnp.zeros_like(h[0]), inputs)[1]
 
 
@@ -461,5 +469,5 @@ def _results(cell: Cell, weights: Weights, steps: Steps, state: _State, jacobian
     in_parallel = jax.eval_shape(lambda: _jacobians(flat, weights, steps, state, jacobian)).ndim == 4
     after = _over_all(flat.join)(_State(_solution(cell, in_parallel, weights, steps, state), state.rest))
     over_rows = jax.vmap(cell.step, in_axes=(None, 0, 0))
-    _, ys = jax.vmap(over_rows, in_axes=(None, 0, 0))(weights, steps.before(after), steps.zs)
+    _, ys = jax.vmap(over_rows, in_axes=(None, 0, 0))(weights, steps.previous_carries(after), steps.zs)
     return after, ys

@@ -196,7 +196,7 @@ CALLS = {
             "run(rnnx.scan(user(carry=lambda p, x, k: 0.0, step=lambda p, h, x: (h, x))))",
             TypeError,
             "<lambda>: initial_carry returned 0.0 (float) in its carry",
-            "arrays are wanted",
+            "expected arrays",
         ),
         (
             "run(rnnx.scan(user(carry=lambda p, x, k: None, step=lambda p, h, x: (h, x))))",
