@@ -157,7 +157,7 @@ def test_derivatives_do_not_depend_on_the_jacobian_of_the_rounds():
     arguments = case(cell)
     ours = with_gradients(newton_scan(cell, jacobian=rough))(*arguments)
     assert_close(ours, with_gradients(rnnx.scan(cell))(*arguments), 1e-9)
-    with pytest.raises(ValueError, match=r"jacobian gave shape \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"jacobian returned shape \(2, 4\)"):
         newton_solve(cell, *arguments, jacobian=lambda f, h: jnp.zeros((2, 4)))
 
 
