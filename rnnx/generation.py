@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from rnnx.arguments import shown
 from rnnx.base import Carry, Key, Layer, Params, PyTree
 from rnnx.checks import (
-    array,
-    arrays,
+    as_array,
+    as_arrays,
     check_count,
     check_function,
     check_number,
@@ -21,9 +21,9 @@ from rnnx.checks import (
     checked_xs,
 )
 from rnnx.hints import explained
-from rnnx.memory import check_memory, device_memory, size_of
+from rnnx.memory import byte_size, check_memory, device_memory
 from rnnx.pointwise import as_layer
-from rnnx.sequences import checked_key, concrete, widened
+from rnnx.sequences import checked_key, concrete_values, widen_integers
 
 
 @explained
@@ -78,13 +78,13 @@ def generate(
     check_count("generate", "steps", steps, 0)
     check_function("generate", "sample", sample, "(key, y) -> x")
     key = None if key is None else checked_key(key)
-    last = widened(arrays(last, "last"))  # a token of a large vocabulary does not fit into eight bits
+    last = widen_integers(as_arrays(last, "last"))  # a token of a large vocabulary does not fit into eight bits
     if any(not leaf.ndim for leaf in jax.tree.leaves(last)):
         raise ValueError("generate: last must be [batch, ...], but a leaf has shape (); give one number for each row")
     xs = checked_xs(jax.tree.map(lambda a: a[:, None], last))
     check_params(layer, params, xs)
     carry = checked_carry(layer, params, xs, carry)
-    if all(concrete(leaf) is not None for leaf in jax.tree.leaves(last)):
+    if all(concrete_values(leaf) is not None for leaf in jax.tree.leaves(last)):
         layer.apply(params, carry, xs)  # one step outside of the loop, where the values of tokens can be looked at
 
     def step(state: tuple[Carry, PyTree], key: Key | None) -> tuple[tuple[Carry, PyTree], PyTree]:
@@ -103,7 +103,7 @@ def generate(
         following = jax.tree.map(lambda a, b: a.astype(b.dtype), following, x)
         return (carry, following), following
 
-    check_memory("generate", f"{steps} steps", steps * (size_of(last) + (0 if key is None else 8)), device_memory())
+    check_memory("generate", f"{steps} steps", steps * (byte_size(last) + (0 if key is None else 8)), device_memory())
     keys = None if key is None else jax.random.split(key, steps)
     (carry, _), xs = jax.lax.scan(step, (carry, last), keys, length=steps)
     return carry, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), xs)
@@ -147,7 +147,7 @@ def sampler(
         raise ValueError(f"top_p is {top_p}, but it must lie in (0, 1] (None for all tokens)")
 
     def sample(key: Key, logits: jax.Array) -> jax.Array:
-        logits = array(logits, "sampler: logits", "floating numbers")
+        logits = as_array(logits, "sampler: logits", "floating numbers")
         if not jnp.issubdtype(logits.dtype, jnp.floating) or not logits.ndim or not logits.shape[-1]:
             raise TypeError(f"sampler: logits is {shown(logits)}, but floating numbers [..., tokens] are wanted")
         if temperature == 0:

@@ -13,7 +13,7 @@ from flax.core import unfreeze
 
 from rnnx.arguments import shown
 from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, cell
-from rnnx.checks import check_count, holds_numbers
+from rnnx.checks import check_count, is_numeric
 from rnnx.interning import interned
 from rnnx.pointwise import as_layer, pointwise
 from rnnx.sequences import cast_floats, float_dtype
@@ -143,7 +143,7 @@ def one_batch_axis(xs: PyTree, batch_axes: int) -> PyTree:
     check_count("RNN", "batch_axes", batch_axes, 0)
 
     def one(x: Any) -> jax.ShapeDtypeStruct:
-        if not holds_numbers(x):
+        if not is_numeric(x):
             raise TypeError(f"xs must be arrays of numbers [batch, time, ...], but {shown(x)} came")
         if jnp.ndim(x) <= batch_axes:
             wanted = "[batch, time, ...]" if batch_axes == 1 else f"{batch_axes} batch axes, time, ..."

@@ -1,4 +1,4 @@
-"""Arrays that no memory can hold are refused before anything is allocated."""
+"""Memory checks: raise before arrays are allocated that do not fit."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ import jax
 from rnnx.arguments import gibibytes, shown
 from rnnx.base import Key, Params, PyTree
 from rnnx.checks import check_shapes
-from rnnx.sequences import checked_key, result_struct
+from rnnx.sequences import cached_eval_shape, checked_key
 
 Init = Callable[[Key, PyTree], Params]
 
-NOTHING: Any = object()
+_MISSING: Any = object()
 
 
-def check_memory(who: str, what: str, count: int, there_is: int) -> None:
-    """Raises where so many bytes are more than there is memory in all."""
-    if count > there_is:
+def check_memory(where: str, what: str, size: int, available: int) -> None:
+    """Raises if `size` bytes exceed the `available` memory."""
+    if size > available:
         raise ValueError(
-            f"{who}: {what} would take {gibibytes(count)}, but the memory here is {gibibytes(there_is)}; give smaller "
+            f"{where}: {what} would take {gibibytes(size)}, but the memory here is {gibibytes(available)}; use smaller "
             "sizes"
         )
 
 
-def affordable(who: Any, init: Init, carry: Callable[[Params, PyTree, None], PyTree] | None = None) -> Init:
-    """The `init` of a Layer: raises for what is no key or no batch, and where its params or the carry cannot be held.
+def checked_init(where: Any, init: Init, initial_carry: Callable[[Params, PyTree, None], PyTree] | None = None) -> Init:
+    """Wraps the `init` of a Layer: raises for an invalid key or batch, and if params or carry do not fit into memory.
 
-    Within `jax.jit` and the like nothing is asked: what is only traced takes no memory, and what is compiled may be
-    spread over many devices.
+    Memory is not checked under `jax.jit` and other transforms: traced values take none, and compiled ones may be
+    distributed over several devices.
     """
 
-    def checked_init(key: Key, xs: PyTree = NOTHING) -> Params:
-        if xs is NOTHING:
+    def wrapped(key: Key, xs: PyTree = _MISSING) -> Params:
+        if xs is _MISSING:
             raise TypeError("init takes a key and inputs, arrays or shapes: layer.init(jax.random.key(0), xs)")
         key = checked_key(key)
         check_shapes(xs)
         if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((key, xs))):
-            params = result_struct(checked_init, key, xs)
-            check_memory(f"{who}", f"its params, {_largest(params)},", size_of(params), device_memory())
-            if carry is not None:
-                state = result_struct(carry, params, xs, None)
-                check_memory(f"{who}", f"its carry, {_largest(state)},", size_of(state), device_memory())
+            params = cached_eval_shape(wrapped, key, xs)
+            check_memory(f"{where}", f"its params, {_largest(params)},", byte_size(params), device_memory())
+            if initial_carry is not None:
+                carry = cached_eval_shape(initial_carry, params, xs, None)
+                check_memory(f"{where}", f"its carry, {_largest(carry)},", byte_size(carry), device_memory())
         return init(key, xs)
 
-    return checked_init
+    return wrapped
 
 
 def _largest(tree: PyTree) -> str:
-    """The largest array of a tree, in words."""
+    """Describes the largest array of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    path, leaf = max(leaves, key=lambda one: size_of(one[1]), default=((), None))
-    return f"most of all {jax.tree_util.keystr(path)} {shown(leaf)}".replace("  ", " ")
+    path, leaf = max(leaves, key=lambda one: byte_size(one[1]), default=((), None))
+    return f"mostly {jax.tree_util.keystr(path)} {shown(leaf)}".replace("  ", " ")
 
 
-def size_of(tree: PyTree) -> int:
-    """The bytes of the arrays."""
+def byte_size(tree: PyTree) -> int:
+    """The size of the arrays in bytes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @functools.cache
 def device_memory() -> int:
-    """The bytes of the memory of the first device; of a CPU those of the machine."""
+    """The memory of the first device in bytes; for a CPU, that of the machine."""
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     return limit or host_memory()
 
 
 @functools.cache
 def host_memory() -> int:
-    """The bytes of the memory of the machine, as far as the system tells."""
+    """The memory of the machine in bytes, if the system reports it."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize

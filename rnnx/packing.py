@@ -15,7 +15,7 @@ from rnnx.batching import check_room, checked_sequences, fitting_length
 from rnnx.checks import check_count, check_params, checked_xs
 from rnnx.hints import explained
 from rnnx.pointwise import as_layer
-from rnnx.sequences import Segments, select, split_key, widened
+from rnnx.sequences import Segments, select, split_key, widen_integers
 
 Array = Any
 """A NumPy array as `pack` makes it, or a JAX array, as inside of `jax.jit`."""
@@ -176,7 +176,7 @@ def unpack_padded(packed: Packed, ys: PyTree, *, length: int | None = None) -> t
         length = time
     elif not isinstance(packed.size, jax.core.Tracer):
         fitting_length(np.asarray(packed.size), length, "unpack_padded")
-    row, start, size = widened((packed.row, packed.start, packed.size))
+    row, start, size = widen_integers((packed.row, packed.start, packed.size))
     t = jnp.arange(length)[None]
     step = jnp.minimum(start[:, None] + t, time - 1)
     ys = jax.tree.map(lambda y: jnp.asarray(y)[row[:, None], step], ys)
@@ -222,7 +222,7 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
     layer, xs = as_layer(layer), checked_xs(packed.xs)
     _check_fit(packed, xs, "unroll_packed")
     check_params(layer, params, xs)
-    packed = widened(packed._replace(xs=()))
+    packed = widen_integers(packed._replace(xs=()))
     carry_key, apply_key = split_key(key, 2)
     initial = layer.initial_carry(params, xs, carry_key)
     segments = Segments(packed.resets, packed.row, packed.start, packed.start + jnp.maximum(packed.size - 1, 0))

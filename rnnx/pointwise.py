@@ -15,16 +15,16 @@ from flax.errors import FlaxError
 from rnnx.arguments import shown
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
 from rnnx.interning import interned
-from rnnx.memory import affordable
+from rnnx.memory import checked_init
 from rnnx.sequences import (
     batch_and_time,
     cast_floats,
-    concrete,
+    concrete_values,
     fill_pads,
     float_dtype,
     split_key,
     step_struct,
-    widened,
+    widen_integers,
     zero_pads,
 )
 
@@ -150,7 +150,7 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         ys = jax.vmap(jax.vmap(one, in_axes), in_axes)(xs, keys)
         return carry, zero_pads(cast_floats(ys, float_dtype(xs)), lengths)
 
-    return Layer(affordable(spec, init), initial_carry, apply, spec)
+    return Layer(checked_init(spec, init), initial_carry, apply, spec)
 
 
 def _applied(spec: Spec, module: nn.Module, rngs: dict[str, Key], x: PyTree) -> tuple[PyTree, Mapping[str, Params]]:
@@ -200,7 +200,7 @@ def _check_tokens(tokens: PyTree) -> None:
 
 def _known_tokens(embed: nn.Embed, tokens: jax.Array, lengths: jax.Array | None) -> jax.Array:
     top = embed.num_embeddings - 1
-    values, valid = concrete(tokens), None if lengths is None else concrete(lengths)
+    values, valid = concrete_values(tokens), None if lengths is None else concrete_values(lengths)
     if values is not None and valid is not None:
         values = values[np.arange(values.shape[1]) < valid[:, None]]
     if values is not None and values.size and (lengths is None or valid is not None):
@@ -210,4 +210,4 @@ def _known_tokens(embed: nn.Embed, tokens: jax.Array, lengths: jax.Array | None)
                 f"tokens lie between {low} and {high}, but the vocabulary of {embed.num_embeddings} knows only 0 to "
                 f"{top}; check the encoding, or give lengths if these are pads"
             )
-    return jnp.clip(widened(tokens), 0, top)
+    return jnp.clip(widen_integers(tokens), 0, top)

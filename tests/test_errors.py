@@ -35,7 +35,7 @@ def test_xs():
 
 def test_params():
     refused(ValueError, "['bias']", "missing", params={k: v for k, v in PARAMS.items() if k != "bias"})
-    refused(ValueError, "extra", "not wanted", params={**PARAMS, "extra": jnp.ones(2)})
+    refused(ValueError, "extra", "unexpected", params={**PARAMS, "extra": jnp.ones(2)})
     refused(ValueError, "layer.init", params=rnnx.lstm(5).init(jax.random.key(0), XS))
 
 
@@ -64,7 +64,7 @@ def test_resets():
 def test_carry():
     carry, _ = rnnx.unroll(LAYER, PARAMS, jnp.ones((4, 5, 3)))
     refused(ValueError, "batch size 2", "(4, 4)", "(2, 4)", carry=carry)
-    refused(ValueError, "wanted", carry=carry.h)
+    refused(ValueError, ".h of shape (2, 4) is missing", carry=carry.h)
     refused(ValueError, "int32", "float32", carry=jax.tree.map(lambda c: c[:2].astype(int), carry))
     both = rnnx.bidirectional(LAYER)
     params = both.init(jax.random.key(0), XS)

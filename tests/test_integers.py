@@ -80,5 +80,5 @@ def test_tokens_and_packed_places_in_eight_bits(dtype):
 def test_integers_beyond_what_jax_keeps_are_refused():
     lm = rnnx.stack(nn.Embed(5, 2), rnnx.elman(2))
     params = lm.init(jax.random.key(1), np.zeros((1, 3), int))
-    with pytest.raises(ValueError, match=r"integers between 0 and 4294967296, but JAX keeps them in 32 bits"):
+    with pytest.raises(ValueError, match=r"integers between 0 and 4294967296, but JAX stores integers in 32 bits"):
         rnnx.unroll(lm, params, np.array([[0, 1, 2**32]]))

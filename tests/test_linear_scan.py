@@ -143,7 +143,7 @@ def test_one_export_serves_all() -> None:
 
 def test_errors() -> None:
     ones = jnp.ones((4, 2))
-    with pytest.raises(ValueError, match="as many steps"):
+    with pytest.raises(ValueError, match="with equal time"):
         linear_scan(ones[:3], ones, ones[0])
     with pytest.raises(ValueError, match="same structure and shapes"):
         linear_scan(ones, ones, jnp.ones(3))

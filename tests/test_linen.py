@@ -126,7 +126,7 @@ def test_wrong_arguments():
     variables, xs = rnn.init(jax.random.key(0), XS), XS.reshape(2, 2, TIME, FEATURES)
     for wrong, message in [
         ({"lengths": np.array([8, 1, 1, 1])}, "lengths lie between 1 and 8"),
-        ({"lengths": np.array([1, 1])}, r"\(4,\) is wanted"),
+        ({"lengths": np.array([1, 1])}, r"expected \(4,\)"),
         ({"resets": np.zeros((BATCH, 3), bool)}, r"resets has shape \(4, 3\)"),
         ({"carry": jnp.zeros((BATCH, WIDTH))}, "the carry does not fit"),
     ]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from rnnx.arguments import Function
 from rnnx.base import Layer, Params, PyTree
 from rnnx.pointwise import as_layer
-from rnnx.sequences import result_struct
+from rnnx.sequences import cached_eval_shape
 
 Merge = Annotated[Callable[..., PyTree], Function(None, "jnp.add")]
 """`(*ys) -> ys`: makes one output of several."""
@@ -39,8 +39,8 @@ def merged(name: str, merge: Merge, ys: Sequence[PyTree]) -> PyTree:
 
 def output_struct(layer: Layer, params: Params, xs: PyTree) -> PyTree:
     """The shapes and dtypes of what `layer` makes of `xs`, without running it."""
-    carry = result_struct(layer.initial_carry, params, xs, None)
-    return result_struct(layer.apply, params, carry, xs)[1]
+    carry = cached_eval_shape(layer.initial_carry, params, xs, None)
+    return cached_eval_shape(layer.apply, params, carry, xs)[1]
 
 
 def named(layers: tuple[Layer | nn.Module, ...]) -> tuple[tuple[str, Layer], ...]:

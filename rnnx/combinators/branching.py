@@ -13,7 +13,7 @@ from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import Merge, concatenate, directions, merged, named
 from rnnx.interning import interned
-from rnnx.memory import affordable
+from rnnx.memory import checked_init
 from rnnx.pointwise import as_layer
 from rnnx.sequences import split_key, zero_pads
 
@@ -79,7 +79,7 @@ def side_by_side(kind: str, layers: tuple[Layer | nn.Module, ...], merge: Merge)
 
     options = {} if merge is concatenate else {"merge": merge}
     spec = Spec(kind, options, children, directions=directions(children))
-    return Layer(affordable(kind, init), initial_carry, apply, spec)
+    return Layer(checked_init(kind, init), initial_carry, apply, spec)
 
 
 @interned
@@ -153,4 +153,4 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
         return carry, jax.tree.map(joined, ys)
 
     spec = Spec("heads", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
-    return Layer(affordable(f"heads of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec)
+    return Layer(checked_init(f"heads of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec)

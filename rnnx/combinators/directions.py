@@ -12,7 +12,7 @@ from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, exportable
 from rnnx.combinators._children import Merge, concatenate
 from rnnx.combinators.branching import side_by_side
 from rnnx.interning import interned
-from rnnx.memory import affordable
+from rnnx.memory import checked_init
 from rnnx.pointwise import as_layer
 from rnnx.sequences import flip, flip_resets
 
@@ -119,4 +119,4 @@ def bidirectional(
     children = (("forward", forward), ("backward", backward))
     directions = frozenset({"forward", "backward"})
     spec = Spec("bidirectional", both.spec.options, children, directions=directions)
-    return Layer(affordable("bidirectional", init), initial_carry, apply, spec)
+    return Layer(checked_init("bidirectional", init), initial_carry, apply, spec)

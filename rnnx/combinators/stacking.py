@@ -14,7 +14,7 @@ from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import Merge, concatenate, directions, merged, named, output_struct
 from rnnx.interning import interned
-from rnnx.memory import affordable
+from rnnx.memory import checked_init
 from rnnx.pointwise import as_layer
 from rnnx.sequences import split_key, zero_pads
 
@@ -140,7 +140,7 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
         return tuple(carries), ys
 
     spec = Spec(name, children=children, feed=feed, directions=directions(children))
-    return Layer(affordable(name, init), initial_carry, apply, spec)
+    return Layer(checked_init(name, init), initial_carry, apply, spec)
 
 
 @interned
@@ -218,7 +218,7 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
         return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), by_layer), ys
 
     spec = Spec("repeat", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
-    return Layer(affordable(f"repeat of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec)
+    return Layer(checked_init(f"repeat of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec)
 
 
 @interned

@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnx.arguments import shown
 from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights
-from rnnx.checks import check_function, holds_numbers
+from rnnx.checks import check_function, is_numeric
 
 AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
 
@@ -101,7 +101,7 @@ def _check_arrays(name: str, source: str, what: str, tree: PyTree) -> None:
 def _is_array(leaf: Any) -> bool:
     if isinstance(leaf, jax.Array):  # of any dtype: a carry may hold keys
         return True
-    return holds_numbers(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct)
+    return is_numeric(leaf) and not isinstance(leaf, jax.ShapeDtypeStruct)
 
 
 def _shapes(tree: PyTree) -> Any:

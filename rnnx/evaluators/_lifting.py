@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from rnnx.base import Apply, AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights, options_of
 from rnnx.checks import check_lengths, check_resets
 from rnnx.interning import interned
-from rnnx.memory import affordable
+from rnnx.memory import checked_init
 from rnnx.sequences import (
     Segments,
     batch_and_time,
@@ -24,9 +24,9 @@ from rnnx.sequences import (
     select,
     split_key,
     step_struct,
-    swapped,
+    swap_batch_time,
     valid_steps,
-    widened,
+    widen_integers,
     zero_pads,
 )
 
@@ -101,7 +101,7 @@ def make_layer(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
         return batched_initial_carry(cell, cell.prepare(params, None), xs, key)
 
-    return Layer(affordable(cell.spec, init, initial_carry), initial_carry, apply, cell.spec)
+    return Layer(checked_init(cell.spec, init, initial_carry), initial_carry, apply, cell.spec)
 
 
 P = ParamSpec("P")
@@ -220,7 +220,7 @@ def prepare_inputs(
         boundaries = None if boundaries is None else boundaries & valid
         pad_carry = first_step_carry(carry, initial, boundaries, lengths)
         xs = fill_pads(xs, lengths)
-    xs, boundaries, valid = swapped((xs, boundaries, valid))
+    xs, boundaries, valid = swap_batch_time((xs, boundaries, valid))
     keys = None if project_key is None else jax.random.split(project_key, time)  # the same keys as in scan
     return weights, Steps(xs, carry, boundaries, initial, valid, pad_carry), keys
 
@@ -253,14 +253,14 @@ def finalize_outputs(
 ) -> tuple[Carry, PyTree]:
     """Turns carries and outputs of all steps, `[time, batch, ...]`, into what `Layer.apply` returns."""
     batch, time = batch_and_time(xs)
-    ys = swapped(cast_floats(ys, float_dtype(xs)))
+    ys = swap_batch_time(cast_floats(ys, float_dtype(xs)))
     after = jax.tree.map(lambda a, c: a.astype(c.dtype), after, carry)
     if isinstance(resets, Segments):
-        final = resets.carries(after)
+        final = resets.final_carries(after)
     elif lengths is None:
         final = jax.tree.map(lambda a: a[-1], after)
     else:
-        last, rows = jnp.clip(widened(lengths) - 1, 0, time - 1), jnp.arange(batch)
+        last, rows = jnp.clip(widen_integers(lengths) - 1, 0, time - 1), jnp.arange(batch)
         final = select(lengths > 0, jax.tree.map(lambda a: a[last, rows], after), carry)
     return final, zero_pads(ys, lengths)
 

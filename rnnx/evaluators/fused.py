@@ -21,7 +21,7 @@ from rnnx.sequences import (
     cast_floats,
     float_dtype,
     select,
-    swapped,
+    swap_batch_time,
     zero_pads,
 )
 
@@ -112,8 +112,8 @@ def fused_scan(cell: Cell, *, checkpoint_every: int | None = None) -> Layer:
         else:
             carry, (ys, after) = scan_in_chunks(run_chunk, carry, inputs, checkpoint_every, checkpoint=True)
         if isinstance(resets, Segments):
-            carry = resets.carries(after)
-        return carry, zero_pads(swapped(ys), lengths)
+            carry = resets.final_carries(after)
+        return carry, zero_pads(swap_batch_time(ys), lengths)
 
     return make_layer(cell, apply)
 

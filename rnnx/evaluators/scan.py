@@ -11,7 +11,7 @@ from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree
 from rnnx.checks import check_count
 from rnnx.evaluators._contract import with_output_checks
 from rnnx.evaluators._lifting import cast_carry_like, evaluator, make_layer, prepare_inputs, scan_in_chunks
-from rnnx.sequences import Segments, batch_and_time, cast_floats, float_dtype, select, swapped
+from rnnx.sequences import Segments, batch_and_time, cast_floats, float_dtype, select, swap_batch_time
 
 
 @evaluator
@@ -93,8 +93,8 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
         inputs = steps.zs, steps.resets, steps.valid, keys
         carry, (ys, carries) = _scan(body, carry, inputs, time, unroll, checkpoint_every)
         if segments is not None:
-            carry = segments.carries(carries)
-        return carry, swapped(ys)
+            carry = segments.final_carries(carries)
+        return carry, swap_batch_time(ys)
 
     return make_layer(cell, apply)
 

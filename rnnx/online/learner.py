@@ -11,8 +11,17 @@ import numpy as np
 
 from rnnx.arguments import shown
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
-from rnnx.checks import array, arrays, check_function, difference, holds_numbers, key_struct, not_floating
-from rnnx.sequences import borrow_rows, cast_floats, checked_key, float_dtype, result_struct, select, split_key, wide
+from rnnx.checks import as_array, as_arrays, check_function, dtype_difference, is_numeric, key_struct, tree_difference
+from rnnx.sequences import (
+    borrow_rows,
+    cached_eval_shape,
+    cast_floats,
+    checked_key,
+    float_dtype,
+    select,
+    split_key,
+    wide,
+)
 
 Loss = Callable[[Params, PyTree, PyTree], jax.Array]
 """`(readout_params, y, target) -> scalar`, of one step of one example."""
@@ -146,11 +155,13 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
     ) -> tuple[OnlineState, Learned]:
         _check_params(name, params)
         batch = _batch_of(name, x)
-        x = arrays(x, f"{name}: x")
+        x = as_arrays(x, f"{name}: x")
         if target is None:
             raise TypeError(f"{name}: target is None, but [batch, ...] is wanted; () for a loss that reads none")
-        target = arrays(target, f"{name}: target")
-        resets, valid = (a if a is None else array(a, f"{name}: resets and valid", "booleans") for a in (resets, valid))
+        target = as_arrays(target, f"{name}: target")
+        resets, valid = (
+            a if a is None else as_array(a, f"{name}: resets and valid", "booleans") for a in (resets, valid)
+        )
         if not isinstance(state, OnlineState):
             raise TypeError(f"{name}: state is {shown(state)}, but what init(params, x) or update returned is wanted")
         rows = {"the state's carry": state.carry, "target": target, "resets": resets, "valid": valid}
@@ -271,7 +282,7 @@ def _check_params(name: str, params: Params) -> None:
             f"{among}"
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(params["readout"]):
-        if not holds_numbers(leaf) or not _is_float(leaf):
+        if not is_numeric(leaf) or not _is_float(leaf):
             raise TypeError(
                 f'{name}: params["readout"]{jax.tree_util.keystr(path)} is {shown(leaf)}, but floating arrays are '
                 "wanted"
@@ -288,8 +299,8 @@ def check_arguments(name: str, cell: Cell, params: Params, x: PyTree) -> int:
 
 def _check_fit(name: str, cell: Cell, params: Params, x: PyTree) -> None:
     """Raises where the params are not those of the cell for inputs like these, in dtypes too."""
-    wanted = result_struct(cell.init, key_struct(), one_step(x))
-    problem = difference(params["cell"], wanted) or not_floating(params["cell"], wanted)
+    wanted = cached_eval_shape(cell.init, key_struct(), one_step(x))
+    problem = tree_difference(params["cell"], wanted) or dtype_difference(params["cell"], wanted)
     if problem:
         raise ValueError(
             f"{name}: the params of {cell.spec.name} do not fit x {_shapes(x)}, one step of a batch: {problem}. They "
@@ -299,7 +310,7 @@ def _check_fit(name: str, cell: Cell, params: Params, x: PyTree) -> None:
 
 def _batch_of(name: str, x: PyTree) -> int:
     leaves = jax.tree.leaves(x)
-    if not all(map(holds_numbers, leaves)):
+    if not all(map(is_numeric, leaves)):
         raise TypeError(f"{name}: x must be arrays of numbers [batch, ...], but {shown(x)} came")
     if not leaves or any(a.ndim < 1 or a.shape[0] != leaves[0].shape[0] for a in leaves):
         raise ValueError(f"{name}: x must be one step of a batch, leaves [batch, ...], but came as {_shapes(x)}")

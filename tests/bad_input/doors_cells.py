@@ -157,7 +157,7 @@ CALLS = {
         ("rnnx.linear_scan(0.5, jnp.ones((5, 2)), jnp.zeros(2))", ValueError, "linear_scan", "[time, ...]", "()"),
         ("rnnx.linear_scan(jnp.ones((5, 2)), jnp.ones((4, 2)), jnp.zeros(2))", ValueError, "linear_scan", "(4, 2)"),
         ("rnnx.linear_scan(jnp.ones((5, 2)), jnp.ones((5, 2)), jnp.zeros(3))", ValueError, "linear_scan", "h0"),
-        ("rnnx.linear_scan(None, jnp.ones((5, 2)), jnp.zeros(2))", ValueError, "linear_scan", "holds none"),
+        ("rnnx.linear_scan(None, jnp.ones((5, 2)), jnp.zeros(2))", ValueError, "linear_scan", "has no leaf"),
         (
             "rnnx.linear_scan(XS[0], XS[0, :, :2], XS[0, 0, :2])",
             ValueError,

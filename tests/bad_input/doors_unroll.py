@@ -32,7 +32,7 @@ CALLS = {
         (
             "rnnx.unroll(L, jax.tree.map(lambda a: np.asarray(a, object), P), XS)",
             ValueError,
-            *("params", "object[16]", "float32 is wanted"),
+            *("params", "object[16]", "expected float32"),
         ),
         ("rnnx.unroll(L, jax.tree.map(lambda a: a.astype(int), P), XS)", ValueError, "params", "int32[16]", "float32"),
         ("rnnx.unroll(L, jax.tree.map(lambda a: a.tolist(), P), XS)", ValueError, "params", "layer.init"),
@@ -91,7 +91,7 @@ CALLS = {
         ("U(XS, lengths=jnp.ones((2, 5), bool))", TypeError, "booleans (2, 5)", "mask.sum(axis=1)"),
         ("U(XS, lengths=[True, False])", TypeError, "lengths", "booleans (2,)"),
         ("U(XS, lengths=np.array([1.0, 2.0]))", TypeError, "lengths", "integers", "float"),
-        ("U(XS, lengths=5)", ValueError, "lengths has shape ()", "(2,) is wanted"),
+        ("U(XS, lengths=5)", ValueError, "lengths has shape ()", "expected (2,)"),
         ("U(XS, lengths=[1, 9])", ValueError, "lengths", "between 1 and 9", "5 steps"),
         (
             "L.apply(P, L.initial_carry(P, XS, None), XS, lengths=jnp.ones(3, int))",

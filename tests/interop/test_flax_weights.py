@@ -343,9 +343,9 @@ def test_refused_convolutions_say_why():
         to_flax(layer, params, nn.ConvLSTMCell(WIDTH, (5, 5)))
     with pytest.raises(ValueError, match=r"use_bias=False\) has no place for bias"):
         to_flax(layer, params, nn.ConvLSTMCell(WIDTH, (3, 3), use_bias=False))
-    with pytest.raises(ValueError, match=r"\['bias'\] has shape \(9,\), but \(16,\) is wanted"):
+    with pytest.raises(ValueError, match=r"\['bias'\] has shape \(9,\), expected \(16,\)"):
         to_flax(layer, {**params, "bias": jnp.zeros(9)})
-    with pytest.raises(ValueError, match="wanted but missing"):
+    with pytest.raises(ValueError, match="is missing"):
         to_flax(layer, {})
     learned = rnnx.scan(rnnx.learned_carry(rnnx.cells.conv_lstm(WIDTH)))
     with pytest.raises(ValueError, match="conv_lstm with learned_carry=True has no counterpart"):
