@@ -1,7 +1,7 @@
-"""The arguments of factories, held to the annotations of their parameters when the factory is called.
+"""Validates the arguments of factories against the annotations of their parameters.
 
-`int` is a whole number, 1 or more; `float` a finite number; `bool` True or False; `jnp.dtype` a floating dtype. Other
-ranges, and functions, are told by a check in the annotation: `Annotated[int, Whole(0)]`.
+`int` means a whole number, 1 or more; `float` a finite number; `bool` True or False; `jnp.dtype` a floating dtype. A
+check in the annotation specifies other ranges, and functions: `Annotated[int, Whole(0)]`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ import numpy as np
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MOST = 2**31 - 1
+MAX_INT = 2**31 - 1
 
 
 class Check(Protocol):
-    """`(where, value) -> value`, as the factory is to have it; raises where it is no such thing."""
+    """`(where, value) -> value`: returns the value as the factory takes it; raises if it is invalid."""
 
     def __call__(self, where: str, value: Any, /) -> Any: ...
 
 
 def checked(make: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function: its arguments are checked as their annotations say; defaults are not."""
+    """Decorates a function: validates its arguments against their annotations, except for defaults."""
     signature = inspect.signature(make)
 
     @functools.wraps(make)
-    def held(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         bound = signature.bind(*args, **kwargs)
         checks = checks_of(make)
         for name, value in bound.arguments.items():
@@ -46,12 +46,12 @@ def checked(make: Callable[P, R]) -> Callable[P, R]:
                 bound.arguments[name] = checks[name](f"{make.__name__}: {name}", value)
         return make(*bound.args, **bound.kwargs)
 
-    return held
+    return wrapped
 
 
 @functools.cache
 def checks_of(make: Callable[..., Any]) -> dict[str, Check]:
-    """The check of each parameter that has one."""
+    """Returns the check of each parameter that has one."""
     hints = typing.get_type_hints(make, include_extras=True)
     found = {name: _check_of(hint) for name, hint in hints.items() if name != "return"}
     return {name: check for name, check in found.items() if check is not None}
@@ -64,7 +64,7 @@ def _check_of(hint: Any) -> Check | None:
         return _Optional(check) if check is not None and type(None) in parts else check
     if typing.get_origin(hint) is Annotated:
         return next((part for part in hint.__metadata__ if callable(part)), None)
-    return PLAIN.get(hint)
+    return DEFAULT_CHECKS.get(hint)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,28 +77,28 @@ class _Optional:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A whole number between `least` and `most`; NumPy's are, booleans and arrays are not."""
+    """Accepts a whole number between `least` and `most`, also NumPy's; not booleans or arrays."""
 
     least: int = 1
-    most: int = MOST
+    most: int = MAX_INT
     why: str = ""
 
     def __call__(self, where: str, value: Any) -> int:
-        wanted = f"a whole number, {self.least} or more"
+        expected = f"a whole number, {self.least} or more"
         if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-            raise TypeError(f"{where} is {shown(value)}, but it must be {wanted}{_from_array(value, 'int')}")
+            raise TypeError(f"{where} is {shown(value)}, but it must be {expected}{_conversion_hint(value, 'int')}")
         number = int(value)
         if number < self.least:
-            raise ValueError(f"{where} is {_digits(number)}, but it must be {wanted}")
+            raise ValueError(f"{where} is {_digits(number)}, but it must be {expected}")
         if number > self.most:
-            why = self.why or f"so many float32 numbers would take {gibibytes(4 * number)}"
+            why = self.why or f"that many float32 numbers would take {gibibytes(4 * number)}"
             raise ValueError(f"{where} is {_digits(number)}, but it must be {self.most} or less: {why}")
         return number
 
 
 @dataclasses.dataclass(frozen=True)
 class Real:
-    """A finite number from `low` to `high`; `above` and `below` stand for borders that do not belong to it."""
+    """Accepts a finite number from `low` to `high`, inclusive; `above` and `below` are exclusive bounds."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -107,18 +107,19 @@ class Real:
 
     def __call__(self, where: str, value: Any) -> float:
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise TypeError(f"{where} is {shown(value)}, but it must be {self.wanted}{_from_array(value, 'float')}")
+            hint = _conversion_hint(value, "float")
+            raise TypeError(f"{where} is {shown(value)}, but it must be {self.expected}{hint}")
         try:
             number = float(value)
         except OverflowError:
             number = math.inf
         inside = self.low <= number <= self.high and self.above < number < self.below
         if not math.isfinite(number) or not inside:
-            raise ValueError(f"{where} is {number}, but it must be {self.wanted}")
+            raise ValueError(f"{where} is {number}, but it must be {self.expected}")
         return number
 
     @property
-    def wanted(self) -> str:
+    def expected(self) -> str:
         if math.isinf(self.high) and math.isinf(self.below):
             floor = f", {self.low:g} or more" if math.isfinite(self.low) else ""
             return f"a finite number{f' above {self.above:g}' if math.isfinite(self.above) else floor}"
@@ -128,7 +129,7 @@ class Real:
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """A function that takes so many arguments (None: any number), such as the example."""
+    """Accepts a function of that many arguments (None: any number), like the example."""
 
     arguments: int | None
     example: str
@@ -139,7 +140,7 @@ class Function:
         if self.arguments is not None:
             try:
                 inspect.signature(value).bind(*[None] * self.arguments)
-            except ValueError:  # some built-in functions have no signature
+            except ValueError:  # some built-in functions lack a signature
                 pass
             except TypeError as error:
                 raise TypeError(
@@ -156,7 +157,7 @@ def flag(where: str, value: Any) -> bool:
 
 
 def floating(where: str, value: Any) -> Any:
-    """A floating dtype, by name or as itself."""
+    """Accepts a floating dtype, or its name."""
     try:
         dtype = None if value is None or isinstance(value, np.ndarray | jax.Array) else jnp.dtype(value)
     except TypeError:
@@ -173,30 +174,30 @@ _activation = Function(1, "jax.nn.relu, x -> y")
 
 
 def initializer(where: str, value: Any) -> Callable[..., jax.Array]:
-    """What makes arrays of the shape and dtype that it was asked for."""
+    """Accepts a function that returns arrays of the shape it is given."""
     function = _initializer(where, value)
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
-        made = function(key, shape, jnp.promote_types(dtype, jnp.float32))  # in less, random numbers are few
-        if not _is_array(made) or jnp.shape(made) != tuple(shape):
+        array = function(key, shape, jnp.promote_types(dtype, jnp.float32))  # 16 bits hold few distinct random numbers
+        if not _is_array(array) or jnp.shape(array) != tuple(shape):
             raise ValueError(
-                f"{where} gave {_came(made)}, but an array of shape {tuple(shape)} was asked for; it must be a "
+                f"{where} returned {_describe(array)}, expected an array of shape {tuple(shape)}; it must be a "
                 f"function like {_initializer.example}"
             )
-        return jnp.asarray(made, dtype)
+        return jnp.asarray(array, dtype)
 
     return init
 
 
 def activation(where: str, value: Any) -> Callable[[jax.Array], jax.Array]:
-    """What makes as many numbers as it is given."""
+    """Accepts a function that keeps the shape of its argument."""
     function = _activation(where, value)
 
     def activate(x: jax.Array) -> jax.Array:
         y = function(x)
         if not _is_array(y) or jnp.shape(y) != jnp.shape(x):
             raise ValueError(
-                f"{where} made {_came(y)} of an array of shape {jnp.shape(x)}, but it must keep the shape, as "
+                f"{where} returned {_describe(y)} for an array of shape {jnp.shape(x)}, but it must keep the shape, as "
                 "jax.nn.relu does"
             )
         return y
@@ -204,22 +205,22 @@ def activation(where: str, value: Any) -> Callable[[jax.Array], jax.Array]:
     return activate
 
 
-PLAIN: dict[Any, Check] = {int: Whole(), float: Real(), bool: flag, np.dtype: floating}
+DEFAULT_CHECKS: dict[Any, Check] = {int: Whole(), float: Real(), bool: flag, np.dtype: floating}
 
 Positive = Annotated[float, Real(above=0)]
 NotNegative = Annotated[float, Real(low=0)]
 Rate = Annotated[float, Real(low=0, below=1)]
 Share = Annotated[float, Real(above=0, high=1)]
-UNROLLED = "each is compiled by itself"
+UNROLLED = "each one is compiled separately"
 Layers = Annotated[int, Whole(1, 1000, UNROLLED)]
 Activation = Annotated[Callable[[jax.Array], jax.Array], activation]
 
 
 def ascending(name: str, **values: float) -> None:
-    """Raises where each value is not below the next, or equal to it."""
+    """Raises unless the values are in ascending order."""
     if list(values.values()) != sorted(values.values()):
-        came = " and ".join(f"{option} {value}" for option, value in values.items())
-        raise ValueError(f"{name}: {came} came, but {' <= '.join(values)} is wanted")
+        given = " and ".join(f"{option} is {value}" for option, value in values.items())
+        raise ValueError(f"{name}: {given}, but it must be {' <= '.join(values)}")
 
 
 def gibibytes(count: int) -> str:
@@ -228,7 +229,7 @@ def gibibytes(count: int) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in an error message: of an array dtype and shape, of anything else itself, cut short, and its type."""
+    """Describes a value in an error message: dtype and shape of an array, else an abbreviated repr and the type."""
     if isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, types.FunctionType | type):
@@ -242,14 +243,14 @@ def _digits(number: int) -> str:
     return str(number) if abs(number) < 10**40 else f"a number of {number.bit_length()} bits"
 
 
-def _from_array(value: Any, kind: str) -> str:
-    single = isinstance(value, np.ndarray | jax.Array) and value.shape == () and not isinstance(value, jax.core.Tracer)
-    return f"; {kind}(...) makes one of an array" if single else ""
+def _conversion_hint(value: Any, kind: str) -> str:
+    scalar = isinstance(value, np.ndarray | jax.Array) and value.shape == () and not isinstance(value, jax.core.Tracer)
+    return f"; convert the array by {kind}(...)" if scalar else ""
 
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.number | jax.Array | int | float)
 
 
-def _came(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"an array of shape {jnp.shape(value)}" if _is_array(value) else shown(value)

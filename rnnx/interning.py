@@ -1,4 +1,4 @@
-"""Equal calls of a factory give one object, so that whatever JAX remembers of it is found again."""
+"""Caches the results of factories: equal calls return the same object, so JAX finds what it compiled for it."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from rnnx.hints import explain_call
 P = ParamSpec("P")
 R = TypeVar("R")
 
-KEPT = 256  # results; a layer that is dropped is made, and compiled, anew when it is asked for again
-LARGE = 2**16  # bytes: a result that refers to more than that in arrays is not kept
-REACH = 20_000  # objects: nor is one that refers to so many that looking for arrays takes long
+CACHE_SIZE = 256  # results; an evicted layer is made, and compiled, again on the next call
+MAX_BYTES = 2**16  # a result that refers to larger arrays is not cached
+MAX_OBJECTS = 20_000  # a result that refers to more objects is not cached: searching it for arrays takes too long
 
 
 class Call:
-    """The call of a factory that gave a Cell or a Layer: what `pickle` keeps of it.
+    """The call of a factory that made a Cell or a Layer: what `pickle` stores of it.
 
     Attributes:
         make, args, kwargs: the factory and its arguments.
-        functions: those of the result. A result in which others were put by `_replace` is no longer this call's.
+        functions: the functions of the result. A result whose functions `_replace` changed is not this call's any more.
     """
 
     def __init__(self, make: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -51,12 +51,12 @@ class Call:
 
 
 def reduced(made: Any) -> tuple[Any, ...]:
-    """What `pickle` keeps of a Cell or a Layer: the call that made it; raises where there is none."""
+    """Reduces a Cell or a Layer, for `pickle`, to the call that made it; raises if no factory did."""
     call = made.spec.call
     if call is None or call.functions != _functions(made):
         raise pickle.PicklingError(
-            f"{type(made).__name__} {made.spec.name} consists of functions, which cannot be pickled: keep its params "
-            "and the call that makes it, or make it by a function with @rnnx.factory, whose results can be pickled"
+            f"{type(made).__name__} {made.spec.name} consists of functions, which cannot be pickled: save its params "
+            "and make it again, or make it in a function decorated by @rnnx.factory, whose results can be pickled"
         )
     kwargs = {name: _portable(value) for name, value in call.kwargs.items()}
     return _called, (call.make, tuple(map(_portable, call.args)), kwargs)
@@ -67,7 +67,7 @@ def _called(make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 
 
 class _Recipe:
-    """What is pickled as a call, and unpickled as its result."""
+    """Pickles as a call, and unpickles as the result of the call."""
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
         self.parts = function, args
@@ -77,7 +77,7 @@ class _Recipe:
 
 
 def _portable(value: Any) -> Any:
-    """The value in a form that pickle takes: linen modules refer to local functions, and `jax.nn.relu` is an object."""
+    """Converts a value to a picklable form: linen modules refer to local functions, and `jax.nn.relu` is an object."""
     if type(value) is tuple:
         return tuple(map(_portable, value))
     if isinstance(value, nn.Module):
@@ -99,11 +99,11 @@ def _functions(made: Any) -> tuple[Any, ...]:
 
 
 def interned(make: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function that makes a Cell or a Layer: equal calls give the same one.
+    """Decorates a function that makes a Cell or a Layer: equal calls return the same object.
 
     Arguments are equal if they have the same type and value; functions (initialisers, merges) only if they are the
-    same function. The last `KEPT` results are kept, but none of unhashable arguments, and none that refers to large
-    arrays.
+    same function. The last `CACHE_SIZE` results are cached, except those with unhashable arguments and those that refer
+    to large arrays.
     """
     signature = inspect.signature(make)
 
@@ -121,42 +121,42 @@ def call_once(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> R:
-    """What an equal call gave before, or else `make(*args, **kwargs)`, that knows of its call `made(...)`."""
+    """Returns the cached result of an equal call; else calls `make`, and records the call `made(...)` in the result."""
     try:
         bound = signature.bind(*map(_unbound, args), **{name: _unbound(value) for name, value in kwargs.items()})
     except TypeError:
         raise TypeError(explain_call(made, args, kwargs)) from None
     call = Call(made, bound.args, bound.kwargs)
     bound.apply_defaults()
-    # Dtypes depend on whether there are 64 bits.
+    # Dtypes depend on whether x64 mode is on.
     key = make, canonicalize_dtype(float), *map(_typed, bound.args), *map(_typed, bound.kwargs.values())
     try:
         hash(key)
     except TypeError:
         return _with_call(make(*call.args, **call.kwargs), call)
     with _lock:
-        if key in _kept:
-            _kept.move_to_end(key)
-            return _kept[key]
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
         result = _with_call(make(*call.args, **call.kwargs), call)
-        if _is_light(result):
-            _kept[key] = result
-            while len(_kept) > KEPT:
-                _kept.popitem(last=False)
+        if _is_small(result):
+            _cache[key] = result
+            while len(_cache) > CACHE_SIZE:
+                _cache.popitem(last=False)
         return result
 
 
-_kept: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+_cache: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 _lock = threading.RLock()
 
 
 def _unbound(value: Any) -> Any:
-    """A linen module that was made inside another one, without the tie to it."""
+    """Detaches a linen module from the module in which it was made."""
     return value.clone(parent=None) if isinstance(value, nn.Module) and value.parent is not None else value
 
 
 def _typed(value: Any) -> Any:
-    """The value with its type: 1, 1.0 and True are equal."""
+    """Pairs the value with its type, since 1, 1.0 and True are equal."""
     plain = isinstance(value, tuple) and not hasattr(value, "spec")
     return type(value), tuple(map(_typed, value)) if plain else value
 
@@ -166,27 +166,27 @@ def _with_call(result: Any, call: Call) -> Any:
     return result._replace(spec=result.spec._replace(call=call))
 
 
-def _is_light(result: Any) -> bool:
-    """Whether the functions of a result refer to no tracer, and to little in arrays."""
+def _is_small(result: Any) -> bool:
+    """Whether the functions of a result refer to no tracer and to no large arrays."""
     left, seen, size = [result], set[int](), 0
     while left:
         value = left.pop()
         if id(value) in seen or value is None or isinstance(value, str | int | float | type | types.ModuleType):
             continue
         seen.add(id(value))
-        if isinstance(value, jax.core.Tracer) or len(seen) > REACH:
+        if isinstance(value, jax.core.Tracer) or len(seen) > MAX_OBJECTS:
             return False
         if isinstance(value, np.ndarray | jax.Array):
             size += value.nbytes
-            if size > LARGE:
+            if size > MAX_BYTES:
                 return False
         else:
-            left.extend(_parts(value))
+            left.extend(_references(value))
     return True
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    """What an object refers to."""
+def _references(value: Any) -> Iterable[Any]:
+    """The objects that an object refers to."""
     if isinstance(value, tuple | list | set | frozenset):
         return value
     if isinstance(value, Mapping):
@@ -199,6 +199,6 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, types.FunctionType):
         parts += [value.__closure__, value.__defaults__, value.__kwdefaults__]
     if isinstance(value, types.CellType):
-        with contextlib.suppress(ValueError):  # of a name that has no value yet
+        with contextlib.suppress(ValueError):  # an unbound name
             parts.append(value.cell_contents)
     return parts

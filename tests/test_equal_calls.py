@@ -15,7 +15,7 @@ import pytest
 
 import rnnx
 from registry import CASES
-from rnnx.interning import KEPT
+from rnnx.interning import CACHE_SIZE
 
 XS = jnp.ones((2, 5, 3))
 KEY = jax.random.key(0)
@@ -30,7 +30,7 @@ def test_equal_calls_give_one_layer_that_copies_and_pickles_keep(case):
     assert copy.deepcopy(layer) is layer
     assert copy.copy(layer) is layer
     if case.name in HELD:
-        with pytest.raises(pickle.PicklingError, match=r"keep its params and the call that makes it.*rnnx\.factory"):
+        with pytest.raises(pickle.PicklingError, match=r"save its params and make it again.*rnnx\.factory"):
             pickle.dumps(layer)
         return
     again = case.make()
@@ -110,7 +110,7 @@ def test_what_is_kept_is_bounded_and_holds_no_large_array():
     gc.collect()
     assert large() is None
     assert small() is not None
-    for width in range(1, KEPT + 2):
+    for width in range(1, CACHE_SIZE + 2):
         rnnx.pointwise(functools.partial(jnp.multiply, width))
         rnnx.cells.elman(width)
     gc.collect()

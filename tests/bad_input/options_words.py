@@ -1,7 +1,7 @@
 """Words of other libraries: names, keywords, and calls with too many or too few arguments."""
 
 WIDTH = "the width is the first argument: rnnx.lstm(256)"
-XS = "the size of the inputs is read from xs"
+XS = "the input size is read from xs"
 
 CALLS = {
     "names": [
@@ -30,8 +30,8 @@ CALLS = {
         ("rnnx.lstm(units=4)", TypeError, "lstm got units=", WIDTH),
         ("rnnx.cells.lstm(features=4)", TypeError, "lstm got features=", WIDTH),
         ("rnnx.lstm(input_size=3, hidden_size=4)", TypeError, "lstm got input_size=", XS),
-        ("rnnx.lstm(3, 4)", TypeError, "lstm got 2 arguments", XS, WIDTH),
-        ("rnnx.gru(3, 4, 2)", TypeError, "gru got 3 arguments", "by keyword it takes reset_after"),
+        ("rnnx.lstm(3, 4)", TypeError, "lstm got 2 positional arguments", XS, WIDTH),
+        ("rnnx.gru(3, 4, 2)", TypeError, "gru got 3 positional arguments", "by keyword it takes reset_after"),
         ("rnnx.lstm(4, num_layers=2)", TypeError, "lstm got num_layers=", "rnnx.stack(rnnx.lstm(256), rnnx.lstm(256))"),
         ("rnnx.lstm(4, bidirectional=True)", TypeError, "rnnx.bidirectional(rnnx.lstm(256))"),
         ("rnnx.lstm(4, batch_first=True)", TypeError, "[batch, time, ...]"),
@@ -39,14 +39,14 @@ CALLS = {
         ("rnnx.lstm(4, return_state=True)", TypeError, "(carry, ys)"),
         ("rnnx.lstm(4, dropout=0.5)", TypeError, "rnnx.stack(rnnx.lstm(256), rnnx.dropout(0.5))"),
         ("rnnx.lstm(4, recurrent_dropout=0.5)", TypeError, "rnnx.recurrent_dropout(rnnx.cells.lstm(256), 0.25)"),
-        ("rnnx.gru(4, bias=False)", TypeError, "gru got bias=", "begins at zero"),
+        ("rnnx.gru(4, bias=False)", TypeError, "gru got bias=", "initialised to zero"),
         ("rnnx.lstm(4, rngs=nnx.Rngs(0))", TypeError, "lstm got rngs=", "layer.init(key, xs)"),
         ("rnnx.lstm(4, go_backwards=True)", TypeError, "rnnx.reverse(layer)"),
         ("rnnx.lstm(4, unroll=8)", TypeError, "rnnx.scan(rnnx.cells.lstm(256), unroll=8)"),
         ("rnnx.lstm(4, dtype=jnp.float32)", TypeError, "param_dtype="),
         ("rnnx.lstm(4, peepole=True)", TypeError, "did you mean peephole=?"),
         ("rnnx.lstm(4, quux=True)", TypeError, "lstm got quux=", "it takes width, peephole"),
-        ("rnnx.residual(L, L)", TypeError, "residual got 2 arguments, but takes 1 without a keyword, layer"),
+        ("rnnx.residual(L, L)", TypeError, "residual got 2 positional arguments, but takes 1: layer"),
         ("rnnx.lstm()", TypeError, "lstm needs width: rnnx.lstm(width)"),
         ("rnnx.lstm(4, width=4)", TypeError, "lstm got width twice"),
         ("rnnx.stack(L, num_layers=3)", TypeError, "stack got num_layers="),
@@ -68,7 +68,7 @@ CALLS = {
         ("U(XS, dones=jnp.zeros((2, 5), bool))", TypeError, "resets=resets"),
         ("U(XS, time_major=True)", TypeError, "[batch, time, ...]"),
         ("U(XS, length=jnp.array([5, 3]))", TypeError, "unroll got length=", "lengths=lengths"),
-        ("U(XS, None)", TypeError, "unroll got 4 arguments", "by keyword it takes carry"),
+        ("U(XS, None)", TypeError, "unroll got 4 positional arguments", "by keyword it takes carry"),
         ("rnnx.unroll(L, XS)", TypeError, "unroll needs xs: rnnx.unroll(layer, params, xs)"),
         ("L(XS)", TypeError, "rnnx.unroll(layer, params, xs)"),
         ("rnnx.pad(RAG, padding_value=0)", TypeError, "pad got padding_value=", "it takes sequences, length, value"),

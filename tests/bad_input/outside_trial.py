@@ -152,8 +152,8 @@ CALLS = {
         (
             "run(rnnx.orthogonal(4, skew_init=lambda k, s, d: jnp.ones((2, 2))))",
             ValueError,
-            "orthogonal: skew_init gave an array of shape (2, 2)",
-            "an array of shape (4, 4) was asked for",
+            "orthogonal: skew_init returned an array of shape (2, 2)",
+            "expected an array of shape (4, 4)",
         ),
     ],
     "interop": [
