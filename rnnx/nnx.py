@@ -1,4 +1,4 @@
-"""Flax nnx, both ways: any Layer as an nnx module, and any recurrent cell of nnx as a Cell."""
+"""Flax nnx, both ways: wraps any Layer as an nnx module, and any recurrent cell of nnx as a Cell."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from flax.nnx.nn.recurrent import RNNCellBase
 from rnnx.arguments import shown
 from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, Spec, cell
 from rnnx.checks import check_count
-from rnnx.linen import AxisNames, check_one_array, names_of, one_batch_axis, unroll_batched
+from rnnx.linen import AxisNames, check_one_array, one_batch_axis, param_axis_names, unroll_batched
 from rnnx.pointwise import as_layer
 from rnnx.sequences import cast_floats, float_dtype
 
 
 class RNN(nnx.Module):
-    """Any Layer as an nnx module, which is called as `rnn(xs, carry=, lengths=, resets=, key=) -> (carry, ys)`.
+    """Wraps any Layer as an nnx module, called as `rnn(xs, carry=, lengths=, resets=, key=) -> (carry, ys)`.
 
-    The arguments are those of `rnnx.unroll`, which runs it. It keeps no rngs: without a key it is deterministic, and
-    draws nothing; for dropout give it one, `rnn(xs, key=rngs.dropout())`. So it runs under `jax.grad`, `jax.jit` and
-    `jax.vmap` of a state that was split and merged, as under those of nnx.
+    It takes the arguments of `rnnx.unroll`, which runs the layer. It stores no rngs: without a key it is deterministic;
+    for dropout pass one, `rnn(xs, key=rngs.dropout())`. So it works under the transforms of JAX (`jax.grad`, `jax.jit`,
+    `jax.vmap`, on a split and merged state) as under those of nnx.
 
     Args:
-        layer: what to run. Equal calls of the library's factories give one layer, also to `nnx.jit`; one of your own
-            cells is best made by an `rnnx.factory`, or once, outside of functions that run often.
-        example_xs: arrays or `jax.ShapeDtypeStruct` in the shape of the inputs; only features matter.
+        layer: the Layer to run. Equal calls of the library's factories return the same layer, so `nnx.jit` does not
+            compile again. Make a layer of your own cell by an `rnnx.factory`, or once, outside the training loop.
+        example_xs: arrays or `jax.ShapeDtypeStruct` in the shape of the inputs; only the features matter.
         rngs: its `params` stream initialises the params.
-        batch_axes: how many axes stand before time, as in `rnnx.linen.RNN`.
+        batch_axes: the number of axes before time, as in `rnnx.linen.RNN`.
         axis_names: `(path, shape) -> names` of each param's axes, as in `rnnx.linen.RNN`; they become the sharding of
-            its `nnx.Param` (where nnx shards at once, make the module within `jax.set_mesh(mesh)`).
+            its `nnx.Param` (if nnx shards eagerly, create the module within `jax.set_mesh(mesh)`).
 
     Attributes:
-        params: the layer's params under their own names, each leaf an `nnx.Param`. To put in others:
+        params: the layer's params under their own names, each leaf an `nnx.Param`. To replace them:
             `nnx.update(rnn, {"params": params})`.
 
     Raises:
-        TypeError, ValueError: as `rnnx.unroll` does; and where arguments differ in their batch axes.
+        TypeError, ValueError: as `rnnx.unroll`; also if arguments differ in their batch axes.
 
-    In place of the options of `flax.nnx.RNN`: see `rnnx.linen.RNN`; and `broadcast_rngs`, `state_axes`: there is no
-    state but params.
+    For the equivalents of the options of `flax.nnx.RNN` see `rnnx.linen.RNN`. `broadcast_rngs` and `state_axes` are
+    not needed: the only state is params.
 
     Example::
 
@@ -70,12 +70,12 @@ class RNN(nnx.Module):
         axis_names: AxisNames | None = None,
     ) -> None:
         if not isinstance(rngs, nnx.Rngs):
-            raise TypeError(f"nnx.RNN: rngs is {shown(rngs)}, but rngs=nnx.Rngs(0) is wanted, to draw the params from")
+            raise TypeError(f"nnx.RNN: rngs is {shown(rngs)}, expected rngs=nnx.Rngs(0), to initialise the params")
         if example_xs is None:
-            raise TypeError("nnx.RNN: example_xs is None, but arrays like the inputs, [batch, time, ...], are wanted")
+            raise TypeError("nnx.RNN: example_xs is None, expected arrays like the inputs, [batch, time, ...]")
 
         def param(path: Any, leaf: jax.Array) -> nnx.Param:
-            names = names_of(axis_names, path, leaf)
+            names = param_axis_names(axis_names, path, leaf)
             return nnx.Param(leaf if names is None else nnx.with_partitioning(lambda: leaf, names)())
 
         check_count("nnx.RNN", "batch_axes", batch_axes, 0)
@@ -99,26 +99,27 @@ class RNN(nnx.Module):
 
 
 def as_cell(cell_or_make: RNNCellBase | Callable[..., RNNCellBase]) -> Cell:
-    """A recurrent cell of Flax nnx as a Cell, for every evaluator and combinator: lengths, resets, checkpoints.
+    """Wraps a recurrent cell of Flax nnx as a Cell, for all evaluators and combinators: lengths, resets, checkpoints.
 
     Args:
-        cell_or_make: a cell, whose weights `init` *copies*, whatever its key is, as they were when `as_cell` was
-            called (so in a `rnnx.repeat` all layers begin alike); or what makes one when called with `rngs=`,
-            e.g. `functools.partial(nnx.LSTMCell, 3, 8)`, with which `init` draws them *anew* from its key.
-            What is learned does not change the nnx cell; `nnx.update(nnx_cell, params)` writes it back.
+        cell_or_make: a cell, or a function that makes one when called with `rngs=`, e.g.
+            `functools.partial(nnx.LSTMCell, 3, 8)`. With a cell, `init` *copies* the weights that it had when `as_cell`
+            was called, for any key (so all layers of a `rnnx.repeat` start equal). With a function, `init` *draws* new
+            weights from its key. Training does not change the nnx cell; `nnx.update(nnx_cell, params)` writes the
+            params back.
 
     Returns:
-        The Cell. Params are those of the nnx cell as a nested dict, the carry is as there (an LSTM's is `(c, h)`), in
-        the dtype of the params. It begins with `initialize_carry`: where that draws numbers, from the key, or without
-        one from a fixed key, the same for all sequences. All of the cell runs in `step`. With a key, all rng streams
-        that the cell holds (an `nnx.Dropout` has one) are begun anew from it in each step of each sequence; without,
-        the cell runs as after its `eval()`. What the streams had drawn before does not count. Computation is in the
-        dtype that the nnx cell chooses (`nnx.SimpleCell` has one by default).
+        The Cell. Params are those of the nnx cell as a nested dict. The carry is that of the nnx cell (an LSTM's is
+        `(c, h)`), in the dtype of the params. The initial carry comes from `initialize_carry`; if that draws numbers,
+        it uses the key, or without one a fixed key, the same for all sequences. The whole cell runs in `step`. With a
+        key, every step of every sequence reseeds all rng streams of the cell (an `nnx.Dropout` has one); their earlier
+        state has no effect. Without a key, the cell runs as after its `eval()`. The nnx cell chooses the dtype of the
+        computation (`nnx.SimpleCell` has one by default).
 
     Raises:
-        TypeError: for what is neither a cell of nnx nor makes one.
-        ValueError: when the cell holds other state than params and rngs (`nnx.BatchStat`, ...); in `init`, for inputs
-            that are not one array, or of other features than the cell was made for.
+        TypeError: if `cell_or_make` neither is a cell of nnx nor makes one.
+        ValueError: if the cell holds other state than params and rngs (`nnx.BatchStat`, ...); in `init`, if the input
+            is not a single array, or has another number of features than the cell was made for.
 
     Example::
 
@@ -134,60 +135,66 @@ def as_cell(cell_or_make: RNNCellBase | Callable[..., RNNCellBase]) -> Cell:
     make: Any = cell_or_make
     is_cell = isinstance(make, nnx.Module) or (hasattr(make, "initialize_carry") and not isinstance(make, type))
     drawn = callable(make) and not is_cell
-    try:
-        example: Any = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))) if drawn else make
-    except (TypeError, FlaxError) as error:
-        raise TypeError(
-            f"nnx.as_cell: {shown(make)} makes no cell when it is called with rngs= alone ({error}); give its sizes: "
-            "functools.partial(nnx.LSTMCell, 3, 8)"
-        ) from error
-    if not isinstance(example, RNNCellBase):
-        hint = "; for a cell of flax.linen there is rnnx.linen.as_cell" if hasattr(example, "initialize_carry") else ""
-        raise TypeError(
-            "a cell of flax.nnx is wanted, e.g. nnx.LSTMCell(3, 8, rngs=rngs), or what makes one when called with "
-            f"rngs=, e.g. functools.partial(nnx.LSTMCell, 3, 8), but {example!r} came{hint}"
-        )
+    example = _example_cell(make, drawn)
     options = {n: getattr(example, n) for n in ("in_features", "hidden_features") if hasattr(example, n)}
     spec = Spec(type(example).__name__, options)
-    noisy, *states = nnx.split(example, nnx.Param, nnx.RngState, ...)
+    stochastic, *states = nnx.split(example, nnx.Param, nnx.RngState, ...)
     own, rng_state, others = states
     if jax.tree.leaves(others):
         found = {".".join(map(str, path)): type(leaf).__name__ for path, leaf in nnx.to_flat_state(others)}
         raise ValueError(
-            f"{spec.name} holds {found} beside its params, which a Cell has no place for: what changes from step to "
-            "step belongs in the carry"
+            f"{spec.name} holds {found} besides its params, but a Cell has only params: state that changes from step "
+            "to step belongs in the carry"
         )
     copied = nnx.to_pure_dict(own) if drawn else jax.tree.map(jnp.array, nnx.to_pure_dict(own))
-    in_eval = nnx.clone(example)
-    in_eval.eval()
-    quiet = nnx.graphdef(in_eval)
+    eval_cell = nnx.clone(example)
+    eval_cell.eval()
+    deterministic = nnx.graphdef(eval_cell)
 
-    def built(w: Params, key: Key | None) -> RNNCellBase:
+    def build(w: Params, key: Key | None) -> RNNCellBase:
         leaves, structure = jax.tree.flatten(rng_state)
-        start = jax.random.key(0) if key is None else key
-        begun = [
-            jax.random.fold_in(start, i) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.zeros_like(leaf)
+        seed = jax.random.key(0) if key is None else key
+        reseeded = [
+            jax.random.fold_in(seed, i) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.zeros_like(leaf)
             for i, leaf in enumerate(leaves)
         ]
-        return nnx.merge(quiet if key is None else noisy, w, jax.tree.unflatten(structure, begun))
+        return nnx.merge(deterministic if key is None else stochastic, w, jax.tree.unflatten(structure, reseeded))
 
     def init(key: Key, x: PyTree) -> Params:
         check_one_array(x, spec.name)
         if options.get("in_features", x.shape[-1]) != x.shape[-1]:
-            raise ValueError(f"{spec} was made for inputs of other features than those of one step here, {x.shape}")
+            raise ValueError(f"{spec} was made for another number of features than a step has here, {x.shape}")
         if drawn:
             return nnx.to_pure_dict(nnx.state(make(rngs=nnx.Rngs(key)), nnx.Param))
-        return jax.tree.map(jnp.array, copied)  # so that whoever donates them does not take ours
+        return jax.tree.map(jnp.array, copied)  # a new copy, which the caller may donate
 
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> Carry:
         rngs = nnx.Rngs(jax.random.key(0) if key is None else key)
-        return cast_floats(built(w, key).initialize_carry(x.shape, rngs), float_dtype(w))
+        return cast_floats(build(w, key).initialize_carry(x.shape, rngs), float_dtype(w))
 
     def project(w: Params, x: jax.Array, key: Key | None) -> PyTree:
         return x, key
 
     def step(w: Params, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
         x, key = z
-        return built(w, key)(carry, x)
+        return build(w, key)(carry, x)
 
     return cell(init, initial_carry, step, project=project)._replace(spec=spec)
+
+
+def _example_cell(cell_or_make: Any, drawn: bool) -> RNNCellBase:
+    """The cell itself, or the shapes of the one that `cell_or_make` makes; raises if it is no cell of nnx."""
+    try:
+        example: Any = nnx.eval_shape(lambda: cell_or_make(rngs=nnx.Rngs(0))) if drawn else cell_or_make
+    except (TypeError, FlaxError) as error:
+        raise TypeError(
+            f"nnx.as_cell: {shown(cell_or_make)} makes no cell when called with rngs= alone ({error}); bind its sizes: "
+            "functools.partial(nnx.LSTMCell, 3, 8)"
+        ) from error
+    if not isinstance(example, RNNCellBase):
+        hint = "; for a cell of flax.linen, use rnnx.linen.as_cell" if hasattr(example, "initialize_carry") else ""
+        raise TypeError(
+            "expected a cell of flax.nnx, e.g. nnx.LSTMCell(3, 8, rngs=rngs), or a function that makes one when called "
+            f"with rngs=, e.g. functools.partial(nnx.LSTMCell, 3, 8), but got {example!r}{hint}"
+        )
+    return example

@@ -1,4 +1,4 @@
-"""A Flax linen module, or a function, as a Layer: one time step at a time."""
+"""Applies a Flax linen module, or a function, to every time step, as a Layer."""
 
 from __future__ import annotations
 
@@ -30,64 +30,63 @@ from rnnx.sequences import (
 
 
 def as_layer(layer: Any) -> Layer:
-    """A Layer as it is; a Flax linen module lifted by `pointwise`; for anything else an error that names the way."""
+    """Returns a Layer unchanged, and converts a Flax linen module by `pointwise`; for others, raises with a hint."""
     if isinstance(layer, Layer):
         return layer
     if isinstance(layer, nn.RNNCellBase):
-        hint = "; rnnx.scan(rnnx.linen.as_cell(cell)) makes it one; rnnx.lstm(width), ... are the recurrent layers here"
+        hint = "; rnnx.scan(rnnx.linen.as_cell(cell)) converts it; rnnx.lstm(width), ... are the recurrent layers here"
     elif isinstance(layer, nn.Module):
         return pointwise(layer)
     elif isinstance(layer, Cell):
-        hint = "; rnnx.scan(cell) makes it one"
+        hint = "; rnnx.scan(cell) makes a Layer of it"
     elif isinstance(layer, AssociativeCell):
-        hint = "; rnnx.scan(rnnx.as_cell(cell)) makes it one"
-    elif makes_layers(layer):
-        hint = f"; it makes one when it is called: rnnx.{layer.__name__}(...)"
+        hint = "; rnnx.scan(rnnx.as_cell(cell)) makes a Layer of it"
+    elif is_factory(layer):
+        hint = f"; call it to make one: rnnx.{layer.__name__}(...)"
     elif isinstance(layer, type) and issubclass(layer, nn.Module):
-        hint = f"; it is a class, so give it its arguments: nn.{layer.__name__}(...)"
+        hint = f"; it is a class, call it to make a module: nn.{layer.__name__}(...)"
     elif isinstance(layer, list | tuple):
-        hint = "; give the layers one by one: stack(*layers)"
+        hint = "; pass the layers as separate arguments: stack(*layers)"
     elif type(layer).__module__.startswith("flax.nnx"):
-        hint = "; the modules that layers are made of are those of flax.linen"
+        hint = "; rnnx layers take modules of flax.linen, not flax.nnx"
     elif callable(layer):
         hint = "; rnnx.pointwise(function) applies a function of one step to every step"
     else:
         hint = ""
-    came = getattr(layer, "__name__", None) or repr(layer)
+    given = getattr(layer, "__name__", None) or repr(layer)
     if isinstance(layer, nn.Module) or type(layer).__module__.startswith("flax.nnx"):
-        came = f"a {type(layer).__module__.split('.')[1]} module {type(layer).__name__}"
-    raise TypeError(f"a Layer or a flax.linen module is wanted here, but {came} came{hint}")
+        given = f"a {type(layer).__module__.split('.')[1]} module {type(layer).__name__}"
+    raise TypeError(f"expected a Layer or a flax.linen module, but got {given}{hint}")
 
 
-def makes_layers(function: Any) -> bool:
-    """Whether it is said to return a Layer or a cell, as the factories do."""
-    return getattr(function, "__annotations__", {}).get("return") in MADE
+def is_factory(function: Any) -> bool:
+    """Whether a function is annotated to return a Layer or a cell."""
+    return getattr(function, "__annotations__", {}).get("return") in _FACTORY_RESULTS
 
 
-MADE = (Layer, Cell, AssociativeCell, "Layer", "Cell", "AssociativeCell")
+_FACTORY_RESULTS = (Layer, Cell, AssociativeCell, "Layer", "Cell", "AssociativeCell")
 
 
 @interned
 def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
-    """Applies a Flax linen module, or a function, to each step by itself, so that nothing mixes time unseen.
+    """Applies a Flax linen module, or a function, to each time step separately, so it cannot mix steps.
 
     Combinators call it on every module they are given: `rnnx.stack(nn.Embed(65, 16), ..., nn.Dense(65))`.
 
     Args:
-        module: any linen module with no variables but params, or a function without params (`jax.nn.relu`). It
-            sees one step `[...]`, without batch or time.
+        module: any linen module whose only variables are params, or a function without params (`jax.nn.relu`). It
+            gets one step `[...]`, without batch or time.
 
     Returns:
-        The Layer. Its params are the module's, its carry is empty. Outputs are cast to the dtype of the
-        inputs, where those are floating. `key` becomes the module's `dropout` rng, one per step; with
-        `key=None` it has none (an `nn.Dropout` is better replaced by `rnnx.dropout`, which knows what that
-        means).
+        The Layer. Its params are the module's, its carry is empty. Outputs are cast to the dtype of the inputs, if
+        those are floating. The module gets `key` as its `dropout` rng, split over the steps. With `key=None` it gets no
+        rng, so prefer `rnnx.dropout` to `nn.Dropout`: it is then deterministic.
 
     Raises:
-        TypeError: for what is neither a linen module nor a function; when an `nn.Embed` is given other than integers.
-        ValueError: in `init`, when the module keeps other collections than params (`batch_stats`, ...).
-        ValueError: when tokens given to an `nn.Embed` lie outside its vocabulary. This can only be seen on
-            concrete arrays: under `jax.jit` they are clamped to the nearest token.
+        TypeError: if `module` is neither a linen module nor a function; if the input of an `nn.Embed` is not integers.
+        ValueError: in `init`, if the module has other collections than params (`batch_stats`, ...).
+        ValueError: if tokens given to an `nn.Embed` lie outside its vocabulary. Only concrete arrays can be checked;
+            under `jax.jit`, tokens are clamped to the vocabulary.
 
     Example::
 
@@ -100,10 +99,10 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
     """
     if not callable(module) or isinstance(module, Layer):
         raise TypeError(f"pointwise takes a flax.linen module or a function of one step, but got {module!r}")
-    if makes_layers(module) or (isinstance(module, type) and issubclass(module, nn.Module)):
+    if is_factory(module) or (isinstance(module, type) and issubclass(module, nn.Module)):
         raise TypeError(
-            f"pointwise takes a flax.linen module or a function of one step, but {module.__name__} makes one only when "
-            f"it is called: {module.__name__}(...)"
+            f"pointwise takes a flax.linen module or a function of one step, but got {module.__name__}; call it to "
+            f"make one: {module.__name__}(...)"
         )
     if not isinstance(module, nn.Module):
         module = _Function(module)
@@ -114,14 +113,14 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         if isinstance(module, nn.Embed):
             _check_tokens(xs)
         x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), step_struct(xs))
-        y, variables = _applied(spec, module, {"params": params_key, "dropout": dropout_key}, x)
+        y, variables = _init_with_output(spec, module, {"params": params_key, "dropout": dropout_key}, x)
         if not jax.tree.leaves(y) or not all(isinstance(leaf, jax.Array | float | int) for leaf in jax.tree.leaves(y)):
-            raise TypeError(f"pointwise: {spec.name} gave {shown(y)} for one step, but arrays are wanted")
+            raise TypeError(f"pointwise: {spec.name} returned {shown(y)} for one step, expected arrays")
         others = sorted(set(variables) - {"params"})
         if others:
             raise ValueError(
-                f"{spec.name} keeps the collections {others} beside its params, which a Layer has no place for; "
-                "use a module without them (e.g. nn.LayerNorm instead of nn.BatchNorm)"
+                f"{spec.name} has the collections {others} besides its params, but a Layer has only params; use a "
+                "module without them (e.g. nn.LayerNorm instead of nn.BatchNorm)"
             )
         return variables.get("params", {})
 
@@ -139,7 +138,7 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
     ) -> tuple[Carry, PyTree]:
         if isinstance(module, nn.Embed):
             _check_tokens(xs)
-            xs = _known_tokens(module, xs, lengths)
+            xs = _clip_tokens(module, xs, lengths)
         xs = fill_pads(xs, lengths)
 
         def one(x: PyTree, key: Key | None) -> PyTree:
@@ -153,24 +152,25 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
     return Layer(checked_init(spec, init), initial_carry, apply, spec)
 
 
-def _applied(spec: Spec, module: nn.Module, rngs: dict[str, Key], x: PyTree) -> tuple[PyTree, Mapping[str, Params]]:
-    """What a module, with new variables, makes of one step."""
+def _init_with_output(
+    spec: Spec, module: nn.Module, rngs: dict[str, Key], x: PyTree
+) -> tuple[PyTree, Mapping[str, Params]]:
+    """Initialises a module on one step; raises with a hint if that fails."""
     try:
         return module.init_with_output(rngs, x)
     except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, AssertionError, FlaxError) as error:
         shapes, reason = jax.tree.map(jnp.shape, x), (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = next((hint for kind, hint in HINTS.items() if isinstance(module, kind)), "")
         raise ValueError(
-            f"pointwise: {spec.name} cannot be applied to one step of shape {shapes}, without batch and time: "
-            f"{reason}{hint}"
+            f"pointwise: {spec.name} fails on one step of shape {shapes}, without batch and time: {reason}{hint}"
         ) from error
 
 
 HINTS = {
-    nn.Dropout: "; the layer for it is rnnx.dropout(rate)",
-    nn.BatchNorm: "; nn.LayerNorm() is a norm of each step by itself",
-    nn.Conv: "; over time, rnnx.causal_conv(width) or nn.Dense(width) after rnnx.window(size) is what there is",
-    nn.MultiHeadDotProductAttention: "; rnnx.gla(width) and rnnx.delta_net(width) are attention over time",
+    nn.Dropout: "; use rnnx.dropout(rate)",
+    nn.BatchNorm: "; nn.LayerNorm() normalises each step separately",
+    nn.Conv: "; to convolve over time, use rnnx.causal_conv(width), or nn.Dense(width) after rnnx.window(size)",
+    nn.MultiHeadDotProductAttention: "; for attention over time, use rnnx.gla(width) or rnnx.delta_net(width)",
 }
 
 
@@ -192,13 +192,14 @@ def _spec(module: nn.Module) -> Spec:
 
 def _check_tokens(tokens: PyTree) -> None:
     if not hasattr(tokens, "dtype") or not jnp.issubdtype(tokens.dtype, jnp.integer):
-        hint = ", tokens = xs.argmax(axis=-1) of one-hot vectors" if getattr(tokens, "ndim", 2) > 2 else ""
+        hint = ", or one-hot vectors by xs.argmax(axis=-1)" if getattr(tokens, "ndim", 2) > 2 else ""
         raise TypeError(
             f"nn.Embed takes integers, tokens [batch, time], but xs is {shown(tokens)}; convert by xs.astype(int){hint}"
         )
 
 
-def _known_tokens(embed: nn.Embed, tokens: jax.Array, lengths: jax.Array | None) -> jax.Array:
+def _clip_tokens(embed: nn.Embed, tokens: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """Clips tokens to the vocabulary; raises for known values outside it, except in pads."""
     top = embed.num_embeddings - 1
     values, valid = concrete_values(tokens), None if lengths is None else concrete_values(lengths)
     if values is not None and valid is not None:
@@ -207,7 +208,7 @@ def _known_tokens(embed: nn.Embed, tokens: jax.Array, lengths: jax.Array | None)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > top:
             raise ValueError(
-                f"tokens lie between {low} and {high}, but the vocabulary of {embed.num_embeddings} knows only 0 to "
-                f"{top}; check the encoding, or give lengths if these are pads"
+                f"tokens lie between {low} and {high}, but the vocabulary of {embed.num_embeddings} has only 0 to "
+                f"{top}; check the encoding, or pass lengths if these are pads"
             )
     return jnp.clip(widen_integers(tokens), 0, top)

@@ -130,7 +130,7 @@ def test_widths_that_do_not_fit():
 
 
 def test_modules_with_other_collections():
-    with pytest.raises(ValueError, match=r"BatchNorm keeps the collections \['batch_stats'\].*LayerNorm"):
+    with pytest.raises(ValueError, match=r"BatchNorm has the collections \['batch_stats'\].*LayerNorm"):
         rnnx.stack(nn.BatchNorm(use_running_average=False)).init(jax.random.key(0), XS)
 
 

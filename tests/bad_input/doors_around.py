@@ -48,7 +48,7 @@ CALLS = {
         ("rnnx.summary(L, P)", ValueError, "xs must be [batch, time, ...]", "(16,)"),
         ("rnnx.summary(L, 'xs')", TypeError, "xs must be arrays", "'xs' (str)"),
         ("rnnx.summary(L, None)", ValueError, "xs holds no array"),
-        ("rnnx.summary(CELL, XS)", TypeError, "a Layer or a flax.linen module is wanted", "rnnx.scan(cell)"),
+        ("rnnx.summary(CELL, XS)", TypeError, "expected a Layer or a flax.linen module", "rnnx.scan(cell)"),
     ],
     "online": [
         ("rnnx.online.rtrl(L, oloss)", TypeError, "rtrl takes a Cell", "lstm(width=4)"),
@@ -90,8 +90,8 @@ CALLS = {
     ],
     "linen and nnx": [
         ("rnnx.nnx.as_cell(nnx.LSTMCell)", TypeError, "nnx.as_cell", "functools.partial(nnx.LSTMCell, 3, 8)"),
-        ("rnnx.nnx.as_cell(nn.LSTMCell(4))", TypeError, "a cell of flax.nnx is wanted", "rnnx.linen.as_cell"),
-        ("rnnx.nnx.as_cell(3)", TypeError, "a cell of flax.nnx is wanted", "3"),
+        ("rnnx.nnx.as_cell(nn.LSTMCell(4))", TypeError, "expected a cell of flax.nnx", "rnnx.linen.as_cell"),
+        ("rnnx.nnx.as_cell(3)", TypeError, "expected a cell of flax.nnx", "3"),
         ("rnnx.nnx.RNN(L, XS)", TypeError, "nnx.RNN: rngs is None", "nnx.Rngs(0)"),
         ("rnnx.nnx.RNN(L, XS, rngs=K)", TypeError, "nnx.RNN: rngs is key", "nnx.Rngs(0)"),
         ("rnnx.nnx.RNN(L, rngs=nnx.Rngs(0))", TypeError, "nnx.RNN: example_xs", "[batch, time, ...]"),
@@ -102,7 +102,7 @@ CALLS = {
         ("rnnx.nnx.RNN(L, XS, rngs=nnx.Rngs(0))(XS, key=0)", TypeError, "key is 0 (int)", "jax.random.key(0)"),
         ("rnnx.linen.as_cell(nn.LSTMCell(0))", ValueError, "LSTMCell: features is 0", "1 or more"),
         ("rnnx.linen.as_cell(nn.LSTMCell(2.5))", TypeError, "LSTMCell: features is 2.5", "whole number"),
-        ("rnnx.linen.as_cell(nn.LSTMCell)", TypeError, "a cell of flax.linen is wanted"),
+        ("rnnx.linen.as_cell(nn.LSTMCell)", TypeError, "expected a cell of flax.linen"),
         ("rnnx.linen.RNN(L).apply(P, XS)", TypeError, "linen.RNN.apply", '{"params": params}', "'bias'"),
         ("rnnx.linen.RNN(L).apply(None, XS)", TypeError, "linen.RNN.apply", '{"params": params}', "None"),
         ('rnnx.linen.RNN(L).apply({"params": P}, XS, lengths=[9, 9])', ValueError, "lengths", "9", "5 steps"),

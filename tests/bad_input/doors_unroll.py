@@ -40,7 +40,7 @@ CALLS = {
         ("rnnx.unroll(L, 'params', XS)", ValueError, "params", "missing", "layer.init"),
         ("rnnx.unroll(L, K, XS)", ValueError, "params", "missing", "layer.init"),
         ("rnnx.unroll(L, XS, P)", ValueError, "xs"),
-        ("rnnx.unroll(P, L, XS)", TypeError, "a Layer or a flax.linen module is wanted"),
+        ("rnnx.unroll(P, L, XS)", TypeError, "expected a Layer or a flax.linen module"),
         ("L.init(XS, K)", TypeError, "key is float32[2, 5, 3]", "jax.random.key(0)"),
         ('L.init("key", XS)', TypeError, "key is 'key' (str)", "jax.random.key(0)"),
         ("L.init(None, XS)", TypeError, "key is None", "jax.random.key(0)"),
