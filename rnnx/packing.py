@@ -1,4 +1,4 @@
-"""Several sequences in one row: no step is wasted on pads, and each still ends with a carry of its own."""
+"""Packs several sequences into one row, to waste few steps on padding; each keeps its own final carry."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy as np
 
 from rnnx.arguments import shown
 from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
-from rnnx.batching import check_room, checked_sequences, fitting_length
+from rnnx.batching import check_host_memory, checked_sequences, fitting_length
 from rnnx.checks import check_count, check_params, checked_xs
 from rnnx.hints import explained
 from rnnx.pointwise import as_layer
 from rnnx.sequences import Segments, select, split_key, widen_integers
 
 Array = Any
-"""A NumPy array as `pack` makes it, or a JAX array, as inside of `jax.jit`."""
+"""A NumPy array, as returned by `pack`, or a JAX array, as inside `jax.jit`."""
 
 
 @exportable
 class Packed(NamedTuple):
-    """Sequences packed into rows by `pack`: a pytree of arrays. `n` sequences lie in `rows` rows of `length` steps.
+    """Sequences packed into rows by `pack`: a pytree of arrays, `n` sequences in `rows` rows of `length` steps.
 
     Attributes:
         xs: a pytree of `[rows, length, ...]`, zero in the pads.
-        lengths: `[rows]` integers: how many steps of each row are used, from the left.
-        resets: `[rows, length]` booleans: where a sequence begins.
+        lengths: `[rows]` integers: the number of used steps of each row, from the left.
+        resets: `[rows, length]` booleans: True at the first step of a sequence.
         segment_ids: `[rows, length]` integers: 1 for the first sequence of the row, 2 for the next; 0 in the pads.
-        positions: `[rows, length]` integers: the number of the step in its sequence, from 0; 0 in the pads.
-        row, start, size: `[n]` integers, in the order in which the sequences were given: the row in which each
-            lies, the step at which it begins, and how many steps it has.
+        positions: `[rows, length]` integers: the index of the step in its sequence, from 0; 0 in the pads.
+        row, start, size: `[n]` integers, in the order of the given sequences: the row of each, its first step, and its
+            number of steps.
     """
 
     xs: PyTree
@@ -47,25 +47,25 @@ class Packed(NamedTuple):
 
 @explained
 def pack(sequences: Iterable[PyTree], *, length: int | None = None, rows: int | None = None) -> Packed:
-    """Puts sequences one after the other into as few rows as first-fit-decreasing needs.
+    """Packs sequences into rows, one after the other, by first-fit-decreasing bin packing.
 
     Args:
-        sequences: a list, or any other iterable, of pytrees of arrays `[len, ...]`, alike but for their lengths, which
-            may be 0. What belongs to the same steps (inputs and labels) is packed together: `{"x": ..., "label": ...}`.
-        length: the steps of a row; default: those of the longest sequence.
-        rows: how many rows to make; what is not needed stays empty. Default: as many as are needed. (A number
-            that is always enough means one compilation for batches of the same number of sequences.)
+        sequences: a list, or any other iterable, of pytrees of arrays `[len, ...]` that differ only in their lengths,
+            which may be 0. Pack inputs and labels of the same steps together: `{"x": ..., "label": ...}`.
+        length: the number of steps of a row; default: that of the longest sequence.
+        rows: the number of rows; unneeded rows stay empty. Default: as many as needed. (With a number that is always
+            enough, batches of the same number of sequences compile once.)
 
     Returns:
-        A `Packed`, of NumPy arrays. `unroll_packed` runs a layer over it, `unpack` is the way back.
+        A `Packed`, of NumPy arrays. `unroll_packed` runs a layer over it; `unpack` inverts it.
 
     Raises:
-        TypeError: for what is no list of arrays of numbers; for a `length` or `rows` that is no whole number.
-        ValueError: for an empty list; where features or dtypes differ; for a sequence longer than `length`; when
-            there are more rows than `rows`.
+        TypeError: if `sequences` is not a list of arrays of numbers; if `length` or `rows` is not an integer.
+        ValueError: if the list is empty; if features or dtypes differ; if a sequence is longer than `length`; if more
+            rows are needed than `rows`.
 
-    Where only the outputs are wanted, `rnnx.unroll(layer, params, packed.xs, lengths=packed.lengths,
-    resets=packed.resets)` does as well, and compiles once for all numbers of sequences.
+    If you need only the outputs, `rnnx.unroll(layer, params, packed.xs, lengths=packed.lengths,
+    resets=packed.resets)` works as well, and compiles once for all numbers of sequences.
 
     Reference: D. Johnson, *Near-optimal bin packing algorithms*, MIT 1973.
 
@@ -86,30 +86,30 @@ def pack(sequences: Iterable[PyTree], *, length: int | None = None, rows: int | 
     if rows is not None:
         check_count("pack", "rows", rows)
         if rows < len(lengths):
-            raise ValueError(f"pack: {len(lengths)} rows of {length} steps are needed, but rows is {rows}")
-    check_room("pack", sequences[0], len(lengths) if rows is None else rows, length, beside=16)
+            raise ValueError(f"pack: the sequences need {len(lengths)} rows of {length} steps, but rows is {rows}")
+    check_host_memory("pack", sequences[0], len(lengths) if rows is None else rows, length, extra=16)
     if rows is not None:
         lengths = np.pad(lengths, (0, rows - len(lengths)))
 
-    def filled(leaves: Sequence[np.ndarray]) -> np.ndarray:
+    def fill_rows(leaves: Sequence[np.ndarray]) -> np.ndarray:
         out = np.zeros((len(lengths), length, *leaves[0].shape[1:]), leaves[0].dtype)
         for r, s, leaf in zip(row, start, leaves):
             out[r, s : s + len(leaf)] = leaf
         return out
 
-    positions = filled([np.arange(n, dtype=np.int32) for n in size])
+    positions = fill_rows([np.arange(n, dtype=np.int32) for n in size])
     valid = np.arange(length) < lengths[:, None]
     resets = (positions == 0) & valid
     segment_ids = np.where(valid, resets.cumsum(axis=1, dtype=np.int32), 0)
-    xs = jax.tree.map(lambda *leaves: filled(leaves), *sequences)
+    xs = jax.tree.map(lambda *leaves: fill_rows(leaves), *sequences)
     return Packed(xs, lengths, resets, segment_ids, positions, row, start, size)
 
 
 def _first_fit_decreasing(size: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each sequence its row and start, for each row its used steps: longest first, into the first row with room."""
+    """Returns row and start of each sequence, and the used steps of each row: longest first, each in the first fit."""
     row, start, used = np.zeros_like(size), np.zeros_like(size), np.zeros(len(size), np.int32)
     for i in np.argsort(-size, kind="stable"):
-        if size[i]:  # an empty sequence takes no room anywhere, and stands at the start of the first row
+        if size[i]:  # an empty sequence takes no room; it goes to the start of the first row
             row[i] = np.argmax(used + size[i] <= length)
             start[i] = used[row[i]]
             used[row[i]] += size[i]
@@ -118,7 +118,7 @@ def _first_fit_decreasing(size: np.ndarray, length: int) -> tuple[np.ndarray, np
 
 @explained
 def unpack(packed: Packed, ys: PyTree) -> list[PyTree]:
-    """The way back from `pack`: what belongs to each sequence, in the order in which they were given.
+    """Inverts `pack`: returns the steps of each sequence, in the order in which they were given.
 
     Args:
         packed: from `pack`.
@@ -128,7 +128,7 @@ def unpack(packed: Packed, ys: PyTree) -> list[PyTree]:
         A list of pytrees of NumPy arrays `[len, ...]`.
 
     Raises:
-        ValueError: when `ys` has other rows or steps than `packed`.
+        ValueError: if `ys` has other rows or steps than `packed`.
 
     Example::
 
@@ -146,20 +146,20 @@ def unpack(packed: Packed, ys: PyTree) -> list[PyTree]:
 
 @explained
 def unpack_padded(packed: Packed, ys: PyTree, *, length: int | None = None) -> tuple[PyTree, jax.Array]:
-    """One sequence a row, padded with zeros: `unpack` for use inside of `jax.jit`, as for attention over the steps.
+    """Unpacks to one sequence per row, padded with zeros: `unpack` for use inside `jax.jit`, e.g. before attention.
 
     Args:
         packed: from `pack`.
         ys: a pytree of `[rows, length, ...]`.
-        length: the steps of the result, known at compile time, no fewer than the longest sequence has; default:
-            those of the rows.
+        length: the number of steps of the result, static under `jax.jit`, at least that of the longest sequence;
+            default: that of the rows.
 
     Returns:
         `(ys, lengths)`: a pytree of `[n, length, ...]`, and `[n]` integers.
 
     Raises:
-        ValueError: when `ys` has other rows or steps than `packed`; when the length is too short (outside of
-            `jax.jit`, where that can be seen: inside, sequences are cut).
+        ValueError: if `ys` has other rows or steps than `packed`; if the length is too short (outside
+            `jax.jit`; inside, the sizes are unknown and sequences are truncated).
 
     Example::
 
@@ -185,26 +185,26 @@ def unpack_padded(packed: Packed, ys: PyTree, *, length: int | None = None) -> t
 
 @explained
 def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | None = None) -> tuple[Carry, PyTree]:
-    """`unroll` over packed sequences: none of them sees another, and each has a final carry of its own.
+    """Runs a layer over packed sequences, which do not affect each other; each has its own final carry.
 
     Args:
-        layer: what to run, in whatever direction it reads.
+        layer: the Layer to run, of any direction.
         params: from `layer.init(key, packed.xs)`.
-        packed: from `pack`. Where the layer reads only a part of what was packed: `packed._replace(xs=...)`.
-        key: for dropout and other noise; noise that lasts a sequence is drawn for each row, not each sequence.
+        packed: from `pack`. If the layer reads only a part of the packed tree: `packed._replace(xs=...)`.
+        key: for dropout and other noise; noise that lasts a sequence is drawn per row, not per sequence.
 
     Returns:
-        `(carry, ys)`: the final carry of every sequence, leaves `[n, ...]`, in the order in which they were given;
-        and the outputs `[rows, length, ...]`, packed as the inputs are, zero in the pads. Both equal those of
-        `unroll` over each sequence alone: of a reversed layer it is the carry after the sequence's first step, of a
-        sequence without steps the initial carry.
+        `(carry, ys)`: the final carry of every sequence, leaves `[n, ...]`, in the order in which they were given; and
+        the outputs `[rows, length, ...]`, packed like the inputs, zero in the pads. Both equal those of `unroll` over
+        each sequence alone. For a reversed layer, the final carry is the one after the sequence's first step; for an
+        empty sequence, it is the initial carry.
 
     Raises:
-        TypeError: when `packed` is not a `Packed`, or `key` no key.
-        ValueError: when params or `packed.xs` do not fit, or something else of `packed` was replaced.
+        TypeError: if `packed` is not a `Packed`, or `key` is not a key.
+        ValueError: if params or `packed.xs` do not fit, or another field of `packed` was replaced.
 
-    It takes the memory of the carries after all steps, `checkpoint_every` or not. It compiles once for each number of
-    rows, length and number of sequences.
+    It holds the carries of all steps in memory, also with `checkpoint_every`. It compiles once for each number of rows,
+    length and number of sequences.
 
     Example::
 
@@ -232,24 +232,24 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
 
 
 def _check_packed(packed: Any, name: str) -> None:
-    """Raises for what `pack` did not make; numbers are looked at where they are as it gave them, in NumPy."""
+    """Raises unless `packed` looks like a result of `pack`; values are checked only if they are NumPy arrays."""
     if not isinstance(packed, Packed):
-        raise TypeError(f"{name} takes what rnnx.pack(sequences) returns, but {shown(packed)} came")
+        raise TypeError(f"{name} takes the result of rnnx.pack(sequences), but got {shown(packed)}")
     parts = {field: part for field, part in packed._asdict().items() if field != "xs"}
     for field, part in parts.items():
         if not isinstance(part, np.ndarray | jax.Array):
             raise TypeError(
-                f"{name}: {field} of packed is {shown(part)}, but an array is wanted, as rnnx.pack makes it"
+                f"{name}: {field} of packed is {shown(part)}, but it must be an array, as returned by rnnx.pack"
             )
     shapes = {field: part.shape for field, part in parts.items()}
     rows, n = shapes["lengths"], shapes["row"]
     grid = shapes["resets"]
-    wanted = dict.fromkeys(("resets", "segment_ids", "positions"), grid) | dict.fromkeys(("row", "start", "size"), n)
-    wrong = [field for field, shape in wanted.items() if shapes[field] != shape]
+    expected = dict.fromkeys(("resets", "segment_ids", "positions"), grid) | dict.fromkeys(("row", "start", "size"), n)
+    wrong = [field for field, shape in expected.items() if shapes[field] != shape]
     if wrong or len(grid) != 2 or rows != grid[:1] or len(n) != 1:
         raise ValueError(
-            f"{name}: the parts of packed do not fit each other: {shapes}; give what rnnx.pack returned, with nothing "
-            "but its xs replaced"
+            f"{name}: the fields of packed do not fit together: {shapes}; pass what rnnx.pack returned, replacing "
+            "nothing but its xs"
         )
     if not all(isinstance(part, np.ndarray) for part in parts.values()):
         return
@@ -257,17 +257,17 @@ def _check_packed(packed: Any, name: str) -> None:
     within = ((row >= 0) & (row < grid[0])).all() and ((lengths >= 0) & (lengths <= grid[1])).all()
     if not (within and (start >= 0).all() and (size >= 0).all() and (start + size <= lengths[row]).all()):
         raise ValueError(
-            f"{name}: the numbers of packed do not lie within its rows and lengths; give what rnnx.pack returned, with "
-            "nothing but its xs replaced"
+            f"{name}: some values of packed exceed its rows or lengths; pass what rnnx.pack returned, replacing "
+            "nothing but its xs"
         )
 
 
 def _check_fit(packed: Packed, tree: PyTree, name: str) -> None:
     if not jax.tree.leaves(tree):
-        raise ValueError(f"{name}: there is no array in {tree!r}")
+        raise ValueError(f"{name}: got no array, but {tree!r}")
     for leaf in jax.tree.leaves(tree):
         if np.shape(leaf)[:2] != packed.resets.shape:
             raise ValueError(
-                f"{name}: the sequences were packed into [rows, length] = {packed.resets.shape}, but an array of shape "
-                f"{np.shape(leaf)} came with them"
+                f"{name}: the sequences were packed into [rows, length] = {packed.resets.shape}, but got an array of "
+                f"shape {np.shape(leaf)}"
             )

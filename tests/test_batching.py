@@ -44,13 +44,13 @@ def test_pad_and_back(sizes, spare):
 
 def test_pad_refuses():
     def refused(words, sequences, **options):
-        with pytest.raises(ValueError, match=r"pad: |pad was") as raised:
+        with pytest.raises(ValueError, match=r"pad: |pad got") as raised:
             pad(sequences, **options)
         for word in words:
             assert word in str(raised.value), str(raised.value)
 
     ones = np.ones((2, 3), np.float32)
-    refused(["no sequence"], [])
+    refused(["empty list"], [])
     refused(["sequence 1", "float32[len, 4]", "float32[len, 3]"], [ones, np.ones((2, 4), np.float32)])
     refused(["sequence 2", "float64[len, 3]", "float32[len, 3]"], [ones, ones, np.ones((0, 3))])
     refused(["sequence 1", "'a'", "same features"], [{"b": ones}, {"a": ones}])
@@ -127,13 +127,13 @@ def test_bucket_refuses():
             bucket(*args, **options)
         assert words in str(raised.value), str(raised.value)
 
-    refused("integers from 0", [], 2)
-    with pytest.raises(TypeError, match=r"bucket: lengths is \[1.5\].*integers are wanted"):
+    refused("one or more integers, 0 or more", [], 2)
+    with pytest.raises(TypeError, match=r"bucket: lengths is \[1.5\].*must be integers"):
         bucket([1.5], 2)
-    refused("integers from 0", [-1], 2)
-    refused("do not ascend", [1], 2, edges=[3, 3])
-    refused("do not ascend", [1], 2, edges=[])
+    refused("one or more integers, 0 or more", [-1], 2)
+    refused("must be ascending", [1], 2, edges=[3, 3])
+    refused("must be ascending", [1], 2, edges=[])
     refused("number of edges is 0", [1], 2, edges=0)
     refused("sequence 1 has 9 steps, but the last edge is 8", [1, 9], 2, edges=[4, 8])
-    refused("one or 2 (one an edge)", [1], [2, 2, 2], edges=[4, 8])
-    refused("not 0", [1], 0, edges=[4, 8])
+    refused("one number, or 2 (one per edge)", [1], [2, 2, 2], edges=[4, 8])
+    refused("but got 0", [1], 0, edges=[4, 8])

@@ -189,10 +189,10 @@ def test_refused():
     layer = rnnx.lstm(2)
     params = drawn_params(layer, packed.xs)
     for error, words, call in (
-        (ValueError, "pack was given no sequence", lambda: pack([])),
+        (ValueError, "pack got an empty list", lambda: pack([])),
         (ValueError, "pack: sequence 1 is .*float64", lambda: pack([ones[0], np.ones((1, 3))])),
         (ValueError, "sequence 1 has 4 steps, but length is 3", lambda: pack(ones, length=3)),
-        (ValueError, "3 rows of 4 steps are needed, but rows is 2", lambda: pack(ones, rows=2)),
+        (ValueError, "need 3 rows of 4 steps, but rows is 2", lambda: pack(ones, rows=2)),
         (ValueError, r"= \(3, 4\).*\(3, 5\)", lambda: unpack(packed, np.ones((3, 5)))),
         (ValueError, r"= \(3, 4\).*\(2, 4\)", lambda: unpack_padded(packed, np.ones((2, 4)))),
         (ValueError, "has 4 steps, but length is 2", lambda: unpack_padded(packed, packed.xs, length=2)),
