@@ -1,4 +1,4 @@
-"""A table of what a layer is made of."""
+"""Summarises a layer in a table."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rnnx.pointwise import as_layer
 
 @explained
 def summary(layer: Layer, xs: PyTree) -> str:
-    """Tabulates a layer's parts: what each puts out and carries along, and how many parameters it has.
+    """Tabulates a layer and the layers inside: their outputs, carries and numbers of parameters.
 
     Args:
         layer: any Layer, or a Flax linen module.
         xs: an example batch, arrays or `jax.ShapeDtypeStruct`; nothing is computed.
 
     Returns:
-        The table as text. Shapes are `[batch, time, ...]` for outputs and `[batch, ...]` for carries; the
-        parameters of a row include those of the rows indented below it (`n` times over in a `repeat`).
+        The table as a string. Shapes are `[batch, time, ...]` for outputs and `[batch, ...]` for carries. The
+        parameters of a row include those of the rows indented below it (`n` times in a `repeat`).
 
     Example::
 
@@ -63,7 +63,7 @@ def _rows(name: str, layer: Layer, xs: PyTree, depth: int) -> Iterator[tuple[str
 
 
 def _shapes(tree: PyTree) -> str:
-    """`2 × float32[2,32]`: equal leaves that follow each other are counted."""
+    """Formats shapes, counting consecutive equal ones: `2 × float32[2,32]`."""
     shapes = [f"{leaf.dtype.name}[{','.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(tree)]
     groups: list[tuple[int, str]] = []
     for shape in shapes:

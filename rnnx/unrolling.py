@@ -1,4 +1,4 @@
-"""Running a layer over a batch of sequences, with its arguments checked at the edge."""
+"""Runs a layer over a batch of sequences, after checking the arguments."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def unroll(
     """Runs a layer over a batch of sequences.
 
     Args:
-        layer: what to run.
+        layer: the Layer to run, or a Flax linen module.
         params: from `layer.init(key, xs)`.
-        xs: a pytree of `[batch, time, ...]`. NaN and infinities in it are computed with like any numbers.
-        carry: where to go on from, as returned by an earlier call; default: the layer's initial carry. Wrap it
+        xs: a pytree of `[batch, time, ...]`. NaN and infinities are computed with like any other number.
+        carry: the state to continue from, as returned by an earlier call; default: the layer's initial carry. Wrap it
             in `jax.lax.stop_gradient` to truncate back-propagation there.
-        lengths: `[batch]` integers, in an array or a list: how many steps of each row are valid. What lies beyond them
-            has no influence, on values or gradients, whatever it holds. Default: all. (Of a mask of the valid steps, of
-            rows padded on the right: `mask.sum(axis=1)`.)
-        resets: `[batch, time]` booleans: put the initial carry in place before that step (episode and segment
-            borders).
+        lengths: `[batch]` integers, an array or a list: the number of valid steps of each row. Whatever lies beyond has
+            no effect on values or gradients. Default: all steps are valid. (From a mask of valid steps, with padding on
+            the right: `mask.sum(axis=1)`.)
+        resets: `[batch, time]` booleans: reset to the initial carry before these steps (boundaries of episodes or
+            segments).
         key: for dropout and other noise. Default: none, deterministic.
 
     Returns:
-        `(carry, ys)`: the carry after the last valid step, leaves `[batch, ...]`; the outputs `[batch, time,
-        ...]`, zero beyond the lengths.
+        `(carry, ys)`: the carry after the last valid step, leaves `[batch, ...]`; and the outputs `[batch, time, ...]`,
+        zero beyond the lengths.
 
     Raises:
-        ValueError: when the shapes of any argument do not fit the layer or each other; when `lengths` holds a
-            number below 0 or above the number of steps. Numbers can only be looked at outside of `jax.jit`:
-            inside, lengths are clamped.
-        TypeError: when `layer` is neither a Layer nor a linen module, `lengths` are not integers, `resets` not
-            booleans, `key` is not one key of `jax.random`, or what should be an array is none.
+        ValueError: if the shape of an argument does not fit the layer or the other arguments; if `lengths` holds a
+            number below 0 or above the number of steps. Values can be checked only outside `jax.jit`; inside, lengths
+            are clamped.
+        TypeError: if `layer` is neither a Layer nor a linen module; if `lengths` are not integers, or `resets` not
+            booleans; if `key` is not a single key of `jax.random`; if any other argument is not an array.
 
     Example:
         Two chunks of a long stream::
