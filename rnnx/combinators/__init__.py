@@ -1,1 +1,1 @@
-"""Layers made of layers. Each takes Layers (or Flax linen modules) and returns a Layer."""
+"""Combinators: functions that take Layers (or Flax linen modules) and return a Layer."""

@@ -1,4 +1,4 @@
-"""Layers side by side."""
+"""Parallel branches: layers that read the same input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
-from rnnx.combinators._children import Merge, concatenate, directions, merged, named
+from rnnx.combinators._children import Merge, concatenate, merge_outputs, name_layers, union_of_directions
 from rnnx.interning import interned
 from rnnx.memory import checked_init
 from rnnx.pointwise import as_layer
@@ -21,19 +21,19 @@ from rnnx.sequences import split_key, zero_pads
 @interned
 @checked
 def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
-    """Layers side by side, all reading the same input, their outputs merged.
+    """Runs layers in parallel on the same input, and merges their outputs.
 
     Args:
         *layers: Layers and Flax linen modules.
-        merge: `(*ys) -> ys`; by default the outputs are joined along their features.
+        merge: `(*ys) -> ys`; by default outputs are concatenated along their features.
 
     Returns:
         The Layer. Params are a dict by place and name, `{"0_lstm": ..., "1_gru": ...}`; the carry is the tuple of
         the layers' carries.
 
     Raises:
-        TypeError: for what is neither a Layer nor a linen module.
-        ValueError: without any layer; when `merge` fails with the outputs, as where their widths differ.
+        TypeError: if an argument is neither a Layer nor a linen module.
+        ValueError: if there is no layer; if `merge` fails on the outputs, e.g. because their widths differ.
 
     Example::
 
@@ -44,12 +44,12 @@ def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
         >>> ys.shape
         (2, 5, 6)
     """
-    return side_by_side("parallel", layers, merge)
+    return parallel_layers("parallel", layers, merge)
 
 
-def side_by_side(kind: str, layers: tuple[Layer | nn.Module, ...], merge: Merge) -> Layer:
-    """What `parallel` and, of a layer and a reversed one, `bidirectional` are."""
-    children = named(layers)
+def parallel_layers(kind: str, layers: tuple[Layer | nn.Module, ...], merge: Merge) -> Layer:
+    """Implements `parallel`, and `bidirectional` for a layer and a reversed one."""
+    children = name_layers(layers)
     if not children:
         raise ValueError(f"{kind} needs at least one layer")
 
@@ -75,31 +75,31 @@ def side_by_side(kind: str, layers: tuple[Layer | nn.Module, ...], merge: Merge)
             for (name, layer), c, k in zip(children, carry, split_key(key, len(children)))
         ]
         carries, ys = zip(*results)
-        return tuple(carries), zero_pads(merged(kind, merge, ys), lengths)
+        return tuple(carries), zero_pads(merge_outputs(kind, merge, ys), lengths)
 
     options = {} if merge is concatenate else {"merge": merge}
-    spec = Spec(kind, options, children, directions=directions(children))
+    spec = Spec(kind, options, children, directions=union_of_directions(children))
     return Layer(checked_init(kind, init), initial_carry, apply, spec)
 
 
 @interned
 @checked
 def heads(layer: Layer | nn.Module, n: int) -> Layer:
-    """`n` layers of one kind side by side, all reading the same input, with params of their own.
+    """Runs `n` copies of a layer in parallel on the same input, each with its own params (multi-head).
 
-    Their outputs are joined, so that `heads(rnnx.lstm(64), 4)` has 256 features and a recurrent matrix that is
-    block-diagonal: a unit reads the state of its own head alone. They run as one batched computation.
+    Outputs are concatenated, so `heads(rnnx.lstm(64), 4)` has 256 features and a block-diagonal recurrent matrix: a
+    unit reads the state of its own head only. The heads run as one batched computation.
 
     Args:
         layer: the Layer of one head.
-        n: how many heads.
+        n: the number of heads.
 
     Returns:
         The Layer. Params are those of `layer` with a leading axis of size `n`; each leaf of the carry is
-        `[batch, n, ...]`; outputs are joined along their features, head after head.
+        `[batch, n, ...]`; outputs are concatenated along their features, head after head.
 
     Raises:
-        ValueError: for `n` below 1.
+        ValueError: if `n` is below 1.
 
     Example::
 
@@ -145,12 +145,12 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
 
         carry, ys = over_heads(one, 0, 1, None if key is None else 0, out_axes=(1, -1))(params, carry, keys)
 
-        def joined(y: jax.Array) -> jax.Array:
-            if y.ndim == 3:  # one number a step, now as many as there are heads
+        def concatenate_heads(y: jax.Array) -> jax.Array:
+            if y.ndim == 3:  # scalar outputs: the heads are the features
                 return y
-            return jnp.swapaxes(y, -1, -2).reshape(*y.shape[:-2], n * y.shape[-2])  # the heads before the features
+            return jnp.swapaxes(y, -1, -2).reshape(*y.shape[:-2], n * y.shape[-2])  # heads before features
 
-        return carry, jax.tree.map(joined, ys)
+        return carry, jax.tree.map(concatenate_heads, ys)
 
     spec = Spec("heads", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
     return Layer(checked_init(f"heads of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec)

@@ -1,4 +1,4 @@
-"""Right to left, and both ways."""
+"""Reversed and bidirectional layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, exportable
 from rnnx.combinators._children import Merge, concatenate
-from rnnx.combinators.branching import side_by_side
+from rnnx.combinators.branching import parallel_layers
 from rnnx.interning import interned
 from rnnx.memory import checked_init
 from rnnx.pointwise import as_layer
@@ -19,15 +19,15 @@ from rnnx.sequences import flip, flip_resets
 
 @interned
 def reverse(layer: Layer | nn.Module) -> Layer:
-    """Walks each sequence from its last valid step to its first; `ys[:, t]` still belongs to `xs[:, t]`.
+    """Runs a layer from the last valid step to the first; `ys[:, t]` still belongs to `xs[:, t]`.
 
     Args:
-        layer: the Layer to run backwards.
+        layer: the Layer to reverse.
 
     Returns:
-        The Layer, with the same params and carry. The final carry is the one after step 0. Chunks are taken
-        from right to left. A reset before step 0 separates nothing here and is ignored: where it stands on the
-        border to a chunk further left, that one begins with the initial carry.
+        The Layer, with the same params and carry. The final carry is the one after step 0. Chunks run from right to
+        left. A reset before step 0 is ignored, since no step follows it in this direction; if it marks the boundary to
+        a chunk further left, start that chunk from the initial carry.
 
     Example::
 
@@ -72,18 +72,17 @@ class BiCarry(NamedTuple):
 def bidirectional(
     forward: Layer | nn.Module, backward: Layer | nn.Module | None = None, *, merge: Merge = concatenate
 ) -> Layer:
-    """Reads each sequence in both directions and merges what each says about every step.
+    """Reads each sequence in both directions, and merges the two outputs of every step.
 
     Args:
         forward: the Layer that reads from left to right.
-        backward: the Layer that reads from right to left; default: another of the same kind, with params of
-            its own.
-        merge: `(forward ys, backward ys) -> ys`; by default they are joined along their features; `jnp.add`,
-            `jnp.multiply` and `jnp.maximum` are others.
+        backward: the Layer to run from right to left; default: a second one like `forward`, with its own params.
+        merge: `(forward ys, backward ys) -> ys`; by default they are concatenated along their features; alternatives
+            are `jnp.add`, `jnp.multiply` and `jnp.maximum`.
 
     Returns:
-        The Layer. Params `{"forward": ..., "backward": ...}`; the final carry is a `BiCarry`. Lengths and
-        resets are honoured in both directions. It needs whole sequences: `unroll` refuses a carry for it.
+        The Layer. Params `{"forward": ..., "backward": ...}`; the final carry is a `BiCarry`. Both directions respect
+        lengths and resets. It needs whole sequences: `unroll` raises if it is given a carry.
 
     Reference: M. Schuster and K. Paliwal, *Bidirectional recurrent neural networks*, IEEE Transactions on
     Signal Processing 45 (1997).
@@ -99,21 +98,21 @@ def bidirectional(
     """
     forward = as_layer(forward)
     backward = forward if backward is None else as_layer(backward)
-    both = side_by_side("bidirectional", (forward, reverse(backward)), merge)
+    both = parallel_layers("bidirectional", (forward, reverse(backward)), merge)
     names = [name for name, _ in both.spec.children]
 
     def init(key: Key, xs: PyTree) -> Params:
         params = both.init(key, xs)
         return {"forward": params[names[0]], "backward": params[names[1]]}
 
-    def renamed(params: Params) -> Params:
+    def inner_params(params: Params) -> Params:
         return {names[0]: params["forward"], names[1]: params["backward"]}
 
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> BiCarry:
-        return BiCarry(*both.initial_carry(renamed(params), xs, key))
+        return BiCarry(*both.initial_carry(inner_params(params), xs, key))
 
     def apply(params: Params, carry: BiCarry, xs: PyTree, **options: Any) -> tuple[BiCarry, PyTree]:
-        carry, ys = both.apply(renamed(params), carry, xs, **options)
+        carry, ys = both.apply(inner_params(params), carry, xs, **options)
         return BiCarry(*carry), ys
 
     children = (("forward", forward), ("backward", backward))

@@ -1,4 +1,4 @@
-"""Dropout: of every number by itself, or with one mask for a whole sequence."""
+"""Dropout: elementwise, or with one mask for a whole sequence."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from rnnx.sequences import float_dtype, split_key, wide, zero_pads
 @factory
 @checked
 def dropout(rate: Rate) -> Layer:
-    """Sets each number to zero with probability `rate` and scales the rest up, when there is a key.
+    """Sets elements to zero with probability `rate` and scales up the others, if there is a key.
 
     Args:
-        rate: between 0 and 1, below 1. Every feature of every step is drawn by itself.
+        rate: the dropout rate, in [0, 1). Every feature of every step is drawn independently.
 
     Returns:
-        The Layer, without params or carry. With `key=None` it passes its input on. In a pytree of inputs it
-        leaves integers as they are.
+        The Layer, without params or carry. With `key=None` it returns its input. Integer leaves of a pytree of inputs
+        stay unchanged.
 
     Raises:
-        ValueError: for a rate outside [0, 1), and for inputs that are nothing but integers.
+        ValueError: if `rate` is outside [0, 1), or all inputs are integers.
 
     Reference: N. Srivastava et al., *Dropout: a simple way to prevent neural networks from overfitting*,
     JMLR 15 (2014); for recurrent nets between the layers only: W. Zaremba et al., arXiv 1409.2329.
@@ -61,7 +61,7 @@ def dropout(rate: Rate) -> Layer:
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
         if float_dtype(xs) is None:
-            raise ValueError("dropout was given nothing but integers: put it after the nn.Embed, not before")
+            raise ValueError("dropout got only integers: place it after the nn.Embed, not before")
         if key is not None and rate > 0:
             leaves, structure = jax.tree.flatten(xs)
             dropped = [drop(x, k) for x, k in zip(leaves, split_key(key, len(leaves)))]
@@ -74,19 +74,19 @@ def dropout(rate: Rate) -> Layer:
 @factory
 @checked
 def locked_dropout(rate: Rate) -> Layer:
-    """Sets features to zero with probability `rate`, the same ones at all steps of a sequence, and scales the rest up.
+    """Sets features to zero with probability `rate`, with one mask for all steps of a sequence, and scales up the rest.
 
-    With `rnnx.recurrent_dropout` inside a cell it makes the variational dropout of Gal and Ghahramani.
+    Together with `rnnx.recurrent_dropout` inside a cell, this is the variational dropout of Gal and Ghahramani.
 
     Args:
-        rate: between 0 and 1, below 1. Every feature of every sequence is drawn once.
+        rate: the dropout rate, in [0, 1). Every feature of every sequence is drawn once.
 
     Returns:
-        The Layer, without params. Its carry is the mask, drawn when the sequence begins: it is the same in all chunks
-        that the carry is passed on to, and another after a reset. Without a key it lets everything pass.
+        The Layer, without params. Its carry is the mask, drawn at the start of the sequence: it stays the same in all
+        chunks that get the carry, and is drawn again after a reset. Without a key, nothing is dropped.
 
     Raises:
-        ValueError: for a rate outside [0, 1), and for inputs that are nothing but integers.
+        ValueError: if `rate` is outside [0, 1), or all inputs are integers.
 
     References: Y. Gal and Z. Ghahramani, *A theoretically grounded application of dropout in recurrent neural
     networks*, NeurIPS 2016; under the name of locked dropout: S. Merity et al., arXiv 1708.02182.
@@ -102,7 +102,7 @@ def locked_dropout(rate: Rate) -> Layer:
 
     def init(key: Key, x: PyTree) -> Params:
         if float_dtype(x) is None:
-            raise ValueError("locked_dropout was given nothing but integers: put it after the nn.Embed, not before")
+            raise ValueError("locked_dropout got only integers: place it after the nn.Embed, not before")
         return {}
 
     def initial_carry(params: Params, x: PyTree, key: Key | None) -> Carry:

@@ -1,4 +1,4 @@
-"""A batch spread over devices."""
+"""Data parallelism: shards the batch over devices."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from rnnx.sequences import Segments, batch_and_time
 
 @interned
 def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = None) -> Layer:
-    """Spreads the batch over devices: each runs the layer on its rows, on its own until the end.
+    """Shards the batch over devices: each device runs the layer on its own rows.
 
-    The devices speak to each other once, after the loop over time, where the gradients of the params are summed up.
-    (A program under `jax.jit` whose inputs are merely laid out over devices would do so in every step.) For the cores
-    of a machine, make each a device before JAX starts: `JAX_NUM_CPU_DEVICES=2 python ...`, or
-    `jax.config.update("jax_num_cpu_devices", 2)`. That pays for small and middling models, whose steps are too short to
-    be shared out by a single device; a large one keeps all cores busy anyway. GPUs and TPUs need nothing.
+    The devices communicate once, after the loop over time, to sum the gradients of the params. (With `jax.jit` and
+    sharded inputs alone, they would communicate in every step.) To use the cores of a CPU, make each a device before
+    JAX starts: `JAX_NUM_CPU_DEVICES=2 python ...`, or `jax.config.update("jax_num_cpu_devices", 2)`. This pays off for
+    small and medium models, whose steps are too short for one device to parallelise; a large model keeps all cores busy
+    anyway. GPUs and TPUs need no such setting.
 
     Args:
-        layer: the Layer to run, as a rule a whole model.
-        devices: on which; default all that there are.
+        layer: the Layer to run, usually a whole model.
+        devices: the devices to use; default: all.
 
     Returns:
-        The Layer, with the params, carries and outputs of `layer`. The batch is cut into as many equal parts as the
-        devices allow: on 8 devices 32 rows into 8, 12 rows into 4 (each on two devices, which do the same). One row (a
-        stream), a symbolic batch, and packed rows (`rnnx.unroll_packed`), whose final carries are of other sequences
-        than rows, are not cut.
+        The Layer, with the params, carries and outputs of `layer`. The batch is split into as many equal parts as the
+        devices allow: on 8 devices, 32 rows into 8 parts, and 12 rows into 4 (each computed on two devices). A single
+        row (a stream), a symbolic batch and packed rows (`rnnx.unroll_packed`, where carries belong to sequences, not
+        rows) are not split.
 
-    Noise: each device draws from a key of its own, so the noise is another than that of `layer` on one device.
+    Noise: each device draws from its own key, so the noise differs from that of `layer` on one device.
 
-    A training loop: make params and optimizer state on one device, copy them and the data to all before the first
-    step, and keep them there, else the first two steps are compiled each by itself::
+    In a training loop, create params and optimizer state on one device, copy them and the data to all devices before
+    the first step, and keep them there; otherwise the first two steps are compiled separately::
 
         everywhere = NamedSharding(Mesh(np.array(jax.devices()), ("devices",)), PartitionSpec())
         state, batch = jax.device_put((state, batch), everywhere)
         step = jax.jit(train_step, donate_argnums=0, out_shardings=everywhere)
 
-    On several CPU devices, fetch the loss every few steps (`float(loss)`): with more than 32 programs dispatched and
-    not done, XLA waits forever, or ends the process with `rendezvous ... may be stuck`. Asynchronous dispatch turned
-    off (`jax_cpu_enable_async_dispatch`) does not help. And do not make the params there by
-    `jax.jit(layer.init, out_shardings=everywhere)`: large orthogonal kernels are QR factorizations, which then take
-    each other's threads and wait forever too.
+    On several CPU devices, fetch the loss every few steps (`float(loss)`): with more than 32 dispatched programs
+    pending, XLA deadlocks, or aborts the process with `rendezvous ... may be stuck`. Turning off asynchronous dispatch
+    (`jax_cpu_enable_async_dispatch`) does not help. And do not create the params on several CPU devices by
+    `jax.jit(layer.init, out_shardings=everywhere)`: the QR factorizations of large orthogonal kernels then block each
+    other's threads, and deadlock too.
 
     Example::
 
@@ -64,7 +64,7 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
     if devices is not None:
         devices = tuple(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else ()
         if not devices or not all(isinstance(device, jax.Device) for device in devices):
-            raise TypeError("sharded: devices must be devices, such as jax.devices()[:2], or None for all")
+            raise TypeError("sharded: devices must be a list of devices, such as jax.devices()[:2], or None for all")
 
     def apply(
         params: Params,
@@ -76,15 +76,15 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
         batch, _ = batch_and_time(xs)
-        found = jax.devices() if devices is None else devices
+        used = jax.devices() if devices is None else devices
         if isinstance(resets, Segments) or not isinstance(batch, int):
             return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
-        mesh = _mesh(tuple(found))
+        mesh = _mesh(tuple(used))
         axes = _axes_for(batch, mesh)
         if not axes:
             return inner.apply(params, carry, xs, lengths=lengths, resets=resets, key=key)
 
-        def of_rows(
+        def apply_to_rows(
             params: Params,
             carry: Carry,
             xs: PyTree,
@@ -97,11 +97,11 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
 
         rows, everywhere = PartitionSpec(axes), PartitionSpec()
         return jax.shard_map(
-            of_rows,
+            apply_to_rows,
             mesh=mesh,
             in_specs=(everywhere, rows, rows, rows, rows, everywhere),
             out_specs=(rows, rows),
-            check_vma=False,  # else every zero with which a cell begins had to say that it differs between devices
+            check_vma=False,  # otherwise the zeros of every initial carry would have to be marked as device-varying
         )(params, carry, xs, lengths, resets, key)
 
     spec = Spec("sharded", children=(("layer", inner),), directions=inner.spec.directions)
@@ -110,7 +110,7 @@ def sharded(layer: Layer | nn.Module, devices: Sequence[jax.Device] | None = Non
 
 @functools.lru_cache
 def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
-    """One for every batch, since params that came out of an update lie on all of it: an axis for each prime factor."""
+    """One mesh for all batch sizes, since updated params live on all of it; it has an axis for each prime factor."""
     sizes: list[int] = []
     left, factor = len(devices), 2
     while left > 1:
@@ -121,7 +121,7 @@ def _mesh(devices: tuple[jax.Device, ...]) -> Mesh:
 
 
 def _axes_for(batch: int, mesh: Mesh) -> tuple[str, ...]:
-    """As many axes as divide the batch evenly."""
+    """The mesh axes that divide the batch evenly."""
     axes: list[str] = []
     for name, size in mesh.shape.items():
         if batch and batch % size == 0:

@@ -1,4 +1,4 @@
-"""Layers one after the other."""
+"""Stacks of layers, repeated layers, and residual connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from jax.dtypes import canonicalize_dtype
 
 from rnnx.arguments import checked
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
-from rnnx.combinators._children import Merge, concatenate, directions, merged, named, output_struct
+from rnnx.combinators._children import (
+    Merge,
+    concatenate,
+    merge_outputs,
+    name_layers,
+    output_struct,
+    union_of_directions,
+)
 from rnnx.interning import interned
 from rnnx.memory import checked_init
 from rnnx.pointwise import as_layer
@@ -21,19 +28,19 @@ from rnnx.sequences import split_key, zero_pads
 
 @interned
 def stack(*layers: Layer | nn.Module) -> Layer:
-    """Layers one after the other, each reading what the one before it wrote.
+    """Stacks layers: each reads the outputs of the one before it.
 
     Args:
-        *layers: Layers and Flax linen modules; a module is applied to each step by itself, and so is a function
+        *layers: Layers and Flax linen modules; a module is applied to each step separately, as is a function wrapped
             in `pointwise` (`rnnx.pointwise(jax.nn.relu)`).
 
     Returns:
         The Layer. Params are a dict by place and name, `{"0_Embed": ..., "1_lstm": ...}`; the carry is the tuple
-        of the layers' carries (empty ones included, so that `carry[1]` is the state of the second layer).
+        of the layers' carries (empty ones included, so `carry[1]` is the state of the second layer).
 
     Raises:
-        TypeError: for what is neither a Layer nor a linen module.
-        ValueError: without any layer.
+        TypeError: if an argument is neither a Layer nor a linen module.
+        ValueError: if there is no layer.
 
     Example::
 
@@ -51,28 +58,28 @@ def stack(*layers: Layer | nn.Module) -> Layer:
         >>> carry[1].h.shape, logits.shape
         ((2, 32), (2, 5, 65))
     """
-    return _chain("stack", layers, _onward)
+    return _chain("stack", layers, _feed_outputs)
 
 
 @interned
 @checked
 def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
-    """Layers one after the other, each of which also reads the input of the first: a skip to every layer.
+    """Stacks layers with skip connections from the input to every layer.
 
     Args:
-        *layers: Layers and Flax linen modules. The first reads `xs`; each other one reads `merge(xs, ys)`, with the
-            `ys` of the layer before it.
-        merge: `(xs, ys) -> inputs`; by default they are joined along their features.
+        *layers: Layers and Flax linen modules. The first reads `xs`; each of the others reads `merge(xs, ys)`, where
+            `ys` are the outputs of the layer before it.
+        merge: `(xs, ys) -> inputs`; by default they are concatenated along their features.
 
     Returns:
-        The Layer, with params and carry as in `stack`. It gives what its last layer gives.
+        The Layer, with params and carry as in `stack`. Its outputs are those of the last layer.
 
     Raises:
-        TypeError: for what is neither a Layer nor a linen module.
-        ValueError: without any layer.
+        TypeError: if an argument is neither a Layer nor a linen module.
+        ValueError: if there is no layer.
 
-    Reference: A. Graves, *Generating sequences with recurrent neural networks*, arXiv 1308.0850 (2013), who joins
-    the outputs of all layers as well: `rnnx.expose_carry` and `rnnx.parallel` are ways to have them.
+    Reference: A. Graves, *Generating sequences with recurrent neural networks*, arXiv 1308.0850 (2013), who also
+    concatenates the outputs of all layers; for that use `rnnx.expose_carry` or `rnnx.parallel`.
 
     Example::
 
@@ -85,19 +92,19 @@ def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     """
 
     def feed(xs: PyTree, ys: PyTree) -> PyTree:
-        return merged("skip_stack, whose layers after the first read merge(xs, ys)", merge, (xs, ys))
+        return merge_outputs("skip_stack, whose layers after the first read merge(xs, ys)", merge, (xs, ys))
 
     layer = _chain("skip_stack", layers, feed)
     return layer if merge is concatenate else layer._replace(spec=layer.spec._replace(options={"merge": merge}))
 
 
-def _onward(xs: PyTree, ys: PyTree) -> PyTree:
+def _feed_outputs(xs: PyTree, ys: PyTree) -> PyTree:
     return ys
 
 
 def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyTree, PyTree], PyTree]) -> Layer:
-    """Layers one after the other; `feed(xs, ys)` is what a layer reads after one that gave `ys`."""
-    children = named(layers)
+    """Chains layers; each but the first reads `feed(xs, ys)`, where `ys` are the outputs of the layer before it."""
+    children = name_layers(layers)
     if not children:
         raise ValueError(f"{name} needs at least one layer")
 
@@ -139,25 +146,25 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
             carries.append(c)
         return tuple(carries), ys
 
-    spec = Spec(name, children=children, feed=feed, directions=directions(children))
+    spec = Spec(name, children=children, feed=feed, directions=union_of_directions(children))
     return Layer(checked_init(name, init), initial_carry, apply, spec)
 
 
 @interned
 @checked
 def repeat(layer: Layer | nn.Module, n: int) -> Layer:
-    """`n` layers of one kind, one after the other, with params of their own: a deep stack at the compile time of one.
+    """Stacks `n` copies of a layer, each with its own params, by `lax.scan`: compiles as fast as a single layer.
 
     Args:
         layer: a Layer whose outputs have the shape and dtype of its inputs.
-        n: how many.
+        n: the number of copies.
 
     Returns:
         The Layer. Params are those of `layer` with a leading axis of size `n`; each leaf of the carry is
         `[batch, n, ...]`.
 
     Raises:
-        ValueError: for `n` below 1; in `init` and `apply` when outputs do not look like inputs.
+        ValueError: if `n` is below 1; in `init` and `apply`, if outputs and inputs differ in shape or dtype.
 
     Example::
 
@@ -178,11 +185,11 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
 
     def check(params: Params, xs: PyTree) -> None:
         one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), params)
-        made = shapes(output_struct(inner, one, xs))
-        if made != shapes(xs):
+        returned = shapes(output_struct(inner, one, xs))
+        if returned != shapes(xs):
             raise ValueError(
-                f"repeat: each layer's output must look like its input, but {inner.spec.name} makes {made} of "
-                f"{shapes(xs)}; put an nn.Dense before it, or after it inside a stack, to make the widths equal"
+                f"repeat: outputs must have the shape and dtype of inputs, but {inner.spec.name} returns {returned} "
+                f"for {shapes(xs)}; put an nn.Dense before it, or after it inside a stack, to make the widths equal"
             )
 
     def init(key: Key, xs: PyTree) -> Params:
@@ -232,7 +239,7 @@ def residual(layer: Layer | nn.Module) -> Layer:
         The Layer, with the same params and carry.
 
     Raises:
-        ValueError: when outputs and inputs differ in shape.
+        ValueError: if outputs and inputs differ in shape.
 
     Reference: K. He et al., *Deep residual learning for image recognition*, CVPR 2016.
 
@@ -252,7 +259,8 @@ def residual(layer: Layer | nn.Module) -> Layer:
         before, after = jax.tree.map(jnp.shape, xs), jax.tree.map(jnp.shape, ys)
         if before != after:
             raise ValueError(
-                f"residual: {inner.spec.name} makes {after} of {before}, which cannot be added; make the widths equal"
+                f"residual: {inner.spec.name} returns {after} for {before}, which cannot be added; make the widths "
+                "equal, e.g. with an nn.Dense"
             )
         return carry, jax.tree.map(jnp.add, zero_pads(xs, options.get("lengths")), ys)
 

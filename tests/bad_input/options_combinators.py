@@ -55,8 +55,8 @@ CALLS = {
             *(ValueError, "parallel: merge fails", "(2, 5, 2), (2, 5, 3)"),
         ),
         ("run(rnnx.parallel(L, G, merge=lambda a: a))", ValueError, "parallel: merge fails", "2 were given"),
-        ("run(rnnx.parallel(L, G, merge=lambda a, b: None))", ValueError, "merge made None", "[batch, time, ...]"),
-        ("run(rnnx.parallel(L, G, merge=lambda a, b: a.sum()))", ValueError, "merge made ()", "[batch, time, ...]"),
+        ("run(rnnx.parallel(L, G, merge=lambda a, b: None))", ValueError, "merge returned None", "[batch, time, ...]"),
+        ("run(rnnx.parallel(L, G, merge=lambda a, b: a.sum()))", ValueError, "merge returned ()", "[batch, time, ...]"),
         (
             "run(rnnx.skip_stack(nn.Embed(7, 4), L), TOK)",
             ValueError,
