@@ -329,13 +329,13 @@ def test_a_weight_acts_on_its_own_unit_alone(name: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        (rnnx.cells.gru(WIDTH, reset_after=False), r"numbers of \w+ \(.*act on other units.*reset_after=True"),
+        (rnnx.cells.gru(WIDTH, reset_after=False), r"elements of \w+ \(.*do not own them.*reset_after=True"),
         (rnnx.cells.mgu(WIDTH), "reset_after=True"),
         (rnnx.cells.lstm(WIDTH, layer_norm=True), "no layer_norm"),
-        (rnnx.cells.lstm(WIDTH, projection=2), r"one number for each unit.*h \(2,\), c \(4,\).*rtrl and"),
-        (rnnx.cells.slstm(WIDTH, heads=2), "numbers of recurrent_kernel"),
-        (rnnx.cells.cornn(WIDTH), "units hear each other.*kernel="),
-        (rnnx.as_cell(rnnx.cells.mlstm(WIDTH)), "one number for each unit"),
+        (rnnx.cells.lstm(WIDTH, projection=2), r"one number per unit.*h \(2,\), c \(4,\).*rtrl and"),
+        (rnnx.cells.slstm(WIDTH, heads=2), "elements of recurrent_kernel"),
+        (rnnx.cells.cornn(WIDTH), "units interact other than.*kernel="),
+        (rnnx.as_cell(rnnx.cells.mlstm(WIDTH)), "one number per unit"),
     ],
     ids=lambda value: value.spec.name if isinstance(value, rnnx.Cell) else "",
 )
@@ -363,9 +363,9 @@ def test_owners_can_be_declared() -> None:
     cell = rnnx.cell(init, lambda w, x, key: jnp.zeros_like(w["decay"]), step)
     with jax.enable_x64(True):
         params, xs, targets = task(cell)
-        with pytest.raises(ValueError, match=r"numbers of kernel \(4, 2\) act on other units"):
+        with pytest.raises(ValueError, match=r"elements of kernel \(4, 2\) act on units that do not own them"):
             online.snap1(cell, loss).init(params, xs[0])
-        with pytest.raises(ValueError, match=r"owner gave decay of shape \(4,\) owners of shape \(3,\)"):
+        with pytest.raises(ValueError, match=r"for decay of shape \(4,\), owner returned shape \(3,\)"):
             online.snap1(cell, loss, owner=lambda path, shape, units: np.arange(3)).init(params, xs[0])
         wanted = by_time(cell, params, xs, targets, RESETS)
         assert_close(driven(online.snap1(cell, loss, owner=rows), params, xs, targets, resets=RESETS), wanted, 1e-9)
@@ -420,9 +420,9 @@ def test_what_does_not_fit_is_refused() -> None:
             make(rnnx.cells.min_gru(WIDTH), loss)
     with pytest.raises(ValueError, match="init needs a key"):
         online.uoro(cell, loss).init(params, xs[0])
-    with pytest.raises(ValueError, match=r'\{"cell": .*came as \[\'bias\''):
+    with pytest.raises(ValueError, match=r'\{"cell": .*got \[\'bias\''):
         learner.init(params["cell"], xs[0])
-    with pytest.raises(ValueError, match=r"x must be one step of a batch.*came as \(\)"):
+    with pytest.raises(ValueError, match=r"x must be one step of a batch.*has shape \(\)"):
         learner.init(params, np.float32(1))
     with pytest.raises(ValueError, match=r"target must be \[batch, ...\] with a batch of 3.*\(2, 2\)"):
         learner.update(params, state, xs[0], targets[0, :2])

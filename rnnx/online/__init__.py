@@ -1,4 +1,4 @@
-"""Online learning: the gradient of every step as it comes, from a memory that does not grow with time.
+"""Online learning: computes gradients forward in time, step by step, in memory that does not grow with time.
 
 A learner is a pair of pure functions, as in Optax: `learner.init(params, x) -> state` and `learner.update(params,
 state, x, target) -> (state, (loss, gradient, y))`, one time step of a batch. It takes any `Cell`.

@@ -1,4 +1,4 @@
-"""E-prop: eligibility traces and an immediate learning signal."""
+"""E-prop: eligibility traces with an instantaneous learning signal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rnnx.online.ownership import Owner, columns
 
 @explained
 def eprop(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Owner = columns) -> Online:
-    r"""E-prop with symmetric feedback: the trace runs within a unit, along no recurrent connection.
+    r"""E-prop with symmetric feedback: eligibility traces within each unit, excluding recurrent connections.
 
     .. math::
         \epsilon_{i,t} = \frac{\partial s_{k,t}}{\partial w_i}
@@ -19,23 +19,24 @@ def eprop(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Ow
         e_{i,t} = \frac{\partial y_t}{\partial s_{k,t}} \epsilon_{i,t}, \qquad
         \frac{d L_t}{d w_i} \approx \frac{\partial L_t}{\partial y_t} \cdot e_{i,t}
 
-    where k is the unit that owns the weight :math:`w_i`, and :math:`s_k` its numbers, one of each leaf of the carry.
-    All derivatives by the state are those with the product of the state and the recurrent matrix held fast, its
-    diagonal too: that is all in which it differs from `rnnx.online.snap1`. In an LSTM the path from c to c stays, that
-    from h to the gates is cut; in an ALIF the voltage, the adaptation and what a unit's own spike does to both stay;
-    an Elman network has no path left. The learning signal is the derivative of the present loss by the output, of each
-    unit by itself (the paper's symmetric feedback); what the output will do by way of other units later on is left out.
-    (The paper's formulas for spiking units leave out as well what a spike takes from its unit's own voltage: a
-    derivative of :math:`-\theta z_{t-1}`, which counts here.) Weights which act on y alone get their exact gradient.
+    where k is the unit that owns the weight :math:`w_i`, and :math:`s_k` are its numbers, one in each leaf of the
+    carry. Derivatives with respect to the state treat the product of the state and the recurrent matrix as constant,
+    including its diagonal; this is the only difference from `rnnx.online.snap1`. In an LSTM the path from c to c
+    remains, and that from h to the gates is cut. In an ALIF the voltage, the adaptation and the effect of a unit's own
+    spike on both remain. An Elman network has no path left. The learning signal is the derivative of the current loss
+    with respect to the unit's own output (the paper's symmetric feedback); later effects of the output through other
+    units are omitted. (For spiking units, the paper's formulas also omit the reset of the voltage by the unit's own
+    spike, a derivative of :math:`-\theta z_{t-1}`; it is included here.) Weights that act only on y get their exact
+    gradient.
 
     Args:
-        cell: a Cell whose units can be told apart, as in `rnnx.online.snap1`.
-        loss: `(readout_params, y, target) -> scalar` of one step of one example.
-        kernel: the recurrent matrix among the cell's weights, (H, G H).
+        cell: a Cell with separable units, as in `rnnx.online.snap1`.
+        loss: `(readout_params, y, target) -> scalar` for one step of one example.
+        kernel: the name of the recurrent matrix in the cell's weights, (H, G H).
         owner: which unit owns each number of a weight, as in `rnnx.online.snap1`.
 
     Returns:
-        The `Online` learner, of the memory and cost of `rnnx.online.snap1`.
+        The `Online` learner, with the memory and cost of `rnnx.online.snap1`.
 
     Raises:
         TypeError, ValueError: as `rnnx.online.snap1`.
@@ -54,4 +55,4 @@ def eprop(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Ow
         >>> state.influence["recurrent_kernel"].shape, gradient["cell"]["recurrent_kernel"].shape
         ((2, 3, 4, 4), (4, 4))
     """
-    return local_learner("eprop", cell, loss, kernel, owner, hears_itself=False)
+    return local_learner("eprop", cell, loss, kernel, owner, self_recurrent=False)

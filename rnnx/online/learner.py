@@ -1,4 +1,4 @@
-"""What all online learners share: one time step of a batch, and the gradient of its loss, from a constant memory."""
+"""The core of all online learners: one time step of a batch and the gradient of its loss, in constant memory."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Floats = dict[str, jax.Array]
 """The floating leaves of a tree by their paths, e.g. `"recurrent_kernel"`, `"decay.re"`; "" for a bare array."""
 
 Initial = Callable[[Floats], Floats]
-"""The floats of the weights -> those of one example's initial carry."""
+"""Floats of the weights -> floats of one example's initial carry."""
 
 Step = Callable[[Floats, Floats, PyTree], Floats]
-"""The floats of the weights, of one example's carry, and the rest of what it reads -> the floats of its next carry."""
+"""Floats of the weights, floats of one example's carry, its other inputs -> floats of its next carry."""
 
 
 class OnlineState(NamedTuple):
-    """What an online learner carries from step to step; its size does not depend on how many there were.
+    """The state of an online learner; its size does not depend on the number of steps.
 
     Attributes:
-        carry: the cell's, leaves `[batch, ...]`.
-        influence: how the carry depends on the cell's weights, in the form that the method keeps.
-        key: of the random signs of `rnnx.online.uoro`; the others make no use of it.
+        carry: the carry of the cell, leaves `[batch, ...]`.
+        influence: how the carry depends on the cell's weights, in the representation of the method.
+        key: for the random signs of `rnnx.online.uoro`; the other methods do not use it.
     """
 
     carry: Carry
@@ -51,12 +51,12 @@ class OnlineState(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What an online learner says of a step.
+    """The results of one step of an online learner.
 
     Attributes:
-        loss: the sum over the batch.
-        gradient: of that, in the structure of the params: `{"cell": ..., "readout": ...}`.
-        y: the cell's outputs, `[batch, ...]`.
+        loss: the loss, summed over the batch.
+        gradient: its gradient, in the structure of the params: `{"cell": ..., "readout": ...}`.
+        y: the outputs of the cell, `[batch, ...]`.
     """
 
     loss: jax.Array
@@ -80,21 +80,20 @@ class Update(Protocol):
 
 
 class Online(NamedTuple):
-    """An online learner: a pair of pure functions, to be driven by `jax.lax.scan` or step by step from a stream.
+    """An online learner: a pair of pure functions, for use in `jax.lax.scan` or step by step on a stream.
 
     Attributes:
-        init: `(params, x, key=None) -> state`, with the initial carry in it. `params` are `{"cell": cell.init(key,
+        init: `(params, x, key=None) -> state`, which includes the initial carry. `params` are `{"cell": cell.init(key,
             one_x), "readout": floating arrays for the loss}`; `x` is one step of a batch, leaves `[batch, ...]`,
             arrays or shapes. Only `rnnx.online.uoro` needs the key.
         update: `(params, state, x, target, *, resets=None, valid=None) -> (state, Learned(loss, gradient, y))`: one
-            time step of a batch; leaves of `x` and `target` are `[batch, ...]`. `resets`, `[batch]` booleans, puts the
-            initial carry in place before the step. Rows that are not `valid`, `[batch]` booleans, keep their state,
-            have no loss, give no gradient, and zeros as y, whatever stands in x and target.
+            time step of a batch; leaves of `x` and `target` are `[batch, ...]`. `resets`, `[batch]` booleans, resets
+            rows to the initial carry before the step. Rows that are not `valid`, `[batch]` booleans, keep their state,
+            and have zero loss, gradient and y, whatever x and target hold.
 
-    The loss is the sum over the batch, and so is the gradient. Summed over steps with the params held fast, the
-    gradient of an exact method is that of the sum of all losses by back-propagation through time; where params change
-    after every step, what the state tells of their influence comes from the params of each earlier step. Cells run
-    without noise, as with `key=None`.
+    Loss and gradient are summed over the batch. Summed over steps with constant params, the gradient of an exact method
+    is that of the sum of all losses by back-propagation through time. If params change after every step, the stored
+    influence is that of the params at each earlier step. Cells run without noise, as with `key=None`.
     """
 
     init: Callable[..., OnlineState]
@@ -102,31 +101,31 @@ class Online(NamedTuple):
 
 
 class Influence(NamedTuple):
-    """A method: what it keeps in place of the influence ds/dw of the weights on the carry, leaves `[batch, ...]`.
+    """A method: how it represents the influence ds/dw of the weights on the carry, with leaves `[batch, ...]`.
 
-    It is kept in float32 or more, whatever the params are in: it is a sum over time.
+    The influence is stored in float32 or wider, whatever the dtype of the params: it is a sum over time.
 
     Attributes:
-        start: `(initial, weights, batch, key) -> influence`, on the initial carry.
-        advance: `(step, weights, carry, rows, influence, key) -> influence`, on the carry after the step.
-        pull: `(influence, cotangent) -> gradient`: from the cotangent of the carry `[batch, ...]` to that of the
-            weights, summed over the batch; weights that are left out have none.
+        start: `(initial, weights, batch, key) -> influence`, that on the initial carry.
+        advance: `(step, weights, carry, rows, influence, key) -> influence`, that on the carry after the step.
+        vjp: `(influence, cotangent) -> gradient`: from the cotangent of the carry `[batch, ...]` to that of the
+            weights, summed over the batch; weights that are left out have a zero gradient.
     """
 
     start: Callable[[Initial, Floats, int, Key | None], PyTree]
     advance: Callable[[Step, Floats, Floats, PyTree, PyTree, Key | None], PyTree]
-    pull: Callable[[PyTree, Floats], Floats]
+    vjp: Callable[[PyTree, Floats], Floats]
 
 
 def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
-    """The learner of a cell and a loss whose credit through time is that of `influence`.
+    """Makes the learner of a cell and a loss, with credit assignment through time by `influence`.
 
-    A step's loss reads the weights directly and through the carry before it, so its gradient is the direct one, and
-    the carry's cotangent times the influence kept. All of this is by the *weights*; `prepare` is pulled back through
-    once at the end, so it costs one backward pass per step of the batch, whatever it computes.
+    A step's loss depends on the weights directly, and through the carry before the step. So its gradient is the direct
+    one plus the product of the carry's cotangent and the stored influence. All of this is with respect to the
+    *weights*; one backward pass through `prepare` per step of the batch turns it into the gradient of the params.
     """
     if not isinstance(cell, Cell):
-        hint = "; rnnx.as_cell makes a Cell of it" if isinstance(cell, AssociativeCell) else ""
+        hint = "; rnnx.as_cell converts it to a Cell" if isinstance(cell, AssociativeCell) else ""
         raise TypeError(f"{name} takes a Cell, e.g. rnnx.cells.lstm(512), but got {cell!r}{hint}")
     check_function(name, "loss", loss, "(readout_params, y, target) -> scalar")
 
@@ -135,14 +134,18 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
         key = None if key is None else checked_key(key)
 
         @jax.jit
-        def started(params: Params, key: Key | None) -> OnlineState:
+        def initial_state(params: Params, key: Key | None) -> OnlineState:
             key_start, key = split_key(key, 2)
             weights = cell.prepare(params["cell"], None)
             w, rest = split(weights)
-            carry = _fresh_carry(cell, weights, x, batch)
+            carry = _initial_carry(cell, weights, x, batch)
             return OnlineState(carry, wide(influence.start(_initial(cell, rest, x), w, batch, key_start)), key)
 
-        return started(params, key)
+        return initial_state(params, key)
+
+    @jax.jit  # so that calls outside jax.jit, e.g. in streaming, compile only once
+    def compiled_update(*args: Any) -> tuple[OnlineState, Learned]:
+        return _update(name, cell, loss, influence, *args)
 
     def update(
         params: Params,
@@ -153,87 +156,107 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
         resets: jax.Array | None = None,
         valid: jax.Array | None = None,
     ) -> tuple[OnlineState, Learned]:
-        _check_params(name, params)
-        batch = _batch_of(name, x)
-        x = as_arrays(x, f"{name}: x")
-        if target is None:
-            raise TypeError(f"{name}: target is None, but [batch, ...] is wanted; () for a loss that reads none")
-        target = as_arrays(target, f"{name}: target")
-        resets, valid = (
-            a if a is None else as_array(a, f"{name}: resets and valid", "booleans") for a in (resets, valid)
-        )
-        if not isinstance(state, OnlineState):
-            raise TypeError(f"{name}: state is {shown(state)}, but what init(params, x) or update returned is wanted")
-        rows = {"the state's carry": state.carry, "target": target, "resets": resets, "valid": valid}
-        for what, tree in rows.items():
-            _check_rows(name, what, tree, batch)
-        return compiled(params, state, x, target, resets, valid)
-
-    @jax.jit  # so that calls outside of jax.jit, in a stream say, are not compiled again and again
-    def compiled(
-        params: Params, state: OnlineState, x: PyTree, target: PyTree, resets: jax.Array | None, valid: jax.Array | None
-    ) -> tuple[OnlineState, Learned]:
-        batch = check_arguments(name, cell, params, x)
-        key_start, key_step, key = split_key(state.key, 3)
-        w, prepare_back, rest_w = jax.vjp(lambda p: split(cell.prepare(p, None)), params["cell"], has_aux=True)
-        weights = join(w, rest_w)
-        carry, kept = state.carry, state.influence
-        if resets is not None:
-            carry = select(resets, _fresh_carry(cell, weights, x, batch), carry)
-            start = wide(influence.start(_initial(cell, rest_w, x), w, batch, key_start))
-            kept = select(resets, start, kept)
-        if valid is not None:
-            # In place of what may be undefined, another row's step is taken once more, and nothing made of it.
-            x, target, carry = borrow_rows((x, target, carry), valid.astype(jnp.int32))
-            kept = select(valid, kept, jax.tree.map(jnp.zeros_like, kept))
-        s, rest_s = split(carry)
-        dtype = float_dtype(x)
-
-        def one(w: Floats, s: Floats, row: PyTree) -> tuple[Carry, PyTree]:
-            rest_s, x = row
-            weights, before = join(w, rest_w), join(s, rest_s)
-            after, y = cell.step(weights, before, cell.project(weights, x, None))
-            return jax.tree.map(lambda b, a: a.astype(b.dtype), before, after), cast_floats(y, dtype)
-
-        def of_batch(w: Floats, s: Floats) -> tuple[tuple[Floats, Floats], tuple[PyTree, PyTree]]:
-            after, y = jax.vmap(one, in_axes=(None, 0, 0))(w, s, (rest_s, x))
-            (after, rest_after), (y, rest_y) = split(after), split(y)
-            return (after, y), (rest_after, rest_y)
-
-        def summed_loss(readout: Params, y: Floats) -> jax.Array:
-            losses = jax.vmap(loss, in_axes=(None, 0, 0))(readout, join(y, rest_y), target)
-            if jnp.shape(losses) != (batch,):
-                raise ValueError(
-                    f"{name}: the loss of one example must be one number, but has shape {jnp.shape(losses)[1:]}"
-                )
-            return (losses if valid is None else jnp.where(valid, losses, 0)).sum()
-
-        (after, y), back, (rest_after, rest_y) = jax.vjp(of_batch, w, s, has_aux=True)
-        total, (by_readout, by_y) = jax.value_and_grad(summed_loss, argnums=(0, 1))(params["readout"], y)
-        by_w, by_s = back((jax.tree.map(jnp.zeros_like, after), by_y))
-        through = influence.pull(kept, by_s)
-        by_w |= {path: by_w[path] + part.astype(by_w[path].dtype) for path, part in through.items()}
-        (by_params,) = prepare_back(by_w)
-        kept = influence.advance(lambda w, s, row: split(one(w, s, row)[0])[0], w, s, (rest_s, x), kept, key_step)
-        new = OnlineState(join(after, rest_after), kept, key)
-        learned = Learned(total, {"cell": by_params, "readout": by_readout}, join(y, rest_y))
-        return (new, learned) if valid is None else _of_valid(valid, state, new, learned)
+        x, target, resets, valid = _checked_inputs(name, params, state, x, target, resets, valid)
+        return compiled_update(params, state, x, target, resets, valid)
 
     return Online(init, update)
 
 
-def _of_valid(
+def _update(
+    name: str,
+    cell: Cell,
+    loss: Loss,
+    influence: Influence,
+    params: Params,
+    state: OnlineState,
+    x: PyTree,
+    target: PyTree,
+    resets: jax.Array | None,
+    valid: jax.Array | None,
+) -> tuple[OnlineState, Learned]:
+    """One step of a learner: `Online.update` with checked arguments."""
+    batch = check_arguments(name, cell, params, x)
+    key_start, key_step, key = split_key(state.key, 3)
+    w, prepare_vjp, rest_w = jax.vjp(lambda p: split(cell.prepare(p, None)), params["cell"], has_aux=True)
+    weights = join(w, rest_w)
+    carry, stored = state.carry, state.influence
+    if resets is not None:
+        carry = select(resets, _initial_carry(cell, weights, x, batch), carry)
+        start = wide(influence.start(_initial(cell, rest_w, x), w, batch, key_start))
+        stored = select(resets, start, stored)
+    if valid is not None:
+        # Invalid rows may hold anything: they compute another row's step instead, and the result is discarded.
+        x, target, carry = borrow_rows((x, target, carry), valid.astype(jnp.int32))
+        stored = select(valid, stored, jax.tree.map(jnp.zeros_like, stored))
+    s, rest_s = split(carry)
+    dtype = float_dtype(x)
+
+    def step(w: Floats, s: Floats, row: PyTree) -> tuple[Carry, PyTree]:
+        rest_s, x = row
+        weights, before = join(w, rest_w), join(s, rest_s)
+        after, y = cell.step(weights, before, cell.project(weights, x, None))
+        return jax.tree.map(lambda b, a: a.astype(b.dtype), before, after), cast_floats(y, dtype)
+
+    def batch_step(w: Floats, s: Floats) -> tuple[tuple[Floats, Floats], tuple[PyTree, PyTree]]:
+        after, y = jax.vmap(step, in_axes=(None, 0, 0))(w, s, (rest_s, x))
+        (after, rest_after), (y, rest_y) = split(after), split(y)
+        return (after, y), (rest_after, rest_y)
+
+    def summed_loss(readout: Params, y: Floats) -> jax.Array:
+        losses = jax.vmap(loss, in_axes=(None, 0, 0))(readout, join(y, rest_y), target)
+        if jnp.shape(losses) != (batch,):
+            raise ValueError(
+                f"{name}: the loss of one example must be one number, but has shape {jnp.shape(losses)[1:]}"
+            )
+        return (losses if valid is None else jnp.where(valid, losses, 0)).sum()
+
+    (after, y), step_vjp, (rest_after, rest_y) = jax.vjp(batch_step, w, s, has_aux=True)
+    total, (by_readout, by_y) = jax.value_and_grad(summed_loss, argnums=(0, 1))(params["readout"], y)
+    by_w, by_s = step_vjp((jax.tree.map(jnp.zeros_like, after), by_y))
+    through_carry = influence.vjp(stored, by_s)
+    by_w |= {path: by_w[path] + part.astype(by_w[path].dtype) for path, part in through_carry.items()}
+    (by_params,) = prepare_vjp(by_w)
+    stored = influence.advance(lambda w, s, row: split(step(w, s, row)[0])[0], w, s, (rest_s, x), stored, key_step)
+    new = OnlineState(join(after, rest_after), stored, key)
+    learned = Learned(total, {"cell": by_params, "readout": by_readout}, join(y, rest_y))
+    return (new, learned) if valid is None else _select_valid(valid, state, new, learned)
+
+
+def _checked_inputs(
+    name: str, params: Params, state: OnlineState, x: PyTree, target: PyTree, resets: Any, valid: Any
+) -> tuple[PyTree, PyTree, jax.Array | None, jax.Array | None]:
+    """Converts the arguments of `Online.update` to arrays; raises if they do not fit."""
+    _check_params(name, params)
+    batch = _batch_size(name, x)
+    x = as_arrays(x, f"{name}: x")
+    if target is None:
+        raise TypeError(f"{name}: target is None, expected [batch, ...]; pass () for a loss without targets")
+    target = as_arrays(target, f"{name}: target")
+    resets, valid = (a if a is None else as_array(a, f"{name}: resets and valid", "booleans") for a in (resets, valid))
+    if not isinstance(state, OnlineState):
+        raise TypeError(f"{name}: state is {shown(state)}, expected the result of init(params, x) or of update")
+    rows = {"the state's carry": state.carry, "target": target, "resets": resets, "valid": valid}
+    for what, tree in rows.items():
+        _check_rows(name, what, tree, batch)
+    return x, target, resets, valid
+
+
+def _select_valid(
     valid: jax.Array, before: OnlineState, after: OnlineState, learned: Learned
 ) -> tuple[OnlineState, Learned]:
-    carry, kept = select(valid, (after.carry, after.influence), (before.carry, before.influence))
-    some = valid.any()
-    loss, gradient = jax.tree.map(lambda a: jnp.where(some, a, jnp.zeros_like(a)), (learned.loss, learned.gradient))
+    """Keeps the old state of invalid rows, and sets their outputs to zero."""
+    carry, influence = select(valid, (after.carry, after.influence), (before.carry, before.influence))
+    any_valid = valid.any()
+    loss, gradient = (
+        jax.tree.map(lambda a: jnp.where(any_valid, a, jnp.zeros_like(a)), tree)
+        for tree in (learned.loss, learned.gradient)
+    )
     y = select(valid, learned.y, jax.tree.map(jnp.zeros_like, learned.y))
-    return OnlineState(carry, kept, after.key), Learned(loss, gradient, y)
+    return OnlineState(carry, influence, after.key), Learned(loss, gradient, y)
 
 
 def one_step(x: PyTree) -> PyTree:
-    """The shape and dtype of one example's step, from that of a batch."""
+    """The shape and dtype of one example's step, given those of a batch."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], jax.dtypes.canonicalize_dtype(a.dtype)), x)
 
 
@@ -241,24 +264,24 @@ def _initial(cell: Cell, rest: PyTree, x: PyTree) -> Initial:
     return lambda w: split(cell.initial_carry(join(w, rest), one_step(x), None))[0]
 
 
-def _fresh_carry(cell: Cell, weights: Weights, x: PyTree, batch: int) -> Carry:
+def _initial_carry(cell: Cell, weights: Weights, x: PyTree, batch: int) -> Carry:
     return broadcast_rows(cell.initial_carry(weights, one_step(x), None), batch)
 
 
 def broadcast_rows(tree: PyTree, batch: int) -> PyTree:
-    """The same for every row."""
+    """Repeats a tree for every row."""
     return jax.tree.map(lambda a: jnp.broadcast_to(a, (batch, *jnp.shape(a))), tree)
 
 
 def split(tree: PyTree) -> tuple[Floats, PyTree]:
-    """The floating leaves by their paths, and the tree with None in their places."""
+    """Splits a tree into its floating leaves, by path, and the tree with None in their place."""
     pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
     floats = {_path(path): leaf for path, leaf in pairs if _is_float(leaf)}
     return floats, jax.tree.unflatten(structure, [None if _is_float(leaf) else leaf for _, leaf in pairs])
 
 
 def join(floats: Floats, rest: PyTree) -> PyTree:
-    """What `split` took apart."""
+    """Inverts `split`."""
 
     def leaf(path: Any, other: Any) -> Any:
         return floats.get(_path(path)) if other is None else other
@@ -276,52 +299,50 @@ def _is_float(leaf: Any) -> bool:
 
 def _check_params(name: str, params: Params) -> None:
     if not isinstance(params, dict) or set(params) != {"cell", "readout"}:
-        among = sorted(params) if isinstance(params, dict) else type(params).__name__
+        given = sorted(params) if isinstance(params, dict) else type(params).__name__
         raise ValueError(
-            f'{name}: params must be {{"cell": cell.init(key, one_x), "readout": what the loss reads}}, but came as '
-            f"{among}"
+            f'{name}: params must be {{"cell": cell.init(key, one_x), "readout": params of the loss}}, but got {given}'
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(params["readout"]):
         if not is_numeric(leaf) or not _is_float(leaf):
             raise TypeError(
-                f'{name}: params["readout"]{jax.tree_util.keystr(path)} is {shown(leaf)}, but floating arrays are '
-                "wanted"
+                f'{name}: params["readout"]{jax.tree_util.keystr(path)} is {shown(leaf)}, expected floating arrays'
             )
 
 
 def check_arguments(name: str, cell: Cell, params: Params, x: PyTree) -> int:
-    """The size of the batch; raises where params and x are not what the learner of this cell takes."""
+    """Returns the batch size; raises if params and x do not fit the cell."""
     _check_params(name, params)
-    batch = _batch_of(name, x)
+    batch = _batch_size(name, x)
     _check_fit(name, cell, params, x)
     return batch
 
 
 def _check_fit(name: str, cell: Cell, params: Params, x: PyTree) -> None:
-    """Raises where the params are not those of the cell for inputs like these, in dtypes too."""
-    wanted = cached_eval_shape(cell.init, key_struct(), one_step(x))
-    problem = tree_difference(params["cell"], wanted) or dtype_difference(params["cell"], wanted)
+    """Raises unless the params are those of the cell for inputs of this shape and dtype."""
+    expected = cached_eval_shape(cell.init, key_struct(), one_step(x))
+    problem = tree_difference(params["cell"], expected) or dtype_difference(params["cell"], expected)
     if problem:
         raise ValueError(
-            f"{name}: the params of {cell.spec.name} do not fit x {_shapes(x)}, one step of a batch: {problem}. They "
-            "must come from cell.init(key, one_x) of the same cell, where one_x is one row of x"
+            f"{name}: the params of {cell.spec.name} do not fit x {_shapes(x)}, one step of a batch: {problem}. Create "
+            "them by cell.init(key, one_x) of the same cell, where one_x is one row of x"
         )
 
 
-def _batch_of(name: str, x: PyTree) -> int:
+def _batch_size(name: str, x: PyTree) -> int:
     leaves = jax.tree.leaves(x)
     if not all(map(is_numeric, leaves)):
-        raise TypeError(f"{name}: x must be arrays of numbers [batch, ...], but {shown(x)} came")
+        raise TypeError(f"{name}: x must be arrays of numbers [batch, ...], but got {shown(x)}")
     if not leaves or any(a.ndim < 1 or a.shape[0] != leaves[0].shape[0] for a in leaves):
-        raise ValueError(f"{name}: x must be one step of a batch, leaves [batch, ...], but came as {_shapes(x)}")
+        raise ValueError(f"{name}: x must be one step of a batch, leaves [batch, ...], but has shape {_shapes(x)}")
     return leaves[0].shape[0]
 
 
 def _check_rows(name: str, what: str, tree: PyTree, batch: int) -> None:
     if any(jnp.shape(a)[:1] != (batch,) for a in jax.tree.leaves(tree)):
-        raise ValueError(f"{name}: {what} must be [batch, ...] with a batch of {batch}, but came as {_shapes(tree)}")
+        raise ValueError(f"{name}: {what} must be [batch, ...] with a batch of {batch}, but has shape {_shapes(tree)}")
     if what in ("resets", "valid") and np.ndim(tree) > 1:
-        raise ValueError(f"{name}: {what} must be [batch], one of each row, but came as {_shapes(tree)}")
+        raise ValueError(f"{name}: {what} must be [batch], one per row, but has shape {_shapes(tree)}")
     if what in ("resets", "valid") and tree is not None and jnp.result_type(tree) != jnp.bool_:
         raise TypeError(f"{name}: {what} must be booleans, but they are {jnp.result_type(tree)}")
 

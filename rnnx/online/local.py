@@ -1,4 +1,4 @@
-"""Credit within a unit: each weight has one unit, and its influence on that unit alone is kept."""
+"""Local credit assignment: each weight belongs to one unit, and only its influence on that unit is stored."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from rnnx.online.learner import (
 from rnnx.online.ownership import Owner, check_ownership, owners_of, units_of
 
 
-def local_learner(name: str, cell: Cell, loss: Loss, kernel: str, owner: Owner, hears_itself: bool) -> Online:
-    """The learner that keeps, of each weight, the influence on the unit that owns it.
+def local_learner(name: str, cell: Cell, loss: Loss, kernel: str, owner: Owner, self_recurrent: bool) -> Online:
+    """Makes the learner that stores the influence of each weight on the unit that owns it.
 
-    In the place of `kernel` stands one through which, in backward passes, a unit hears itself or nothing, so that
-    the Jacobian of the carry is a small block for each unit: L × L for a carry of L leaves.
+    It replaces `kernel` by a matrix whose derivative connects a unit only to itself, if `self_recurrent`, or to none.
+    So the Jacobian of the carry has one small block per unit: L × L for a carry of L leaves.
     """
 
     def step(w: Weights, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
         units = jax.tree.leaves(carry)[0].shape[0]
-        return cell.step(_among_units(w, kernel, units, hears_itself), carry, z)
+        return cell.step(_with_unitwise_kernel(w, kernel, units, self_recurrent), carry, z)
 
-    local = cell._replace(step=step) if isinstance(cell, Cell) else cell  # else `learner` says what is wrong
-    base = learner(name, local, loss, _own_influence(owner))
+    local = cell._replace(step=step) if isinstance(cell, Cell) else cell  # `learner` raises for the others
+    base = learner(name, local, loss, _unitwise_influence(owner))
 
     def init(params: Params, x: PyTree, key: Key | None = None) -> OnlineState:
         check_arguments(name, cell, params, x)
@@ -50,8 +50,8 @@ def local_learner(name: str, cell: Cell, loss: Loss, kernel: str, owner: Owner, 
     return Online(init, base.update)
 
 
-def _own_influence(owner: Owner) -> Influence:
-    """Leaves `[batch, L, ...]`: of each number of a weight that has owners, the influence on each leaf of its unit."""
+def _unitwise_influence(owner: Owner) -> Influence:
+    """The influence of each number of an owned weight on each carry leaf of its unit: leaves `[batch, L, ...]`."""
 
     def start(initial: Initial, w: Floats, batch: int, key: Key | None) -> Floats:
         s, back = jax.vjp(initial, w)
@@ -61,7 +61,7 @@ def _own_influence(owner: Owner) -> Influence:
     def advance(step: Step, w: Floats, s: Floats, rows: PyTree, influence: Floats, key: Key | None) -> Floats:
         def of_row(s: Floats, row: PyTree, influence: Floats) -> Floats:
             after, back = jax.vjp(lambda w, s: step(w, s, row), w, s)
-            # Each number has one unit, so the sum over the units of what it does to a leaf is what it does to its own.
+            # Each number affects one unit, so a leaf's sum over units holds just the effect on that unit.
             direct, by_s = jax.vmap(back)(_leaf_by_leaf(after))
             blocks = jnp.stack(jax.tree.leaves(by_s), axis=1)  # [L after, L before, H]
 
@@ -74,7 +74,7 @@ def _own_influence(owner: Owner) -> Influence:
 
         return jax.vmap(of_row)(s, rows, influence)
 
-    def pull(influence: Floats, by_s: Floats) -> Floats:
+    def vjp(influence: Floats, by_s: Floats) -> Floats:
         stacked = jnp.stack(jax.tree.leaves(by_s), axis=1)  # [batch, L, H]
         weights = {path: leaf[0, 0] for path, leaf in influence.items()}
         owners = owners_of(owner, weights, stacked.shape[-1])
@@ -83,7 +83,7 @@ def _own_influence(owner: Owner) -> Influence:
             for path, unit in owners.items()
         }
 
-    return Influence(start, advance, pull)
+    return Influence(start, advance, vjp)
 
 
 def _leaf_by_leaf(s: Floats) -> Floats:
@@ -98,10 +98,10 @@ def _leaf_by_leaf(s: Floats) -> Floats:
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["kernel", "own"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
-class _AmongUnits:
-    """In the place of a matrix: `h @ kernel`, whose derivative by h is what each unit hears of itself, or none.
+class _UnitwiseKernel:
+    """Replaces a matrix: computes `h @ kernel`, with a derivative that connects each unit to itself only, or to none.
 
-    `own` (columns,) is what each column reads of its own unit, or None.
+    `own` `(columns,)` holds the weight of each column for its own unit, or None for no derivative.
     """
 
     kernel: jax.Array
@@ -119,27 +119,27 @@ class _AmongUnits:
     def dtype(self) -> jnp.dtype:
         return self.kernel.dtype
 
-    def astype(self, dtype: jnp.dtype) -> _AmongUnits:
-        return _AmongUnits(self.kernel.astype(dtype), None if self.own is None else self.own.astype(dtype))
+    def astype(self, dtype: jnp.dtype) -> _UnitwiseKernel:
+        return _UnitwiseKernel(self.kernel.astype(dtype), None if self.own is None else self.own.astype(dtype))
 
-    def __getitem__(self, index: Any) -> _AmongUnits:
+    def __getitem__(self, index: Any) -> _UnitwiseKernel:
         rows, columns = index
         if rows is not Ellipsis and rows != slice(None):
-            raise TypeError("a recurrent matrix of which single rows are read cannot be taken apart by units")
-        return _AmongUnits(self.kernel[:, columns], None if self.own is None else self.own[columns])
+            raise TypeError("a cell that indexes rows of its recurrent matrix cannot be separated into units")
+        return _UnitwiseKernel(self.kernel[:, columns], None if self.own is None else self.own[columns])
 
     def __rmatmul__(self, h: jax.Array) -> jax.Array:
-        held = jax.lax.stop_gradient(h)
-        heard = held @ self.kernel
+        constant = jax.lax.stop_gradient(h)
+        product = constant @ self.kernel
         if self.own is None:
-            return heard
+            return product
         gates = self.kernel.shape[1] // self.kernel.shape[0]
-        return heard + jnp.tile(h - held, gates) * self.own  # which is 0, with the derivative wanted
+        return product + jnp.tile(h - constant, gates) * self.own  # adds 0, but has the derivative of the diagonal
 
 
-def _among_units(w: Weights, kernel: str, units: int, hears_itself: bool) -> Weights:
+def _with_unitwise_kernel(w: Weights, kernel: str, units: int, self_recurrent: bool) -> Weights:
     matrix = w.get(kernel) if isinstance(w, Mapping) else None
     if matrix is None or jnp.ndim(matrix) != 2 or matrix.shape[0] != units or matrix.shape[1] % units:
         return w
     column = np.arange(matrix.shape[1])
-    return {**w, kernel: _AmongUnits(matrix, matrix[column % units, column] if hears_itself else None)}
+    return {**w, kernel: _UnitwiseKernel(matrix, matrix[column % units, column] if self_recurrent else None)}

@@ -1,4 +1,4 @@
-"""Which unit each weight belongs to, and whether a cell's units can be told apart at all."""
+"""Assigns weights to units, and checks that the units of a cell are separable."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Owner = Callable[[str, tuple[int, ...], int], Any]
 
 
 def columns(path: str, shape: tuple[int, ...], units: int) -> np.ndarray | None:
-    """Which unit owns each number of a weight, as most cells have it: unit j the columns j, j + H, j + 2H, ...
+    """Assigns the columns of a weight to units, as in most cells: unit j owns the columns j, j + H, j + 2H, ...
 
     Args:
-        path: of the weight, e.g. `"recurrent_kernel"`, `"decay.re"`.
+        path: the path of the weight, e.g. `"recurrent_kernel"`, `"decay.re"`.
         shape: its shape.
-        units: H.
+        units: the number of units, H.
 
     Returns:
-        Integers in [0, H) which broadcast to `shape`; None, where the last axis holds no whole number of gates, for a
-        weight that must not act on the next carry (it may act on y).
+        Integers in [0, H) that broadcast to `shape`. None if the size of the last axis is not a multiple of H: such a
+        weight must not act on the next carry (it may act on y).
 
     Example::
 
@@ -42,26 +42,26 @@ def units_of(s: Floats) -> int:
 
 
 def owners_of(owner: Owner, w: Floats, units: int) -> dict[str, np.ndarray]:
-    """Of each weight that has owners, these, in as many dimensions as it."""
+    """The owners of each weight that has some, with as many dimensions as the weight."""
     found = {path: owner(path, leaf.shape, units) for path, leaf in w.items()}
     owners = {path: np.asarray(unit) for path, unit in found.items() if unit is not None}
     return {path: unit.reshape((1,) * (w[path].ndim - unit.ndim) + unit.shape) for path, unit in owners.items()}
 
 
 REMEDY = "rnnx.online.rtrl and rnnx.online.uoro take any cell"
-DRAWS = 3  # at a single one, a unit that is not linear may happen to stand where it is flat
+DRAWS = 3  # at a single random point, a nonlinear unit may happen to be flat
 
 
 def check_ownership(name: str, cell: Cell, local: Cell, kernel: str, owner: Owner, params: Params, x: PyTree) -> None:
-    """Raises where a weight acts on another unit than its owner, or units hear each other but through the kernel.
+    """Raises if a weight acts on another unit than its owner, or if units interact other than through the kernel.
 
-    Looked at for the first and the last unit, at random numbers: derivatives that should be zero are exactly zero.
+    It checks the first and the last unit at random points: derivatives that should be zero are exactly zero.
 
     Args:
-        name: of the learner, for errors.
-        cell, local: the cell; and the same with units that do not hear each other through the kernel.
+        name: the name of the learner, for errors.
+        cell, local: the cell; and the same cell with units that do not interact through the kernel.
         kernel, owner: as in `rnnx.online.snap1`.
-        params, x: the cell's params, and one step of one example; only their shapes are looked at.
+        params, x: the cell's params, and one step of one example; only their shapes matter.
     """
     weights = jax.eval_shape(lambda p: cell.prepare(p, None), params)
     w, s = split(weights)[0], split(jax.eval_shape(lambda w: cell.initial_carry(w, x, None), weights))[0]
@@ -69,18 +69,18 @@ def check_ownership(name: str, cell: Cell, local: Cell, kernel: str, owner: Owne
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         found = ", ".join(f"{path or 'carry'} {leaf.shape}" for path, leaf in s.items())
         raise ValueError(
-            f"{name}: each leaf of the carry must hold one number for each unit, (H,), but the carry of "
-            f"{cell.spec.name} has {found}; {REMEDY}"
+            f"{name}: each leaf of the carry must hold one number per unit, (H,), but the carry of {cell.spec.name} "
+            f"has {found}; {REMEDY}"
         )
     units = units_of(s)
     owners = owners_of(owner, w, units)
     for path, owned in owners.items():
         if owned.ndim != w[path].ndim or any(b not in (1, a) for a, b in zip(w[path].shape, owned.shape)):
             raise ValueError(
-                f"{name}: owner gave {path} of shape {w[path].shape} owners of shape {owned.shape}, which do not "
+                f"{name}: for {path} of shape {w[path].shape}, owner returned shape {owned.shape}, which does not "
                 "broadcast to it"
             )
-    look = jax.jit(_derivatives(cell, local, x))
+    derivatives = jax.jit(_derivatives(cell, local, x))
     random = np.random.default_rng(0)
 
     def drawn(a: Any) -> np.ndarray:
@@ -88,31 +88,31 @@ def check_ownership(name: str, cell: Cell, local: Cell, kernel: str, owner: Owne
         return random.normal(size=a.shape).astype(a.dtype) if floating else np.zeros(a.shape, a.dtype)
 
     owned_by = {path: owners.get(path, np.array(-1)) for path in w}
-    with jax.ensure_compile_time_eval():  # params may be traced; these numbers are not
+    with jax.ensure_compile_time_eval():  # params may be traced; the random numbers are not
         for unit in [*{0, units - 1}] * DRAWS:
             cotangent = {path: (np.arange(units) == unit) * drawn(leaf) for path, leaf in s.items()}
-            by_w, at_first, by_s = look(*jax.tree.map(drawn, (params, s, x)), cotangent)
+            by_w, by_w_initially, by_s = derivatives(*jax.tree.map(drawn, (params, s, x)), cotangent)
             for path, owned in owned_by.items():
                 others = np.broadcast_to(owned != unit, w[path].shape)
-                if any(_acts(by[path], others) for by in (by_w, at_first)):
+                if any(_is_nonzero(by[path], others) for by in (by_w, by_w_initially)):
                     raise ValueError(
-                        f"{name}: in {cell.spec.name}, numbers of {path or 'the weights'} {w[path].shape} act on "
-                        "other units than the one that owns them (column j: unit j modulo H, by default). Give owner= "
-                        "if another rule fits; or take a form of the cell in which each number acts on one unit "
+                        f"{name}: in {cell.spec.name}, elements of {path or 'the weights'} {w[path].shape} act on "
+                        "units that do not own them (by default, unit j modulo H owns column j). Pass owner= if "
+                        "another rule holds; or use a variant of the cell in which each element acts on one unit "
                         f"(gru and mgu: reset_after=True; lstm: no layer_norm, no projection). {REMEDY}"
                     )
-            if any(_acts(leaf, np.arange(units) != unit) for leaf in by_s.values()):
+            if any(_is_nonzero(leaf, np.arange(units) != unit) for leaf in by_s.values()):
                 raise ValueError(
-                    f"{name}: in {cell.spec.name}, units hear each other otherwise than by a product with the matrix "
-                    f"{kernel!r} of the weights; name the matrix (H, any number of gates times H) with kernel=. "
-                    f"{REMEDY}"
+                    f"{name}: in {cell.spec.name}, units interact other than through a product with the matrix "
+                    f"{kernel!r} of the weights; pass the name of that matrix, (H, gates * H), as kernel=. {REMEDY}"
                 )
 
 
 def _derivatives(cell: Cell, local: Cell, x: PyTree) -> Callable[..., tuple[Floats, Floats, Floats]]:
-    """What takes a cotangent of the carry to those of the weights, by a step and by the start, and of the carry before.
+    """Makes the function that maps a cotangent of the carry to those of the weights and of the carry before it.
 
-    A function of `(params, carry before, x, cotangent)`; what `x` here tells are shapes.
+    The function takes `(params, carry before, x, cotangent)`. It returns the cotangents of the weights through a step
+    and through the initial carry, and that of the carry. The `x` given here is only for shapes.
     """
 
     def derivatives(params: Params, s: Floats, now: PyTree, cotangent: Floats) -> tuple[Floats, Floats, Floats]:
@@ -121,7 +121,7 @@ def _derivatives(cell: Cell, local: Cell, x: PyTree) -> Callable[..., tuple[Floa
         def initial(w: Floats) -> tuple[Floats, PyTree]:
             return split(cell.initial_carry(join(w, rest_w), x, None))
 
-        _, first_back, rest_s = jax.vjp(initial, w, has_aux=True)
+        _, initial_vjp, rest_s = jax.vjp(initial, w, has_aux=True)
 
         def after(cell: Cell, w: Floats, s: Floats) -> Floats:
             weights = join(w, rest_w)
@@ -129,10 +129,10 @@ def _derivatives(cell: Cell, local: Cell, x: PyTree) -> Callable[..., tuple[Floa
 
         (by_w,) = jax.vjp(lambda w: after(cell, w, s), w)[1](cotangent)
         (by_s,) = jax.vjp(lambda s: after(local, w, s), s)[1](cotangent)
-        return by_w, first_back(cotangent)[0], by_s
+        return by_w, initial_vjp(cotangent)[0], by_s
 
     return derivatives
 
 
-def _acts(derivative: jax.Array, others: np.ndarray) -> bool:
-    return bool((np.asarray(derivative) != 0)[others].any())  # NaN is no proof of independence
+def _is_nonzero(derivative: jax.Array, others: np.ndarray) -> bool:
+    return bool((np.asarray(derivative) != 0)[others].any())  # NaN counts: it does not prove independence

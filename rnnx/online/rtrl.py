@@ -1,4 +1,4 @@
-"""Real-time recurrent learning: the whole influence matrix."""
+"""Real-time recurrent learning (RTRL): stores the full influence matrix."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from rnnx.online.learner import Floats, Influence, Initial, Loss, Online, Step, 
 
 @explained
 def rtrl(cell: Cell, loss: Loss) -> Online:
-    r"""Real-time recurrent learning: the exact gradient, forward in time.
+    r"""Real-time recurrent learning (RTRL): computes the exact gradient forward in time.
 
     .. math::
         J_t = \frac{\partial s_t}{\partial w} + \frac{\partial s_t}{\partial s_{t-1}} J_{t-1}, \qquad
         \frac{d L_t}{d w} = \frac{\partial L_t}{\partial w} + \frac{\partial L_t}{\partial s_{t-1}} J_{t-1}
 
-    where s is all of the cell's carry, w its weights (what `prepare` makes of the params), and
-    :math:`J_0 = d s_0 / d w`, so a learned initial carry is learned too. J is kept for each example.
+    where s is the whole carry of the cell, w its weights (which `prepare` computes from the params), and
+    :math:`J_0 = d s_0 / d w`, so a learned initial carry is trained too. Each example has its own J.
 
     Args:
-        cell: any Cell, e.g. `rnnx.cells.lstm(16)`; of an associative one `rnnx.as_cell(cell)`.
-        loss: `(readout_params, y, target) -> scalar` of one step of one example.
+        cell: any Cell, e.g. `rnnx.cells.lstm(16)`; convert an associative one by `rnnx.as_cell(cell)`.
+        loss: `(readout_params, y, target) -> scalar` for one step of one example.
 
     Returns:
-        The `Online` learner. Its memory is `[batch, S, W]` numbers for a carry of S numbers and W weights, its cost
-        per step and example about S² W: for small networks. Weights that `prepare` adds or keeps beside the params
-        count as well (the matrix of `rnnx.cells.orthogonal` and the triangle that it is made of, both).
+        The `Online` learner. For a carry of S numbers and W weights it stores `[batch, S, W]` numbers, and costs about
+        S² W operations per step and example, so it suits small networks. Weights that `prepare` adds to the params
+        count too (for `rnnx.cells.orthogonal`, both the matrix and the triangle from which it is computed).
 
     Raises:
-        TypeError: for what is not a Cell. `init` and `update` raise a ValueError where their arguments do not fit.
+        TypeError: if `cell` is not a Cell. `init` and `update` raise a ValueError if their arguments do not fit.
 
     Reference: R. Williams and D. Zipser, *A learning algorithm for continually running fully recurrent neural
     networks*, Neural Computation 1 (1989).
@@ -45,7 +45,7 @@ def rtrl(cell: Cell, loss: Loss) -> Online:
             >>> def loss(readout, y, target):
             ...     return (y @ readout - target) ** 2
             >>> learner, optimizer = rnnx.online.rtrl(cell, loss), optax.adam(1e-2)
-            >>> xs = jax.random.normal(jax.random.key(0), (50, 2, 3))  # [time, batch, features]: as a stream comes
+            >>> xs = jax.random.normal(jax.random.key(0), (50, 2, 3))  # [time, batch, features], as in a stream
             >>> targets = xs.sum(axis=-1)
             >>> one_x = jax.ShapeDtypeStruct((3,), jnp.float32)
             >>> params = {"cell": cell.init(jax.random.key(1), one_x), "readout": jnp.ones(4)}
@@ -59,7 +59,7 @@ def rtrl(cell: Cell, loss: Loss) -> Online:
             >>> losses.shape
             (50,)
     """
-    return learner("rtrl", cell, loss, Influence(_start, _advance, _pull))
+    return learner("rtrl", cell, loss, Influence(_start, _advance, _vjp))
 
 
 def _start(initial: Initial, w: Floats, batch: int, key: Key | None) -> Floats:
@@ -82,13 +82,13 @@ def _advance(step: Step, w: Floats, s: Floats, rows: PyTree, influence: Floats, 
     return jax.vmap(of_row)(s, rows, influence)
 
 
-def _pull(influence: Floats, by_s: Floats) -> Floats:
+def _vjp(influence: Floats, by_s: Floats) -> Floats:
     flat = _flat(by_s)
     return jax.tree.map(lambda j: jnp.tensordot(flat.astype(j.dtype), j, axes=((0, 1), (0, 1))), influence)
 
 
 def _basis(s: Floats) -> Floats:
-    """The S unit vectors in the shape of the carry: leaves `[S, ...]`."""
+    """The S unit vectors, in the structure of the carry: leaves `[S, ...]`."""
     leaves, structure = jax.tree.flatten(s)
     ends = np.cumsum([leaf.size for leaf in leaves])
     eye = np.eye(ends[-1])
@@ -100,5 +100,5 @@ def _basis(s: Floats) -> Floats:
 
 
 def _flat(s: Floats) -> jax.Array:
-    """Leaves `[n, ...]` side by side: `[n, S]`."""
+    """Concatenates leaves `[n, ...]` to `[n, S]`."""
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(s)], axis=1)

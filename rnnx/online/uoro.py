@@ -1,4 +1,4 @@
-"""Unbiased online recurrent optimisation: an influence matrix of rank one, right on average."""
+"""Unbiased online recurrent optimisation (UORO): an unbiased rank-one estimate of the influence matrix."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rnnx.hints import explained
 from rnnx.online.learner import Floats, Influence, Initial, Loss, Online, OnlineState, Step, learner
 from rnnx.sequences import wide
 
-TINY = 1e-7  # added to norms, so that nothing is divided by zero
+TINY = 1e-7  # added to norms, to avoid division by zero
 
 
 class RankOne(NamedTuple):
-    """An influence `state weights^T` for each example: leaves `[batch, ...]`, as in the carry and as in the weights."""
+    """The influence `state weights^T` of each example; leaves `[batch, ...]` in the structure of carry and weights."""
 
     state: Floats
     weights: Floats
@@ -24,7 +24,7 @@ class RankOne(NamedTuple):
 
 @explained
 def uoro(cell: Cell, loss: Loss) -> Online:
-    r"""Unbiased online recurrent optimisation: RTRL with an influence of rank one, whose mean is the true one.
+    r"""Unbiased online recurrent optimisation (UORO): RTRL with a random influence of rank one, unbiased on average.
 
     .. math::
         \tilde s_t &= \rho_0 \frac{\partial s_t}{\partial s_{t-1}} \tilde s_{t-1} + \rho_1 \nu, \qquad
@@ -32,8 +32,8 @@ def uoro(cell: Cell, loss: Loss) -> Online:
         \frac{d L_t}{d w} &\approx \frac{\partial L_t}{\partial w}
             + \Big(\frac{\partial L_t}{\partial s_{t-1}} \cdot \tilde s_{t-1}\Big) \tilde w_{t-1}
 
-    with random signs :math:`\nu` for every number of the carry, drawn anew for each step and example. The
-    scales make the two terms of each sum equally long, which is where the variance is least:
+    with random signs :math:`\nu` for every number of the carry, drawn independently for each step and example. The
+    scales give the two terms of each sum equal norms, which minimises the variance:
 
     .. math::
         \rho_0^2 = \|\tilde w_{t-1}\| \,/\, \Big\|\frac{\partial s_t}{\partial s_{t-1}} \tilde s_{t-1}\Big\|, \qquad
@@ -42,17 +42,17 @@ def uoro(cell: Cell, loss: Loss) -> Online:
     At the start and at a reset, the influence of the weights on the initial carry is drawn in the same way.
 
     Args:
-        cell: any Cell; of an associative one `rnnx.as_cell(cell)`.
-        loss: `(readout_params, y, target) -> scalar` of one step of one example.
+        cell: any Cell; convert an associative one by `rnnx.as_cell(cell)`.
+        loss: `(readout_params, y, target) -> scalar` for one step of one example.
 
     Returns:
-        The `Online` learner, whose `init` wants a key: the signs come from it, by way of the state. Its memory is
-        `[batch, S + W]` for a carry of S numbers and W weights, its cost about that of a few steps back and forth. The
-        gradient is unbiased (with the params held fast), but noisy, and the more so the wider the network: small
-        steps and large batches help.
+        The `Online` learner. Its `init` needs a key for the signs, which the state then carries. For a carry of S
+        numbers and W weights it stores `[batch, S + W]` numbers, and costs about as much as a few forward and backward
+        steps. The gradient is unbiased (with constant params), but noisy, and noisier in wider networks: use small
+        learning rates and large batches.
 
     Raises:
-        TypeError: for what is not a Cell. ValueError: in `init`, without a key; and as in `rnnx.online.rtrl`.
+        TypeError: if `cell` is not a Cell. ValueError: in `init`, without a key; otherwise as `rnnx.online.rtrl`.
 
     Reference: C. Tallec and Y. Ollivier, *Unbiased online recurrent optimization*, ICLR 2018, arXiv 1702.05043.
 
@@ -68,7 +68,7 @@ def uoro(cell: Cell, loss: Loss) -> Online:
         >>> gradient["cell"]["recurrent_kernel"].shape
         (4, 12)
     """
-    base = learner("uoro", cell, loss, Influence(_start, _advance, _pull))
+    base = learner("uoro", cell, loss, Influence(_start, _advance, _vjp))
 
     def init(params: Params, x: PyTree, key: Key | None = None) -> OnlineState:
         if key is None:
@@ -87,26 +87,26 @@ def _start(initial: Initial, w: Floats, batch: int, key: Key | None) -> RankOne:
 
 
 def _advance(step: Step, w: Floats, s: Floats, rows: PyTree, influence: RankOne, key: Key | None) -> RankOne:
-    def of_batch(s: Floats) -> Floats:
+    def batch_step(s: Floats) -> Floats:
         return jax.vmap(step, in_axes=(None, 0, 0))(w, s, rows)
 
-    def pulled(s: Floats, row: PyTree, sign: Floats) -> Floats:
+    def weights_vjp(s: Floats, row: PyTree, sign: Floats) -> Floats:
         return jax.vjp(lambda w: step(w, s, row), w)[1](sign)[0]
 
-    _, moved = jax.jvp(of_batch, (s,), (jax.tree.map(lambda t, a: t.astype(a.dtype), influence.state, s),))
+    _, tangent = jax.jvp(batch_step, (s,), (jax.tree.map(lambda t, a: t.astype(a.dtype), influence.state, s),))
     signs = _signs(key, jax.tree.map(lambda a: a[0], s), jax.tree.leaves(s)[0].shape[0])
-    direct = jax.vmap(pulled)(s, rows, signs)
-    old, new = _balance(influence.weights, moved), _balance(direct, signs)
+    direct = jax.vmap(weights_vjp)(s, rows, signs)
+    old, new = _balance(influence.weights, tangent), _balance(direct, signs)
     return RankOne(
-        jax.tree.map(jnp.add, _scaled(moved, old), _scaled(signs, new)),
+        jax.tree.map(jnp.add, _scaled(tangent, old), _scaled(signs, new)),
         jax.tree.map(jnp.add, _scaled(influence.weights, 1 / old), _scaled(direct, 1 / new)),
     )
 
 
-def _pull(influence: RankOne, by_s: Floats) -> Floats:
+def _vjp(influence: RankOne, by_s: Floats) -> Floats:
     products = [(a * b).reshape(a.shape[0], -1).sum(axis=1) for a, b in _pairs(wide(by_s), influence.state)]
-    along = jnp.stack(products).sum(axis=0)
-    return jax.tree.map(lambda a: jnp.tensordot(along.astype(a.dtype), a, axes=1), influence.weights)
+    inner = jnp.stack(products).sum(axis=0)
+    return jax.tree.map(lambda a: jnp.tensordot(inner.astype(a.dtype), a, axes=1), influence.weights)
 
 
 def _signs(key: Any, s: Floats, batch: int) -> Floats:
@@ -117,7 +117,7 @@ def _signs(key: Any, s: Floats, batch: int) -> Floats:
 
 
 def _balance(weights: Floats, state: Floats) -> jax.Array:
-    """`[batch]`: what to multiply the vector in the state by, and to divide that of the weights by."""
+    """The factors `[batch]` that multiply the state vector and divide the weight vector."""
     return jnp.sqrt((_norm(weights) + TINY) / (_norm(state) + TINY))
 
 
