@@ -1,6 +1,6 @@
-"""Weights from other libraries, and to them: `from_torch(module)` gives `(layer, params)`, `to_torch` the way back.
+"""Converts weights from and to other libraries: `from_torch(module)` returns `(layer, params)`, `to_torch` inverts it.
 
-None of those libraries is imported here: what comes from them is known by the names of its classes.
+Importing this package imports none of those libraries: it recognises their objects by class name.
 """
 
 from rnnx.interop.equinox import from_equinox, to_equinox

@@ -1,4 +1,4 @@
-"""What every library's weights go through: the levels of a net, each with one recurrent layer for each direction."""
+"""The common form of all conversions: the levels of a network, each with one recurrent layer per direction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS: Mapping[str, Callable[..., Layer]] = {
 }
 
 EVERYWHERE = ("elman", "lstm", "gru")
-"""The kinds that are converted to every library; of those with more, its own module says so."""
+"""The kinds that can be converted to every library; the modules of some libraries add others."""
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -36,7 +36,7 @@ WITHOUT_EFFECT = frozenset(
         *("unroll", "checkpoint_every"),
     }
 )
-"""Options that say how params come about and steps are grouped, or are read from the params' shapes anyway."""
+"""Options that affect only initialisation or evaluation, or that the shapes of the params determine."""
 
 
 class Unit(NamedTuple):
@@ -48,7 +48,7 @@ class Unit(NamedTuple):
 
 
 class Level(NamedTuple):
-    """One level of a net: a recurrent layer, and the one that reads from right to left beside it, if there is one."""
+    """One level of a network: a recurrent layer and, if bidirectional, the one that reads from right to left."""
 
     forward: Unit
     backward: Unit | None = None
@@ -61,18 +61,18 @@ def levels_of(
     kinds: Sequence[str] = EVERYWHERE,
     check: Callable[[Layer], None] = lambda recurrent: None,
 ) -> list[Level]:
-    """Takes a layer apart, reading its spec; raises for what no library's recurrent net looks like.
+    """Splits a layer, by its spec, into levels; raises if the library has no equivalent.
 
-    The recurrent layers are of these `kinds`, and `check` may raise for any of them before the params are looked at.
-    The params are those that `layer.init` makes, in structure and shapes, or an error names the first that is not.
+    The recurrent layers must be of these `kinds`; `check` may raise for each of them before the params are checked. The
+    params must have the structure and shapes that `layer.init` returns; otherwise an error names the first difference.
     """
     if not isinstance(layer, Layer):
-        raise TypeError(f"a Layer is wanted, e.g. rnnx.lstm(512), and its params, but {layer!r} came")
-    places = _places(layer, library, kinds)
+        raise TypeError(f"expected a Layer, e.g. rnnx.lstm(512), and its params, but got {layer!r}")
+    places = _find_recurrent(layer, library, kinds)
     for level in places:
         for recurrent, _ in level:
             kind, options = recurrent.spec.name, recurrent.spec.options
-            known = inspect.signature(KINDS[kind]).parameters  # what wraps a cell adds others
+            known = inspect.signature(KINDS[kind]).parameters  # wrappers of a cell add others
             check_options(Unit(kind, options, {}), library, known)
             check(recurrent)
     _check_params(layer, params, places[0][0][0].spec.name)
@@ -86,10 +86,10 @@ def levels_of(
     return [Level(*(unit(*place) for place in level)) for level in places]
 
 
-def assembled(levels: Sequence[Level], *, dropout_rate: float = 0.0) -> tuple[Layer, Params]:
-    """The layer and params of such levels: bare where there is one level, else a stack.
+def assemble(levels: Sequence[Level], *, dropout_rate: float = 0.0) -> tuple[Layer, Params]:
+    """Makes the layer and params of some levels: a single layer for one level, else a stack.
 
-    The params come out as JAX arrays of their own, not views of what was given. The factories are told their dtype.
+    The params are new JAX arrays, not views of the given ones; the factories get their dtype.
     """
     layers: list[Layer] = []
     params: list[Params] = []
@@ -108,62 +108,62 @@ def assembled(levels: Sequence[Level], *, dropout_rate: float = 0.0) -> tuple[La
     else:
         layer = stack(*layers)
         whole = {name: p for (name, _), p in zip(layer.spec.children, params)}
-    whole = jax.tree.map(kept_array, whole)
+    whole = jax.tree.map(as_owned_array, whole)
     _check_params(layer, whole, levels[0].forward.kind)
     return layer, whole
 
 
 def check_options(unit: Unit, library: str, known: Collection[str] = ()) -> None:
-    """Raises for an option, other than the `known` ones, that makes the unit compute something else."""
+    """Raises if an option, other than the `known` ones, changes what the unit computes."""
     for option, value in unit.options.items():
         if option not in WITHOUT_EFFECT and option not in known:
             raise ValueError(
-                f"{unit.kind} with {option}={value!r} has no counterpart in {library}: it computes something else, "
-                "which no other weights bring about"
+                f"{unit.kind} with {option}={value!r} has no equivalent in {library}: it computes another function, "
+                "which no choice of weights reproduces"
             )
 
 
-def _places(
+def _find_recurrent(
     layer: Layer, library: str, kinds: Sequence[str], path: tuple[str, ...] = ()
 ) -> list[list[tuple[Layer, tuple[str, ...]]]]:
-    """For each level its layers, one or two, and where their params are."""
+    """Finds the layers of each level, one or two, and the paths of their params."""
     spec = layer.spec
     if spec.name in kinds and not spec.children:
         return [[(layer, path)]]
     if spec.name == "bidirectional" and spec.options:
         raise ValueError(
-            f"{library} joins the outputs of both directions along their features, but this layer has another merge:\n"
-            f"{layer}"
+            f"{library} concatenates the outputs of both directions along their features, but this layer has another "
+            f"merge:\n{layer}"
         )
     if spec.name == "bidirectional":
-        sides = [_places(child, library, kinds, (*path, key)) for key, child in spec.children]
+        sides = [_find_recurrent(child, library, kinds, (*path, key)) for key, child in spec.children]
         if all(len(side) == 1 and len(side[0]) == 1 for side in sides):
             return [[side[0][0] for side in sides]]
     if spec.name == "stack":
         recurrent = [(key, child) for key, child in spec.children if child.spec.name != "dropout"]
-        levels = [level for key, child in recurrent for level in _places(child, library, kinds, (*path, key))]
+        levels = [level for key, child in recurrent for level in _find_recurrent(child, library, kinds, (*path, key))]
         if levels:
             return levels
     raise ValueError(
-        f"{spec.name} has no counterpart in {library}: what can be converted is rnnx.{', '.join(kinds[:-1])} and "
-        f"{kinds[-1]}, bidirectional of one of them, and a stack of those (dropout between them is left out); take "
-        f"other layers off and convert the rest, each with its own params. The layer is\n{layer}"
+        f"{spec.name} has no equivalent in {library}: only rnnx.{', '.join(kinds[:-1])} and {kinds[-1]}, bidirectional "
+        "of one of them, and stacks of those can be converted (dropout between them is left out); remove other layers "
+        f"and convert the rest, each with its own params. The layer is\n{layer}"
     )
 
 
 def _check_params(layer: Layer, params: Params, kind: str) -> None:
-    """Params against those of inputs as the first layer, of this kind, reads them."""
+    """Checks the params against those of the layer, for inputs as wide as the first layer, of this kind, reads."""
     kernels = [(_place(path), np.shape(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
     kernels = [(place, shape) for place, shape in kernels if place[-1][1] == "input_kernel"]
     shape = min(kernels, default=((), (1, 1)))[1]
     step = shape[:1] or (1,)
     if kind == "conv_lstm":
-        step = shape[:-1] if len(shape) > 2 else (1, 1)  # images as large as the kernel: any size would do
+        step = shape[:-1] if len(shape) > 2 else (1, 1)  # images of the kernel's size: any size works
     check_params(layer, params, jax.ShapeDtypeStruct((1, 1, *step), jnp.float32))
 
 
 def _place(path: Any) -> tuple[tuple[int, str], ...]:
-    """The keys along a path, in an order in which "10_gru" comes after "1_gru"."""
+    """A sort key for paths, in which "10_gru" comes after "2_gru"."""
     keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
     numbers = [key.partition("_")[0] for key in keys]
     return tuple((int(number) if number.isdigit() else 0, key) for number, key in zip(numbers, keys)) or ((0, ""),)
@@ -173,12 +173,12 @@ def _layer_of(unit: Unit) -> Layer:
     return KINDS[unit.kind](**{"param_dtype": unit.params["input_kernel"].dtype, **unit.options})
 
 
-def kept_array(value: Any, what: str = "the weights are") -> jax.Array:
-    """A JAX array of its own, in the dtype that came; raises where JAX would round it."""
+def as_owned_array(value: Any, what: str = "the weights are") -> jax.Array:
+    """Copies a value to a new JAX array of the same dtype; raises if JAX would round it."""
     dtype = np.dtype(value.dtype)
     if canonicalize_dtype(dtype) != dtype:
         raise ValueError(
             f"{what} {dtype}, which JAX would round to {canonicalize_dtype(dtype)}: convert within "
-            "jax.enable_x64(True), or after jax.config.update('jax_enable_x64', True), or round beforehand"
+            "jax.enable_x64(True), or after jax.config.update('jax_enable_x64', True), or cast them first"
         )
     return jnp.array(value)

@@ -1,4 +1,4 @@
-"""Weights from and to Haiku: `hk.VanillaRNN`, `hk.LSTM` and `hk.GRU`."""
+"""Converts weights from and to Haiku: `hk.VanillaRNN`, `hk.LSTM` and `hk.GRU`."""
 
 from __future__ import annotations
 
@@ -11,36 +11,44 @@ import jax.numpy as jnp
 
 from rnnx.arguments import shown
 from rnnx.base import Layer, Params
-from rnnx.interop._entries import by_level, by_unit, entries, is_layer, reordered, unit_of, weight
-from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+from rnnx.interop._entries import (
+    check_entries,
+    check_is_layer,
+    check_weight,
+    convert_units,
+    make_unit,
+    reorder_gates,
+    split_levels,
+)
+from rnnx.interop._units import Level, Unit, assemble, check_options, levels_of
 
 MODULES = {"elman": "vanilla_rnn", "lstm": "lstm", "gru": "gru"}
-LSTM_FORGET_BIAS = 1.0  # what Haiku's LSTM adds to f at run time
+LSTM_FORGET_BIAS = 1.0  # Haiku's LSTM adds this to f at run time
 
 
 def from_haiku(params: Mapping[str, Mapping[str, Any]], names: Any = None) -> tuple[Layer, Params]:
-    """The Layer that computes what recurrent modules of Haiku do, with their weights.
+    """Converts recurrent modules of Haiku to the equivalent Layer and its params.
 
     Args:
-        params: what the `init` of `hk.transform` gave: `{module name: {name: array}}`. Other modules in it are left
-            alone.
-        names: of the recurrent module as Haiku has it, `"lstm"` or `"my_net/~/lstm_1"`; a pair of names is
-            `(forward, backward)`, and a list has the levels of a deeper net, each a name or such a pair: the order
-            in which modules run cannot be read from params. Default: the only one there is.
+        params: the result of the `init` of `hk.transform`: `{module name: {name: array}}`. Other modules in it are
+            ignored.
+        names: the name of the recurrent module in Haiku, `"lstm"` or `"my_net/~/lstm_1"`; or a pair of names
+            `(forward, backward)`; or a list, the levels of a deeper network, each a name or such a pair, since params
+            do not tell the order of modules. Default: the only recurrent module.
 
     Returns:
-        `(layer, params)`, the dtype of the weights kept. A module is told by its entries: a GRU has `w_i`, `w_h` and
-        `b`, an LSTM one inner `linear`, a VanillaRNN `linear` and `linear_1` (which becomes
-        `rnnx.elman(activation=jax.nn.relu)`). Of several levels the layer is a `rnnx.stack`, of a pair a
+        `(layer, params)`; weights keep their dtype. The entries identify a module: a GRU has `w_i`, `w_h` and `b`, an
+        LSTM one inner `linear`, a VanillaRNN `linear` and `linear_1` (it becomes
+        `rnnx.elman(activation=jax.nn.relu)`). For several levels the layer is a `rnnx.stack`, for a pair a
         `rnnx.bidirectional`.
 
     Raises:
-        ValueError: for a name that is not there, a missing or superfluous entry, an array of a wrong shape (the
-            message names it and both shapes), and where there are several modules and no `names`.
+        ValueError: if a name does not exist; if an entry is missing or unexpected; if an array has the wrong shape (the
+            message names it and both shapes); if there are several modules and no `names`.
 
-    Haiku's LSTM adds 1 to the forget gate when it runs: here it is in the bias. Its GRU resets before the recurrent
-    product, as `rnnx.gru(reset_after=False)` does, and z lets in what is new, so that the sign of its weights
-    changes.
+    Haiku's LSTM adds 1 to the forget gate at run time; in rnnx this is part of the bias. Its GRU resets before the
+    recurrent product, like `rnnx.gru(reset_after=False)`, and its z is the weight of the new state, so the sign of z's
+    weights changes.
 
     Example::
 
@@ -57,49 +65,48 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], names: Any = None) -> tu
     """
     if not isinstance(params, Mapping) or not all(isinstance(module, Mapping) for module in params.values()):
         raise TypeError(
-            f"from_haiku takes a net's params, a dict of dicts by module and name, but {shown(params)} came"
+            f"from_haiku takes the params of a network, {{module name: {{name: array}}}}, but got {shown(params)}"
         )
     if names is None:
         found = _modules(params)
         if len(found) != 1:
             raise ValueError(
-                f"from_haiku: params have the recurrent modules {found}; say which, in the order in which they run: "
-                "names=['lstm', 'lstm_1'] (and a pair of names for two directions)"
+                f"from_haiku: params have the recurrent modules {found}; pass their names, in the order in which they "
+                "run: names=['lstm', 'lstm_1'] (or a pair of names for two directions)"
             )
         names = found[0]
     levels = []
-    for forward, backward in by_level(names, "from_haiku"):
+    for forward, backward in split_levels(names, "from_haiku"):
         levels.append(Level(_unit(params, forward), None if backward is None else _unit(params, backward)))
-    return assembled(levels)
+    return assemble(levels)
 
 
 def to_haiku(layer: Layer, params: Params, names: Any = None) -> dict[str, dict[str, jax.Array]]:
-    """A layer's weights as the params of Haiku modules.
+    """Converts the weights of a layer to the params of Haiku modules.
 
     Args:
         layer: `rnnx.lstm`, `rnnx.gru(reset_after=False)` or `rnnx.elman(activation=jax.nn.relu)`,
             `rnnx.bidirectional` of one of them, or a `rnnx.stack` of those.
         params: its params.
-        names: of the modules, in the form that `from_haiku` takes. Default: those that Haiku gives to modules made
-            in this order, forward before backward: `lstm`, `lstm_1`, ...
+        names: the names of the modules, in the form that `from_haiku` takes. Default: the names that Haiku gives to
+            modules created in this order, forward before backward: `lstm`, `lstm_1`, ...
 
     Returns:
-        `{module name: {name: array}}`, to be merged into the params of a transformed function.
+        `{module name: {name: array}}`, to merge into the params of a transformed function.
 
     Raises:
-        ValueError: for a layer without a counterpart (a GRU which resets after the product, an Elman network
-            whose units are not relu), for params that do not fit the layer, and for as many names as there are not
-            modules.
-        TypeError: when `layer` is no Layer.
+        ValueError: if the layer has no equivalent (a GRU that resets after the product, an Elman network without relu
+            units); if the params do not fit the layer; if the number of names differs from that of modules.
+        TypeError: if `layer` is not a Layer.
 
-    A forget bias b is stored as b - 1; back again it is b, but for the rounding of that sum.
+    A forget bias b is stored as b - 1; converting back gives b, up to the rounding of that sum.
 
     Example::
 
         >>> hk_params = {**hk_params, **rnnx.interop.to_haiku(layer, params)}  # doctest: +SKIP
         >>> ys, state = hk_net.apply(hk_params, None, xs)  # doctest: +SKIP
     """
-    levels = levels_of(is_layer("to_haiku", layer), params, "Haiku")
+    levels = levels_of(check_is_layer("to_haiku", layer), params, "Haiku")
     modules: dict[str, dict[str, jax.Array]] = {}
     count: Counter[str] = Counter()
 
@@ -109,15 +116,15 @@ def to_haiku(layer: Layer, params: Params, names: Any = None) -> dict[str, dict[
             count[name] += 1
             name = name if count[name] == 1 else f"{name}_{count[name] - 1}"
         if not isinstance(name, str):
-            raise TypeError(f"{where}: names is {shown(name)} there, but the name of a module is wanted, e.g. 'lstm'")
+            raise TypeError(f"{where}: names has {shown(name)}, expected the name of a module, e.g. 'lstm'")
         modules.update(_weights(where, unit, name))
 
-    by_unit(levels, place, names, "to_haiku")
+    convert_units(levels, place, names, "to_haiku")
     return modules
 
 
 def _modules(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names of what look like recurrent modules."""
+    """The names of modules that look recurrent."""
     found = {name for name, module in params.items() if set(module) == {"w_i", "w_h", "b"}}
     for name, module in params.items():
         head, _, tail = name.rpartition("/")
@@ -136,58 +143,58 @@ def _unit(params: Mapping[str, Mapping[str, Any]], name: str) -> Unit:
     if inner == ["linear", "linear_1"]:
         return _elman(name, params[f"{name}/linear"], params[f"{name}/linear_1"])
     raise ValueError(
-        f"from_haiku: there is no module {name!r}: neither {name} itself (a GRU) nor {name}/linear (an LSTM), "
-        f"with {name}/linear_1 (a VanillaRNN); the modules are {sorted(params)}"
+        f"from_haiku: there is no module {name!r}: neither {name} (a GRU), nor {name}/linear (an LSTM), nor also "
+        f"{name}/linear_1 (a VanillaRNN); the modules are {sorted(params)}"
     )
 
 
 def _gru(name: str, module: Any) -> Unit:
-    """Its gates come as z, r, n."""
-    given = entries(f"from_haiku: {name}", module, ("w_i", "w_h", "b"))
-    recurrent = weight(f"from_haiku: {name}/w_h", given["w_h"], (None, None))
+    """Converts a GRU, whose gates are ordered z, r, n."""
+    given = check_entries(f"from_haiku: {name}", module, ("w_i", "w_h", "b"))
+    recurrent = check_weight(f"from_haiku: {name}/w_h", given["w_h"], (None, None))
     width = recurrent.shape[0]
-    recurrent = weight(f"from_haiku: {name}/w_h", recurrent, (width, 3 * width))
-    kernel = weight(f"from_haiku: {name}/w_i", given["w_i"], (None, 3 * width))
-    bias = weight(f"from_haiku: {name}/b", given["b"], (3 * width,))
+    recurrent = check_weight(f"from_haiku: {name}/w_h", recurrent, (width, 3 * width))
+    kernel = check_weight(f"from_haiku: {name}/w_i", given["w_i"], (None, 3 * width))
+    bias = check_weight(f"from_haiku: {name}/b", given["b"], (3 * width,))
     ours = {"input_kernel": kernel, "recurrent_kernel": recurrent, "bias": bias}
-    return unit_of("gru", {key: _z_r_exchanged(v, z=0) for key, v in ours.items()}, reset_after=False)
+    return make_unit("gru", {key: _swap_z_and_r(v, z=0) for key, v in ours.items()}, reset_after=False)
 
 
-def _z_r_exchanged(v: jax.Array, z: int) -> jax.Array:
-    """r before z instead of z before r, or back, with the sign of z (block number `z`) changed: 1 - σ(v) is σ(-v)."""
+def _swap_z_and_r(v: jax.Array, z: int) -> jax.Array:
+    """Swaps the blocks of z and r, and changes the sign of z (block number `z`): 1 - σ(v) is σ(-v)."""
     blocks = jnp.split(v, 3, axis=-1)
     blocks[z] = -blocks[z]
     return jnp.concatenate([blocks[1], blocks[0], blocks[2]], axis=-1)
 
 
 def _lstm(name: str, module: Any) -> Unit:
-    """Its gates come as i, g, f, o, in one kernel for x and h."""
-    given = entries(f"from_haiku: {name}", module, ("w", "b"))
-    bias = weight(f"from_haiku: {name}/b", given["b"], (None,))
+    """Converts an LSTM, whose gates are ordered i, g, f, o, in one kernel for x and h."""
+    given = check_entries(f"from_haiku: {name}", module, ("w", "b"))
+    bias = check_weight(f"from_haiku: {name}/b", given["b"], (None,))
     width = bias.size // 4
-    kernel = weight(f"from_haiku: {name}/w", given["w"], (None, 4 * width))
+    kernel = check_weight(f"from_haiku: {name}/w", given["w"], (None, 4 * width))
     if bias.size % 4 or kernel.shape[0] <= width:
         raise ValueError(
-            f"from_haiku: {name}/w has the shape {kernel.shape} and {name}/b {bias.shape}, but those of an LSTM of H "
-            "units with D inputs are (D + H, 4H) and (4H,)"
+            f"from_haiku: {name}/w has shape {kernel.shape} and {name}/b {bias.shape}, expected (D + H, 4H) and (4H,), "
+            "as in an LSTM of H units with D inputs"
         )
-    kernel, bias = reordered(kernel, (0, 2, 1, 3)), reordered(bias, (0, 2, 1, 3))
+    kernel, bias = reorder_gates(kernel, (0, 2, 1, 3)), reorder_gates(bias, (0, 2, 1, 3))
     *xs, hs = jnp.split(kernel, [kernel.shape[0] - width])
     bias = bias.at[width : 2 * width].add(LSTM_FORGET_BIAS)
-    return unit_of("lstm", {"input_kernel": xs[0], "recurrent_kernel": hs, "bias": bias})
+    return make_unit("lstm", {"input_kernel": xs[0], "recurrent_kernel": hs, "bias": bias})
 
 
 def _elman(name: str, of_x: Any, of_h: Any) -> Unit:
-    """Its two biases are summed; with `double_bias=False` there is but one."""
-    x = entries(f"from_haiku: {name}/linear", of_x, ("w", "b"))
-    h = entries(f"from_haiku: {name}/linear_1", of_h, ("w", "b") if "b" in of_h else ("w",))
-    bias = weight(f"from_haiku: {name}/linear/b", x["b"], (None,))
+    """Converts a VanillaRNN; sums its two biases (with `double_bias=False` there is only one)."""
+    x = check_entries(f"from_haiku: {name}/linear", of_x, ("w", "b"))
+    h = check_entries(f"from_haiku: {name}/linear_1", of_h, ("w", "b") if "b" in of_h else ("w",))
+    bias = check_weight(f"from_haiku: {name}/linear/b", x["b"], (None,))
     width = bias.size
-    kernel = weight(f"from_haiku: {name}/linear/w", x["w"], (None, width))
-    recurrent = weight(f"from_haiku: {name}/linear_1/w", h["w"], (width, width))
+    kernel = check_weight(f"from_haiku: {name}/linear/w", x["w"], (None, width))
+    recurrent = check_weight(f"from_haiku: {name}/linear_1/w", h["w"], (width, width))
     if "b" in h:
-        bias = bias + weight(f"from_haiku: {name}/linear_1/b", h["b"], (width,))
-    return unit_of(
+        bias = bias + check_weight(f"from_haiku: {name}/linear_1/b", h["b"], (width,))
+    return make_unit(
         "elman", {"input_kernel": kernel, "recurrent_kernel": recurrent, "bias": bias}, activation=jax.nn.relu
     )
 
@@ -201,19 +208,19 @@ def _weights(where: str, unit: Unit, name: str) -> dict[str, dict[str, jax.Array
         kernel = jnp.concatenate([p["input_kernel"], p["recurrent_kernel"]])
         width = unit.options["width"]
         bias = p["bias"].at[width : 2 * width].add(-LSTM_FORGET_BIAS)
-        return {f"{name}/linear": {"w": reordered(kernel, (0, 2, 1, 3)), "b": reordered(bias, (0, 2, 1, 3))}}
+        return {f"{name}/linear": {"w": reorder_gates(kernel, (0, 2, 1, 3)), "b": reorder_gates(bias, (0, 2, 1, 3))}}
     if unit.kind == "gru":
         if "recurrent_bias" in p:
             raise ValueError(
-                f"{where}: Haiku's GRU resets before the recurrent product, this one (reset_after=True) after it; "
-                "neither can be converted into the other"
+                f"{where}: Haiku's GRU resets before the recurrent product, but this one (reset_after=True) after it; "
+                "they cannot be converted into each other"
             )
         kernels = {"w_i": p["input_kernel"], "w_h": p["recurrent_kernel"], "b": p["bias"]}
-        return {name: {key: _z_r_exchanged(v, z=1) for key, v in kernels.items()}}
+        return {name: {key: _swap_z_and_r(v, z=1) for key, v in kernels.items()}}
     activation = unit.options.get("activation", jnp.tanh)
     if activation is not jax.nn.relu:
         raise ValueError(
-            f"{where}: the units of Haiku's VanillaRNN are relu, those of this rnnx.elman "
+            f"{where}: the activation of Haiku's VanillaRNN is relu, but that of this rnnx.elman is "
             f"{getattr(activation, '__name__', activation)}"
         )
     return {

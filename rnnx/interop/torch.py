@@ -1,4 +1,4 @@
-"""Weights from torch.nn.RNN, LSTM and GRU, and back."""
+"""Converts weights from and to torch.nn.RNN, LSTM and GRU."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ import numpy as np
 
 from rnnx.arguments import shown
 from rnnx.base import Layer, Params
-from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+from rnnx.interop._units import Level, Unit, assemble, check_options, levels_of
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 ENTRY = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d+)(_reverse)?)?")
 
 CELL = (("",),)
-"""The suffixes of a cell's entries: one layer, one direction, and nothing to tell."""
+"""The suffixes of a cell's entries: one layer and one direction, so an empty suffix."""
 
 
 def from_torch(module: Any) -> tuple[Layer, Params]:
-    """The layer that computes what a torch module does, and its params.
+    """Converts a torch module to the equivalent Layer and its params.
 
     Args:
-        module: a `torch.nn.RNN`, `LSTM` or `GRU`, of any number of layers and directions, with or without biases and
+        module: a `torch.nn.RNN`, `LSTM` or `GRU`, with any number of layers and directions, with or without biases and
             `proj_size`; or an `RNNCell`, `LSTMCell` or `GRUCell`. It is not changed, and shares no memory with the
             params.
 
     Returns:
-        `(layer, params)`: `rnnx.elman`, `lstm` or `gru`; in both directions `bidirectional` of it; of several layers
-        a `stack` of those, with `rnnx.dropout` between them where the module has dropout (it acts when there is a
-        key, whichever of train and eval the module is in). Params are in the module's dtype.
+        `(layer, params)`: `rnnx.elman`, `lstm` or `gru`; `bidirectional` of it for both directions; a `stack` of those
+        for several layers, with `rnnx.dropout` between them if the module has dropout (active if there is a key,
+        whether the module is in train or eval mode). Params have the module's dtype.
 
-        torch's two biases are added up, except for the b'_n of a GRU (n's part of `bias_hh`), which is rnnx's
-        `recurrent_bias`; without biases (`bias=False`) rnnx's are zero. `batch_first` leaves nothing to convert: here
-        xs are always `[batch, time, features]`. torch's final `h_n[layer * directions + direction]` is the `h` of
-        that layer's and direction's carry, and `c_n` the `c`: with two layers and both directions `h_n[1]` is
+        torch's two biases are added, except for the b'_n of a GRU (n's part of `bias_hh`), which is rnnx's
+        `recurrent_bias`; without biases (`bias=False`) those of rnnx are zero. `batch_first` does not matter: in rnnx,
+        xs are always `[batch, time, features]`. torch's final `h_n[layer * directions + direction]` is the `h` in the
+        carry of that layer and direction, and `c_n` the `c`: with two layers and both directions, `h_n[1]` is
         `carry[0].backward.h`.
 
     Raises:
-        TypeError: for anything else, a state dict, a file or a subclass among them.
-        ValueError: when an entry of the module is missing, unknown, or of another shape or dtype than the rest asks
-            for; the message names it. For float64 when JAX is not in x64 mode.
+        TypeError: for anything else, including state dicts, files and subclasses.
+        ValueError: if an entry of the module is missing, unknown, or does not fit the others in shape or dtype; the
+            message names it. For float64 if JAX is not in x64 mode.
 
-    Weights in a file come by way of a module that reads them without unpickling code (`torch.load` with
-    `weights_only=True`, or `safetensors`), or as plain arrays through `rnnx.interop.from_torch_arrays`.
+    To convert weights in a file, load them into a module without unpickling code (`torch.load` with
+    `weights_only=True`, or `safetensors`), or pass plain arrays to `rnnx.interop.from_torch_arrays`.
 
     Example (with torch)::
 
         lstm = torch.nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
         layer, params = rnnx.interop.from_torch(lstm)
-        carry, ys = rnnx.unroll(layer, params, xs)  # as lstm(xs) gives them
+        carry, ys = rnnx.unroll(layer, params, xs)  # equals lstm(xs)
     """
     if isinstance(module, Mapping):
         raise TypeError(
-            "from_torch takes a module, but a state dict came, which does not say what it is of: build the module, "
-            "load_state_dict, and give that; or call from_torch_arrays(state_dict, mode=...)"
+            "from_torch takes a module, but got a state dict, which does not tell its kind: build the module, "
+            "load_state_dict, and pass it; or call from_torch_arrays(state_dict, mode=...)"
         )
     if isinstance(module, str | bytes | os.PathLike):
         raise TypeError(
-            f"from_torch takes a module, but {module!r} came; it opens no files, since unpickling one may run code: "
-            "build the module, load its weights with torch.load(path, weights_only=True), and give that"
+            f"from_torch takes a module, but got {module!r}; it opens no files, since unpickling may run code: build "
+            "the module, load its weights with torch.load(path, weights_only=True), and pass the module"
         )
     import torch
 
@@ -78,41 +78,41 @@ def from_torch(module: Any) -> tuple[Layer, Params]:
         projection, rate, suffixes = None, 0.0, CELL
     elif isinstance(module, nets):
         raise TypeError(
-            f"{type(module).__name__} is made from one of torch's recurrent nets and may compute something else; if it "
+            f"{type(module).__name__} is a subclass of torch's recurrent nets and may compute something else; if it "
             f"does not, call from_torch_arrays(module.state_dict(), mode={module.mode!r})"
         )
     else:
         modules = module.named_modules() if isinstance(module, torch.nn.Module) else ()
         inside = [name for name, m in modules if type(m) in (*nets, *cells)]
-        hint = f"; inside it there are {inside}: give one of those" if inside else ""
+        hint = f"; it contains {inside}: pass one of those" if inside else ""
         raise TypeError(
             "from_torch takes a torch.nn.RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell, but got "
             f"{type(module).__name__}{hint}"
         )
-    form = _Form(mode, module.input_size, module.hidden_size, bool(module.bias), projection, suffixes)
-    return _converted(form, module.state_dict(), rate)
+    form = _Architecture(mode, module.input_size, module.hidden_size, bool(module.bias), projection, suffixes)
+    return _convert(form, module.state_dict(), rate)
 
 
 def from_torch_arrays(arrays: Mapping[str, Any], *, mode: str) -> tuple[Layer, Params]:
-    """As `from_torch`, from weights in torch's layout, by torch's names: it needs no torch.
+    """Converts weights in torch's layout, under torch's names, like `from_torch`, but without torch.
 
     Args:
         arrays: a state dict of a `torch.nn.RNN`, `LSTM` or `GRU` (or of one of the cells), as NumPy arrays or
-            tensors: `{"weight_ih_l0": ..., "weight_hh_l0": ..., "bias_ih_l0": ..., "bias_hh_l0": ...}`, in the second
-            direction `weight_ih_l0_reverse`, and so on. Layers, directions, widths and `proj_size` are read from
-            names and shapes. Of a larger model's entries take those of one net and cut the prefix off::
+            tensors: `{"weight_ih_l0": ..., "weight_hh_l0": ..., "bias_ih_l0": ..., "bias_hh_l0": ...}`, for the second
+            direction `weight_ih_l0_reverse`, and so on. Layers, directions, widths and `proj_size` are read from names
+            and shapes. From a larger model, select the entries of one net and remove the prefix::
 
                 {name.removeprefix("encoder."): a for name, a in state.items() if name.startswith("encoder.")}
-        mode: what the weights are of, which they do not tell: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", as in the
+        mode: the kind of net, which the weights do not tell: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", as in the
             module's own `mode`.
 
     Returns:
-        `(layer, params)` as from `from_torch`, without dropout, of which weights know nothing.
+        `(layer, params)` as from `from_torch`, without dropout, which the weights do not tell.
 
     Raises:
-        ValueError: for an unknown mode; when an entry is missing, unknown, or of another shape or dtype than the rest
-            asks for; the message names it. (Where the last layers are missing altogether nothing tells so; `from_torch`
-            knows their number.) For float64 when JAX is not in x64 mode.
+        ValueError: for an unknown mode; if an entry is missing, unknown, or does not fit the others in shape or dtype;
+            the message names it. (It cannot detect that the last layers are missing altogether; `from_torch` knows
+            their number.) For float64 if JAX is not in x64 mode.
 
     Example::
 
@@ -129,48 +129,47 @@ def from_torch_arrays(arrays: Mapping[str, Any], *, mode: str) -> tuple[Layer, P
         (2, 5, 4)
     """
     if not isinstance(arrays, Mapping):
-        raise TypeError(f"from_torch_arrays takes a dict of arrays by torch's names, but {shown(arrays)} came")
+        raise TypeError(f"from_torch_arrays takes a dict of arrays under torch's names, but got {shown(arrays)}")
     if mode not in GATES:
         raise ValueError(f"mode is {mode!r}, but it must be one of {list(GATES)}")
     found = {name: ENTRY.fullmatch(name) for name in arrays}
     unknown = [name for name, match in found.items() if match is None]
     if unknown:
         raise ValueError(
-            f"{unknown} are not entries of a torch.nn.RNN, LSTM or GRU (e.g. weight_ih_l0, bias_hh_l1_reverse); give "
-            "those of one net alone, without a prefix"
+            f"{unknown} are not entries of a torch.nn.RNN, LSTM or GRU (e.g. weight_ih_l0, bias_hh_l1_reverse); pass "
+            "only those of one net, without a prefix"
         )
     matches = [match for match in found.values() if match is not None]
     numbers = [int(match[2]) for match in matches if match[2] is not None]
     reverse = any(match[3] for match in matches)
-    # A number beyond what so few entries can fill is found out of place below, and no long list made for it.
+    # With a layer number too large for so few entries, no long list is made; the entry is rejected below.
     suffixes = _suffixes(min(1 + max(numbers), len(arrays)), reverse) if numbers else CELL
     projected = f"weight_hr{suffixes[0][0]}" if any(match[1] == "weight_hr" for match in matches) else None
     features = _columns(arrays, f"weight_ih{suffixes[0][0]}")
     state = _columns(arrays, f"weight_hh{suffixes[0][0]}")
     width, projection = (_columns(arrays, projected), state) if projected else (state, None)
     bias = any(match[1].startswith("bias") for match in matches)
-    return _converted(_Form(mode, features, width, bias, projection, suffixes), arrays, 0.0)
+    return _convert(_Architecture(mode, features, width, bias, projection, suffixes), arrays, 0.0)
 
 
 def to_torch(layer: Layer, params: Params, *, bias: bool = True) -> dict[str, Any]:
-    """A state dict for a torch module that computes what the layer does.
+    """Converts a layer's weights to a state dict for the equivalent torch module.
 
     Args:
         layer: `rnnx.elman` (with tanh or relu), `lstm` (with or without `projection`) or `gru`; `bidirectional` of
-            one of them; or a `stack` of those, all of one kind and width and all in one or all in both directions.
-            `rnnx.dropout` in it is left out. What it is made of is read from its `spec`.
+            one of them; or a `stack` of those, all of one kind and width, and all in one or all in both directions.
+            `rnnx.dropout` in it is left out. Its structure is read from its `spec`.
         params: its params.
-        bias: whether the module has biases; False wants all of rnnx's to be zero.
+        bias: whether the module has biases; with False, all biases of the layer must be zero.
 
     Returns:
         A dict of tensors on the CPU, in the dtypes of the params, for `load_state_dict` of a `torch.nn.RNN`, `LSTM`
-        or `GRU` that was built with `num_layers`, `bidirectional`, `proj_size`, `nonlinearity` and `bias` to match.
-        (The entries of an `RNNCell`, `LSTMCell` or `GRUCell` have no `_l0` at their end.) rnnx's bias goes to
-        `bias_ih`; `bias_hh` is zero but for the b'_n of a GRU, so that the way to torch and back gives the very same
-        params.
+        or `GRU` built with matching `num_layers`, `bidirectional`, `proj_size`, `nonlinearity` and `bias`. (The entries
+        of an `RNNCell`, `LSTMCell` or `GRUCell` have no suffix `_l0`.) The bias goes to `bias_ih`; `bias_hh` is zero
+        except for the b'_n of a GRU, so converting to torch and back gives exactly the same params.
 
     Raises:
-        ValueError: for a layer that no torch module computes, and for params that do not fit it.
+        ValueError: if no torch module computes the layer, or the params do not fit it.
 
     Example (with torch)::
 
@@ -182,7 +181,7 @@ def to_torch(layer: Layer, params: Params, *, bias: bool = True) -> dict[str, An
     import torch
 
     def tensor(array: np.ndarray) -> Any:
-        if array.dtype == jnp.bfloat16:  # which NumPy and torch do not hand to each other
+        if array.dtype == jnp.bfloat16:  # torch cannot convert NumPy's bfloat16
             return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
         return torch.tensor(array)
 
@@ -190,16 +189,16 @@ def to_torch(layer: Layer, params: Params, *, bias: bool = True) -> dict[str, An
 
 
 def to_torch_arrays(layer: Layer, params: Params, *, bias: bool = True) -> dict[str, np.ndarray]:
-    """As `to_torch`, in NumPy arrays: it needs no torch.
+    """Converts a layer's weights like `to_torch`, but to NumPy arrays, and without torch.
 
     Args:
         layer, params, bias: as in `to_torch`.
 
     Returns:
-        Arrays in torch's layout, by torch's names.
+        Arrays in torch's layout, under torch's names.
 
     Raises:
-        ValueError: for a layer that no torch module computes, and for params that do not fit it.
+        ValueError: if no torch module computes the layer, or the params do not fit it.
 
     Example::
 
@@ -215,13 +214,13 @@ def to_torch_arrays(layer: Layer, params: Params, *, bias: bool = True) -> dict[
         bias_hh_l0 (4,)
     """
     if not isinstance(bias, bool):
-        raise TypeError(f"to_torch: bias is {shown(bias)}, but True or False is wanted")
+        raise TypeError(f"to_torch: bias is {shown(bias)}, but it must be True or False")
     levels = [[unit for unit in level if unit is not None] for level in levels_of(layer, params, "torch")]
-    described = {_described(unit) for level in levels for unit in level}
+    described = {_signature(unit) for level in levels for unit in level}
     if len(described) > 1 or len({len(level) for level in levels}) > 1:
         raise ValueError(
-            "a torch module has layers of one kind and width, all of them in one or all in both directions, but this "
-            f"is not so in\n{layer}\nConvert its layers one by one, each for a module of its own"
+            "all layers of a torch module have the same kind, width and number of directions, unlike those of\n"
+            f"{layer}\nConvert its layers separately, each for its own module"
         )
     arrays: dict[str, np.ndarray] = {}
     for level, suffixes in zip(levels, _suffixes(len(levels), len(levels[0]) == 2)):
@@ -229,22 +228,22 @@ def to_torch_arrays(layer: Layer, params: Params, *, bias: bool = True) -> dict[
             entries = _entries(unit)
             if not bias and (entries.pop("bias_ih").any() | entries.pop("bias_hh").any()):
                 raise ValueError(
-                    f"bias=False was asked for, but the biases of {unit.kind} are not zero, and a torch module without "
-                    "biases has no place for them"
+                    f"to_torch: bias is False, but the biases of {unit.kind} are not zero; pass bias=True, or a layer "
+                    "with zero biases"
                 )
             arrays |= {name + suffix: array for name, array in entries.items()}
     return arrays
 
 
-class _Form(NamedTuple):
-    """What the entries of a state dict and their shapes follow from."""
+class _Architecture(NamedTuple):
+    """The architecture of a torch net: it determines the entries of the state dict and their shapes."""
 
     mode: str
     features: int
     width: int
     bias: bool
     projection: int | None
-    suffixes: tuple[tuple[str, ...], ...]  # for each layer one, or one for each direction
+    suffixes: tuple[tuple[str, ...], ...]  # of each layer: one per direction
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         columns, state = GATES[self.mode] * self.width, self.projection or self.width
@@ -262,7 +261,7 @@ class _Form(NamedTuple):
         return shapes
 
     def __str__(self) -> str:
-        options = ["both directions"] if len(self.suffixes[0]) == 2 else []
+        options = ["bidirectional"] if len(self.suffixes[0]) == 2 else []
         options += [] if self.bias else ["no biases"]
         options += [f"proj_size {self.projection}"] if self.projection else []
         layers = "a cell" if self.suffixes == CELL else f"{len(self.suffixes)} layer(s)"
@@ -274,42 +273,44 @@ def _suffixes(layers: int, both: bool) -> tuple[tuple[str, ...], ...]:
 
 
 def _columns(arrays: Mapping[str, Any], name: str) -> int:
-    """The number of columns of a matrix, from which the other shapes follow."""
+    """The number of columns of a matrix, which determines other shapes."""
     if name not in arrays:
         raise ValueError(f"the entry {name} is missing; there are {list(arrays)}")
     shape = tuple(np.shape(arrays[name]))
     if len(shape) != 2:
-        raise ValueError(f"the entry {name} has shape {shape}, but a matrix is wanted, (rows, columns)")
+        raise ValueError(f"the entry {name} has shape {shape}, expected a matrix (rows, columns)")
     return shape[1]
 
 
-def _converted(form: _Form, arrays: Mapping[str, Any], dropout_rate: float) -> tuple[Layer, Params]:
+def _convert(form: _Architecture, arrays: Mapping[str, Any], dropout_rate: float) -> tuple[Layer, Params]:
     if form.projection and form.mode != "LSTM":
         raise ValueError(f"there are entries weight_hr of a projection, which only an LSTM has, but this is {form}")
-    checked = _checked(form, arrays)
+    checked = _check_arrays(form, arrays)
     levels = [Level(*(_unit(form, checked, suffix) for suffix in level)) for level in form.suffixes]
-    return assembled(levels, dropout_rate=dropout_rate)
+    return assemble(levels, dropout_rate=dropout_rate)
 
 
-def _checked(form: _Form, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays, when each is there, of the shape and dtype that the others ask for."""
-    wanted = form.shapes()
-    unknown = sorted(set(arrays) - set(wanted))
+def _check_arrays(form: _Architecture, arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Converts the entries to NumPy arrays; raises if one is missing, unknown, or has another shape or dtype."""
+    expected = form.shapes()
+    unknown = sorted(set(arrays) - set(expected))
     if unknown:
-        raise ValueError(f"there are entries {unknown}, which have no place in {form}; it has {list(wanted)}")
-    for name, shape in wanted.items():
+        raise ValueError(f"unexpected entries {unknown} for {form}; it has {list(expected)}")
+    for name, shape in expected.items():
         if name not in arrays:
             raise ValueError(f"the entry {name} of shape {shape} is missing from {form}; there are {list(arrays)}")
-        came = tuple(np.shape(arrays[name]))
-        if came != shape:
-            raise ValueError(f"the entry {name} has shape {came}, but {shape} is wanted in {form}")
-    checked = {name: _array(arrays[name]) for name in wanted}
+        given = tuple(np.shape(arrays[name]))
+        if given != shape:
+            raise ValueError(f"the entry {name} has shape {given}, expected {shape} in {form}")
+    checked = {name: _array(arrays[name]) for name in expected}
     first = next(iter(checked))
     for name, array in checked.items():
         if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(f"the entry {name} is {array.dtype}, but floating numbers are wanted")
+            raise ValueError(f"the entry {name} is {array.dtype}, expected floating numbers")
         if array.dtype != checked[first].dtype:
-            raise ValueError(f"the entry {name} is {array.dtype}, but {first} is {checked[first].dtype}: one is wanted")
+            raise ValueError(
+                f"the entry {name} is {array.dtype}, but {first} is {checked[first].dtype}: dtypes must be equal"
+            )
     return checked
 
 
@@ -317,11 +318,11 @@ def _array(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):  # a tensor
         if getattr(value, "is_meta", False):
             raise ValueError(
-                "the weights are on torch's meta device, where they are no numbers; load them first, e.g. with "
+                "the weights are on torch's meta device, which stores no values; load them first, e.g. with "
                 'module.to_empty(device="cpu") and load_state_dict'
             )
         value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # which torch does not hand to NumPy
+        if str(value.dtype) == "torch.bfloat16":  # torch cannot convert it to NumPy
             import torch
 
             return value.view(torch.int16).numpy().view(jnp.bfloat16)
@@ -329,7 +330,7 @@ def _array(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _unit(form: _Form, arrays: Mapping[str, np.ndarray], suffix: str) -> Unit:
+def _unit(form: _Architecture, arrays: Mapping[str, np.ndarray], suffix: str) -> Unit:
     kernel, recurrent = arrays[f"weight_ih{suffix}"], arrays[f"weight_hh{suffix}"]
     none = np.zeros(kernel.shape[:1], kernel.dtype)
     b_x, b_h = (arrays.get(f"{name}{suffix}", none) for name in ("bias_ih", "bias_hh"))
@@ -338,7 +339,7 @@ def _unit(form: _Form, arrays: Mapping[str, np.ndarray], suffix: str) -> Unit:
     if form.mode == "GRU":
         params["recurrent_bias"] = b_h[2 * form.width :]
         b_h = np.where(np.arange(len(b_h)) < 2 * form.width, b_h, none)
-    # Where a bias is zero the other is taken as it is: a sum would make 0.0 of -0.0.
+    # Where one bias is zero, take the other: a sum would turn -0.0 into 0.0.
     params["bias"] = np.where(b_h == 0, b_x, b_x + b_h)
     if form.projection:
         options["projection"] = form.projection
@@ -365,16 +366,16 @@ def _entries(unit: Unit) -> dict[str, np.ndarray]:
     return {name: array.copy(order="C") for name, array in entries.items()}
 
 
-def _described(unit: Unit) -> tuple[Any, ...]:
-    """What has to be equal in all layers of a torch module; raises for what torch has not."""
+def _signature(unit: Unit) -> tuple[Any, ...]:
+    """The properties that all layers of a torch module share; raises if torch has no equivalent."""
     if unit.kind == "gru" and not unit.options.get("reset_after", True):
         raise ValueError(
-            "gru(reset_after=False) multiplies the state by the reset gate before the recurrent product, torch's GRU "
-            "after it: neither's weights make the other's function"
+            "gru(reset_after=False) applies the reset gate before the recurrent product, but torch's GRU after it; "
+            "they cannot be converted into each other"
         )
     activation = unit.options.get("activation", jnp.tanh)
     if unit.kind == "elman" and activation not in (jnp.tanh, jax.lax.tanh, jax.nn.relu):
-        raise ValueError(f"torch.nn.RNN has tanh and relu, but this is elman with {activation}")
+        raise ValueError(f"torch.nn.RNN has tanh and relu, but got elman with {activation}")
     check_options(unit, "torch", ("activation", "projection", "reset_after"))
     nonlinearity = activation is jax.nn.relu if unit.kind == "elman" else None
     return unit.kind, unit.params["recurrent_kernel"].shape, unit.options.get("projection"), nonlinearity

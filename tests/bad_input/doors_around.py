@@ -129,7 +129,7 @@ CALLS = {
         ("rnnx.interop.to_flax(CELL, CP)", TypeError, "to_flax takes a Layer"),
         ("rnnx.interop.from_torch_arrays(None, mode='LSTM')", TypeError, "from_torch_arrays", "None"),
         ("rnnx.interop.from_torch_arrays({}, mode='LSTM')", ValueError, "weight_ih"),
-        ("rnnx.interop.to_haiku(rnnx.lstm(4), P, names=3)", TypeError, "to_haiku", "names is 3 (int)"),
+        ("rnnx.interop.to_haiku(rnnx.lstm(4), P, names=3)", TypeError, "to_haiku", "names has 3 (int)"),
         (f"{TORCH}rnnx.interop.to_torch(L, P, bias='no')", TypeError, "to_torch: bias is 'no' (str)"),
         ("rnnx.interop.from_haiku(None)", TypeError, "from_haiku", "None"),
     ],

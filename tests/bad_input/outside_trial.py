@@ -160,7 +160,7 @@ CALLS = {
         (
             'import torch; rnnx.interop.from_torch(torch.nn.LSTM(3, 4).to("meta"))',
             ValueError,
-            "the weights are on torch's meta device, where they are no nu",
+            "the weights are on torch's meta device, which stores no values",
         ),
     ],
     "linen and nnx": [

@@ -88,14 +88,14 @@ def test_what_cannot_be_converted_says_why():
     with pytest.raises(ValueError, match=r"no cell like rnnx\.elman"):
         to_equinox(elman, random_params(elman, "float32"))
     peephole = rnnx.lstm(WIDTH, peephole=True)
-    with pytest.raises(ValueError, match="peephole=True has no counterpart"):
+    with pytest.raises(ValueError, match="peephole=True has no equivalent"):
         to_equinox(peephole, random_params(peephole, "float32"))
     params = random_params(lstm, "float32")
-    with pytest.raises(ValueError, match=r"no place for bias \(16,\), which is not all zero"):
+    with pytest.raises(ValueError, match=r"has no bias, but that of the layer, \(16,\), is not zero"):
         to_equinox(lstm, params, cell("lstm", use_bias=False))
-    with pytest.raises(ValueError, match=r"weight_ih has the shape \(16, 3\), but \(16, 5\) is wanted"):
+    with pytest.raises(ValueError, match=r"weight_ih has shape \(16, 3\), expected \(16, 5\)"):
         to_equinox(lstm, params, cell("lstm", 5))
-    with pytest.raises(ValueError, match=r"has an lstm where `like` has an eqx\.nn\.GRUCell"):
+    with pytest.raises(ValueError, match=r"has lstm, but `like` has eqx\.nn\.GRUCell"):
         to_equinox(lstm, params, cell("gru"))
     with pytest.raises(ValueError, match=r"levels have \[1\] directions, but those of `like` have \[2\]"):
         to_equinox(lstm, params, (cell("lstm"), cell("lstm")))
@@ -106,5 +106,5 @@ def test_what_cannot_be_converted_says_why():
     with pytest.raises(ValueError, match="one of 3"):
         from_equinox((cell("lstm"),) * 3)
     bad = eqx.tree_at(lambda c: c.weight_hh, cell("lstm"), jnp.ones((16, 5)))
-    with pytest.raises(ValueError, match=r"weight_hh has the shape \(16, 5\), but \(16, 4\) is wanted"):
+    with pytest.raises(ValueError, match=r"weight_hh has shape \(16, 5\), expected \(16, 4\)"):
         from_equinox(bad)

@@ -261,17 +261,17 @@ def test_without_modules_they_are_those_of_the_plain_cells():
 
 def test_what_cannot_be_converted_says_why():
     gru, before, lstm = rnnx.gru(WIDTH), rnnx.gru(WIDTH, reset_after=False), rnnx.lstm(WIDTH)
-    with pytest.raises(ValueError, match=r"no place for recurrent_bias \(4,\), which is not all zero"):
+    with pytest.raises(ValueError, match=r"has no recurrent_bias, but that of the layer, \(4,\), is not zero"):
         to_flax(gru, random_params(gru, "float32"), nnx_cell("GRUCell"))
     with pytest.raises(ValueError, match="resets after the recurrent product"):
         to_flax(before, random_params(before, "float32"))
     params = random_params(lstm, "float32")
-    with pytest.raises(ValueError, match=r"lstm\(width=4\) where `like` has LSTMCell with 5 units"):
+    with pytest.raises(ValueError, match=r"lstm\(width=4\), but `like` has LSTMCell with 5 units"):
         to_flax(lstm, params, nn.LSTMCell(5))
-    with pytest.raises(ValueError, match=r"input_kernel has the shape \(3, 16\), but \(2, 16\) is wanted"):
+    with pytest.raises(ValueError, match=r"input_kernel has shape \(3, 16\), expected \(2, 16\)"):
         to_flax(lstm, params, nnx_cell("LSTMCell", 2))
     elman = rnnx.elman(WIDTH, activation=jax.nn.relu)
-    with pytest.raises(ValueError, match="the units of the layer are"):
+    with pytest.raises(ValueError, match="the layer's activation is"):
         to_flax(elman, random_params(elman, "float32"), nn.SimpleCell(WIDTH))
     given = to_flax(lstm, params)
     for option, function in (("gate_fn", nn.hard_sigmoid), ("activation_fn", nn.relu)):
@@ -279,7 +279,7 @@ def test_what_cannot_be_converted_says_why():
             from_flax(nn.LSTMCell(WIDTH, **{option: function}), given)
     with pytest.raises(ValueError, match="residual=True"):
         from_flax(nn.SimpleCell(WIDTH, residual=True), {})
-    with pytest.raises(ValueError, match="carry_init of its own"):
+    with pytest.raises(ValueError, match="its own carry_init"):
         from_flax(nn.LSTMCell(WIDTH, carry_init=nn.initializers.ones), given)
     with pytest.raises(ValueError, match="reverse=True"):
         from_flax(nn.RNN(nn.LSTMCell(WIDTH), reverse=True), given)
@@ -287,19 +287,19 @@ def test_what_cannot_be_converted_says_why():
         from_flax(nn.Bidirectional(nn.RNN(nn.LSTMCell(4)), nn.RNN(nn.LSTMCell(4)), merge_fn=jnp.add), given)
     with pytest.raises(TypeError, match=r"but got flax\.linen\.linear\.Dense"):
         from_flax(nn.Dense(WIDTH), given)
-    with pytest.raises(ValueError, match="weights inside; leave params out"):
+    with pytest.raises(ValueError, match="holds its weights; leave params out"):
         from_flax(nnx_cell("LSTMCell"), given)
-    with pytest.raises(ValueError, match="give its params too"):
+    with pytest.raises(ValueError, match="pass its params too"):
         from_flax(nn.LSTMCell(WIDTH))
-    with pytest.raises(ValueError, match="a list of 2 modules params are a list like it, but came as a dict"):
+    with pytest.raises(ValueError, match="a list of 2 modules, params must be such a list too, but got a dict"):
         from_flax([nn.LSTMCell(WIDTH)] * 2, given)
-    with pytest.raises(ValueError, match=r"level 0: the params of a LSTMCell should have the entries"):
+    with pytest.raises(ValueError, match=r"level 0: the params of a LSTMCell must have the entries"):
         from_flax(nn.LSTMCell(WIDTH), {name: p for name, p in given.items() if name != "hf"})
-    with pytest.raises(ValueError, match=r"level 0: ig/kernel has the shape \(2, 4\), but \(3, 4\) is wanted"):
+    with pytest.raises(ValueError, match=r"level 0: ig/kernel has shape \(2, 4\), expected \(3, 4\)"):
         from_flax(nn.LSTMCell(WIDTH), {**given, "ig": {"kernel": jnp.ones((2, 4))}})
-    with pytest.raises(ValueError, match=r"hg should have the entries \['bias', 'kernel'\], but came as \['kernel'\]"):
+    with pytest.raises(ValueError, match=r"hg must have the entries \['bias', 'kernel'\], but got \['kernel'\]"):
         from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": jnp.ones((4, 4))}})
-    with pytest.raises(ValueError, match=r"hg/bias is int32\[4\], but weights are real floating"):
+    with pytest.raises(ValueError, match=r"hg/bias is int32\[4\], but weights must be real floating"):
         from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": jnp.ones((4, 4)), "bias": jnp.arange(4)}})
     with pytest.raises(ValueError, match="float64, which JAX would round to float32"):
         from_flax(nn.LSTMCell(WIDTH), {**given, "hg": {"kernel": np.ones((4, 4)), "bias": np.ones(4)}})
@@ -307,14 +307,14 @@ def test_what_cannot_be_converted_says_why():
 
 def test_refused_mgus_say_why():
     after, before = rnnx.mgu(WIDTH, reset_after=True), rnnx.mgu(WIDTH)
-    with pytest.raises(ValueError, match=r"MGUCell resets after .* this one \(reset_after=False\) before it"):
+    with pytest.raises(ValueError, match=r"MGUCell resets after .* but this one \(reset_after=False\) before it"):
         to_flax(before, random_params(before, "float32"))
     params = random_params(after, "float32")
-    with pytest.raises(ValueError, match=r"mgu\(width=4\) where `like` has MGUCell with 4 units, without reset_gate"):
+    with pytest.raises(ValueError, match=r"mgu\(width=4\), but `like` has MGUCell with 4 units, without reset_gate"):
         to_flax(after, params, linen("MGUCell without reset"))
     with pytest.raises(ValueError, match="MGUCell with activation_fn="):
         from_flax(linen("MGUCell", activation_fn=nn.relu), to_flax(after, params))
-    with pytest.raises(ValueError, match=r"hn should have the entries \['kernel'\]"):
+    with pytest.raises(ValueError, match=r"hn must have the entries \['kernel'\]"):
         from_flax(linen("MGUCell without reset"), to_flax(after, params))
 
 
@@ -331,22 +331,22 @@ def test_refused_convolutions_say_why():
         with pytest.raises(ValueError, match=message):
             to_flax(other, conv_params(other, 2))
     for options, message in (
-        ({"strides": 2}, "strides=2 cannot be converted: they stride its convolution of h too"),
+        ({"strides": 2}, "strides=2 cannot be converted: it strides the convolution of h too"),
         ({"padding": "VALID"}, "padding='VALID' cannot be converted"),
-        ({"carry_init": nn.initializers.ones}, "carry_init of its own"),
+        ({"carry_init": nn.initializers.ones}, "its own carry_init"),
     ):
         with pytest.raises(ValueError, match=message):
             from_flax(nn.ConvLSTMCell(WIDTH, (3, 3), **options), weights)
-    with pytest.raises(ValueError, match=r"ih/kernel has the shape \(3, 3, 2, 16\), but \(5, 5, any, 16\) is wanted"):
+    with pytest.raises(ValueError, match=r"ih/kernel has shape \(3, 3, 2, 16\), expected \(5, 5, any, 16\)"):
         from_flax(nn.ConvLSTMCell(WIDTH, (5, 5)), weights)
-    with pytest.raises(ValueError, match=r"the layer's kernel_size is \(3, 3\), that of `like` \(5, 5\)"):
+    with pytest.raises(ValueError, match=r"the layer's kernel_size is \(3, 3\), but that of `like` is \(5, 5\)"):
         to_flax(layer, params, nn.ConvLSTMCell(WIDTH, (5, 5)))
-    with pytest.raises(ValueError, match=r"use_bias=False\) has no place for bias"):
+    with pytest.raises(ValueError, match=r"use_bias=False\) has no bias"):
         to_flax(layer, params, nn.ConvLSTMCell(WIDTH, (3, 3), use_bias=False))
     with pytest.raises(ValueError, match=r"\['bias'\] has shape \(9,\), expected \(16,\)"):
         to_flax(layer, {**params, "bias": jnp.zeros(9)})
     with pytest.raises(ValueError, match="is missing"):
         to_flax(layer, {})
     learned = rnnx.scan(rnnx.learned_carry(rnnx.cells.conv_lstm(WIDTH)))
-    with pytest.raises(ValueError, match="conv_lstm with learned_carry=True has no counterpart"):
+    with pytest.raises(ValueError, match="conv_lstm with learned_carry=True has no equivalent"):
         to_flax(learned, conv_params(learned, 2))

@@ -138,22 +138,22 @@ def test_what_cannot_be_converted_says_why():
     after, tanh, lstm = rnnx.gru(WIDTH), rnnx.elman(WIDTH), rnnx.lstm(WIDTH)
     with pytest.raises(ValueError, match="resets before the recurrent product"):
         to_haiku(after, random_params(after, "float32"))
-    with pytest.raises(ValueError, match=r"VanillaRNN are relu, those of this rnnx\.elman tanh"):
+    with pytest.raises(ValueError, match=r"VanillaRNN is relu, but that of this rnnx\.elman is tanh"):
         to_haiku(tanh, random_params(tanh, "float32"))
     projected = rnnx.lstm(WIDTH, projection=2)
-    with pytest.raises(ValueError, match="projection=2 has no counterpart"):
+    with pytest.raises(ValueError, match="projection=2 has no equivalent"):
         to_haiku(projected, random_params(projected, "float32"))
     params = to_haiku(lstm, random_params(lstm, "float32"))
     with pytest.raises(ValueError, match=r"no module 'gru'.*the modules are \['lstm/linear'\]"):
         from_haiku(params, "gru")
-    with pytest.raises(ValueError, match=r"recurrent modules \['a', 'b'\]; say which"):
+    with pytest.raises(ValueError, match=r"recurrent modules \['a', 'b'\]; pass their names"):
         from_haiku(
             to_haiku(rnnx.stack(lstm, lstm), random_params(rnnx.stack(lstm, lstm), "float32"), ["a", "b"])
             | {"a": {"w_i": 1, "w_h": 1, "b": 1}, "b": {"w_i": 1, "w_h": 1, "b": 1}}
         )
-    with pytest.raises(ValueError, match=r"lstm/linear should have the entries \['b', 'w'\], but came as \['w'\]"):
+    with pytest.raises(ValueError, match=r"lstm/linear must have the entries \['b', 'w'\], but got \['w'\]"):
         from_haiku({"lstm/linear": {"w": jnp.ones((7, 16))}}, "lstm")
-    with pytest.raises(ValueError, match=r"lstm/linear/w has the shape \(7, 12\), but \(any, 16\) is wanted"):
+    with pytest.raises(ValueError, match=r"lstm/linear/w has shape \(7, 12\), expected \(any, 16\)"):
         from_haiku({"lstm/linear": {"w": jnp.ones((7, 12)), "b": jnp.ones(16)}})
-    with pytest.raises(ValueError, match=r"gru/b has the shape \(11,\), but \(12,\) is wanted"):
+    with pytest.raises(ValueError, match=r"gru/b has shape \(11,\), expected \(12,\)"):
         from_haiku({"gru": {"w_i": jnp.ones((3, 12)), "w_h": jnp.ones((4, 12)), "b": jnp.ones(11)}})

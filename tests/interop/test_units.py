@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from rnnx.interop._units import Level, Unit, assembled, check_options, levels_of
+from rnnx.interop._units import Level, Unit, assemble, check_options, levels_of
 
 pytestmark = pytest.mark.quick
 
@@ -40,7 +40,7 @@ def test_taken_apart_and_put_together():
         check_options(level.forward, "any library", ("projection", "activation"))
     plain = [level._replace(forward=level.forward._replace(options=dict(level.forward.options))) for level in levels]
     plain[1].forward.options.pop("unroll")
-    back, whole = assembled(plain, dropout_rate=0.5)
+    back, whole = assemble(plain, dropout_rate=0.5)
     assert [child.spec.name for _, child in back.spec.children] == [
         "bidirectional",
         "dropout",
@@ -58,17 +58,17 @@ def test_taken_apart_and_put_together():
     [
         (
             lambda: rnnx.indrnn(4),
-            r"^indrnn has no counterpart in Lib: what can be converted is .* take other layers off",
+            r"^indrnn has no equivalent in Lib: what can be converted is .* take other layers off",
         ),
-        (lambda: rnnx.stack(rnnx.gru(4), nn.Dense(2)), "^Dense has no counterpart"),
-        (lambda: rnnx.stack(rnnx.dropout(0.1)), "^stack has no counterpart"),
-        (lambda: rnnx.dropout(0.1), "^dropout has no counterpart"),
-        (lambda: rnnx.reverse(rnnx.gru(4)), "^reverse has no counterpart"),
-        (lambda: rnnx.skip_stack(rnnx.gru(4), rnnx.gru(4)), "^skip_stack has no counterpart"),
-        (lambda: rnnx.bidirectional(rnnx.stack(rnnx.gru(4), rnnx.gru(4))), "^bidirectional has no counterpart"),
+        (lambda: rnnx.stack(rnnx.gru(4), nn.Dense(2)), "^Dense has no equivalent"),
+        (lambda: rnnx.stack(rnnx.dropout(0.1)), "^stack has no equivalent"),
+        (lambda: rnnx.dropout(0.1), "^dropout has no equivalent"),
+        (lambda: rnnx.reverse(rnnx.gru(4)), "^reverse has no equivalent"),
+        (lambda: rnnx.skip_stack(rnnx.gru(4), rnnx.gru(4)), "^skip_stack has no equivalent"),
+        (lambda: rnnx.bidirectional(rnnx.stack(rnnx.gru(4), rnnx.gru(4))), "^bidirectional has no equivalent"),
         (lambda: rnnx.bidirectional(rnnx.gru(4), merge=jnp.maximum), "^Lib joins the outputs of both directions"),
-        (lambda: rnnx.scan(rnnx.learned_carry(rnnx.cells.gru(4))), "gru with learned_carry=True has no counterpart"),
-        (lambda: rnnx.scan(rnnx.zoneout(rnnx.cells.gru(4), 0.1)), "gru with zoneout=0.1 has no counterpart"),
+        (lambda: rnnx.scan(rnnx.learned_carry(rnnx.cells.gru(4))), "gru with learned_carry=True has no equivalent"),
+        (lambda: rnnx.scan(rnnx.zoneout(rnnx.cells.gru(4), 0.1)), "gru with zoneout=0.1 has no equivalent"),
     ],
 )
 def test_what_is_no_such_net(make, message):
@@ -83,17 +83,17 @@ def test_kinds_that_only_flax_has_are_refused_elsewhere(kind, library):
     if library == "torch":
         pytest.importorskip("torch")
     layer, params = made(getattr(rnnx, kind)(4), IMAGES if kind == "conv_lstm" else XS)
-    with pytest.raises(ValueError, match=rf"(?i)^{kind} has no counterpart in {library}: .* rnnx\.elman, lstm and gru"):
+    with pytest.raises(ValueError, match=rf"(?i)^{kind} has no equivalent in {library}: .* rnnx\.elman, lstm and gru"):
         getattr(importlib.import_module(f"rnnx.interop.{library}"), f"to_{library}")(layer, params)
 
 
 def test_images():
     layer, params = made(rnnx.stack(rnnx.conv_lstm(4), rnnx.conv_lstm(5, kernel_size=2)), IMAGES)
-    with pytest.raises(ValueError, match=r"^conv_lstm has no counterpart"):
+    with pytest.raises(ValueError, match=r"^conv_lstm has no equivalent"):
         levels_of(layer, params, "Lib")
     levels = levels_of(layer, params, "Lib", ["lstm", "conv_lstm"])
     assert [level.forward.options for level in levels] == [{"width": 4}, {"width": 5, "kernel_size": 2}]
-    assert str(assembled(levels)[0]) == str(layer)
+    assert str(assemble(levels)[0]) == str(layer)
 
 
 def test_params_of_another_layer():
@@ -110,22 +110,22 @@ def test_arrays_that_make_no_layer():
     _, params = made(rnnx.gru(4))
     unit = Unit("gru", {"width": 4}, {**params, "bias": np.zeros(9, np.float32)})
     with pytest.raises(ValueError, match=r"\['bias'\] has shape \(9,\), expected \(12,\)"):
-        assembled([Level(unit)])
+        assemble([Level(unit)])
     unit = Unit("gru", {"width": 4}, {name: np.asarray(p, np.float64) for name, p in params.items()})
     with pytest.raises(ValueError, match="the weights are float64, which JAX would round to float32"):
-        assembled([Level(unit)])
+        assemble([Level(unit)])
     with jax.enable_x64(True):
-        layer, whole = assembled([Level(unit)])
+        layer, whole = assemble([Level(unit)])
         assert str(layer) == "gru(width=4, param_dtype=dtype('float64'))"
         assert rnnx.unroll(layer, whole, jnp.ones((1, 2, 3)))[0].dtype == jnp.float64
 
 
 def test_no_layer():
-    with pytest.raises(TypeError, match="a Layer is wanted"):
+    with pytest.raises(TypeError, match="expected a Layer"):
         levels_of(rnnx.cells.gru(4), {}, "Lib")
 
 
 def test_within_jit():
     layer, params = made(rnnx.stack(rnnx.gru(4), rnnx.gru(4)))
-    moved = jax.jit(lambda params: assembled(levels_of(layer, params, "Lib"))[1])(params)
+    moved = jax.jit(lambda params: assemble(levels_of(layer, params, "Lib"))[1])(params)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), moved, params))
