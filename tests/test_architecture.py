@@ -1,4 +1,4 @@
-"""Imports run one way: each module of rnnx may import only from those before it; rnnx never imports experiments."""
+"""The architecture of rnnx: modules import only from those before them, and files and functions stay short."""
 
 import ast
 import subprocess
@@ -37,6 +37,9 @@ ORDER = [
     "generation",
     "summarizing",
 ]
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+TO_SPLIT = {"cells/gru.py: gru", "cells/lstm.py: lstm"}  # temporary: functions that are still to be split
 MODULES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
 
 
@@ -66,6 +69,26 @@ def test_imports_run_one_way(path):
         assert package in allowed, f"{path.name} imports {name}"
         if package == "rnnx":
             assert ORDER.index(rest[0]) <= place, f"{path.name} imports {name}, which stands above it"
+
+
+def code_lines(source, function):
+    """The lines of a function that are neither blank, nor comments, nor in a docstring, its own or a nested one."""
+    lines = source.splitlines()
+    documentation = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            documentation |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    numbers = set(range(function.lineno, function.end_lineno + 1)) - documentation
+    return [n for n in numbers if lines[n - 1].strip() and not lines[n - 1].strip().startswith("#")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_functions_are_short(path):
+    source, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+    assert len(source.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and f"{name}: {node.name}" not in TO_SPLIT:
+            assert len(code_lines(source, node)) <= MAX_FUNCTION_LINES, node.name
 
 
 def test_the_order_names_every_module():

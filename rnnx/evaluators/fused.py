@@ -122,10 +122,10 @@ def _chunk_size(carry: Carry, time: int) -> int:
     """The number of steps per chunk; preferably a divisor of `time`, since a remainder needs its own compilation."""
     leaves = jax.tree.leaves(carry)
     batch, numbers = leaves[0].shape[0], max(leaf.size for leaf in leaves)
-    wanted = min(ROWS // max(batch, 1), NUMBERS // max(numbers, 1)) if isinstance(batch, int) else 32
-    wanted = min(time, max(8, wanted))
-    divisors = [size for size in range(wanted, min(2 * wanted, time) + 1) if time % size == 0]
-    return divisors[0] if divisors else -(-time // max(1, time // wanted))
+    size = min(ROWS // max(batch, 1), NUMBERS // max(numbers, 1)) if isinstance(batch, int) else 32
+    size = min(time, max(8, size))
+    divisors = [n for n in range(size, min(2 * size, time) + 1) if time % n == 0]
+    return divisors[0] if divisors else -(-time // max(1, time // size))
 
 
 def _differentiable_run(cell: Cell, keep_carries: bool) -> Callable[..., tuple[Carry, PyTree, Carry | None]]:

@@ -102,8 +102,8 @@ def newton_scan(
         >>> xs = jax.random.normal(jax.random.key(0), (2, 30, 3))
         >>> params = layer.init(jax.random.key(1), xs)
         >>> _, ys = rnnx.unroll(layer, params, xs)
-        >>> _, wanted = rnnx.unroll(rnnx.scan(rnnx.cells.gru(4)), params, xs)
-        >>> bool(jnp.allclose(ys, wanted, atol=1e-5))
+        >>> _, expected = rnnx.unroll(rnnx.scan(rnnx.cells.gru(4)), params, xs)
+        >>> bool(jnp.allclose(ys, expected, atol=1e-5))
         True
         >>> rnnx.newton_scan(rnnx.cells.gru(4), jacobian=rnnx.evaluators.newton.diagonal, damping=0.2)
         gru(width=4, jacobian=diagonal, damping=0.2)
