@@ -1,4 +1,4 @@
-"""Bad input: the error says what came, what was wanted and what to do."""
+"""Bad input: the error says what was given, what was expected and what to do."""
 
 import flax.linen as nn
 import jax

@@ -59,7 +59,7 @@ def newton_scan(
         jacobian: `rnnx.evaluators.newton.full`, or `rnnx.evaluators.newton.diagonal`: quasi-Newton, with more
             iterations, but far less memory in each if n is large; or any function with the same signature.
         damping: between 0 and 1. 0 is Newton's method. With more damping, a change propagates less far ahead, so a
-            guess at which the steps expand does not spoil later steps. A few tenths save iterations if the network is
+            guess at which the steps expand does not disturb later steps. A few tenths save iterations if the network is
             excitable, and cost almost none otherwise: :math:`\kappa` goes to 0 with the residual, as in
             Levenberg-Marquardt methods. With diagonal Jacobians it changes little.
         tolerance: the relative error to reach; default: eps ** 0.8 of the coarsest dtype in carry and projected input
