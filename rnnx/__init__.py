@@ -32,6 +32,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from rnnx import nnx as nnx
+    from rnnx import testing as testing
 
 __all__ = [
     "AssociativeCell",
@@ -90,6 +91,6 @@ __all__ += layers.__all__
 
 
 def __getattr__(name: str) -> Any:
-    if name == "nnx":  # only for those who use it: importing flax.nnx takes a fifth as long again
-        return importlib.import_module("rnnx.nnx")
+    if name in ("nnx", "testing"):  # only for those who use it: importing flax.nnx takes a fifth as long again
+        return importlib.import_module(f"rnnx.{name}")
     raise AttributeError(explain_name("rnnx", name, __all__))

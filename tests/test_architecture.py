@@ -36,6 +36,7 @@ ORDER = [
     "interop",
     "generation",
     "summarizing",
+    "testing",
 ]
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60

@@ -1,0 +1,38 @@
+"""Tests for cells and layers of your own: the laws of `rnnx.base`, and what they are made of."""
+
+from rnnx.testing.checking import ASSOCIATIVE_CELL_LAWS, CELL_LAWS, LAYER_LAWS, check_cell, check_layer, checks_of
+from rnnx.testing.comparing import assert_close, eps
+from rnnx.testing.inputs import (
+    at_row,
+    cotangent_of,
+    merge_floats,
+    perturbed,
+    split_floats,
+    weighted_sum,
+    with_garbage_pads,
+)
+from rnnx.testing.law import LawBroken
+from rnnx.testing.reference import StepByStep
+from rnnx.testing.subject import Subject, prepare
+
+__all__ = [
+    "ASSOCIATIVE_CELL_LAWS",
+    "CELL_LAWS",
+    "LAYER_LAWS",
+    "LawBroken",
+    "StepByStep",
+    "Subject",
+    "assert_close",
+    "at_row",
+    "check_cell",
+    "check_layer",
+    "checks_of",
+    "cotangent_of",
+    "eps",
+    "merge_floats",
+    "perturbed",
+    "prepare",
+    "split_floats",
+    "weighted_sum",
+    "with_garbage_pads",
+]

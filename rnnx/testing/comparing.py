@@ -1,0 +1,96 @@
+"""How results are compared: what differs, at which step of which row, and by how much.
+
+Equal to the bit are the results of the same compiled program on the same inputs (a run that is resumed, a stream by the
+same step, pads that hold something else), numbers that were moved and not computed (weights to another library and
+back, a carry that no step touched), and arithmetic without rounding (dropout of ones, small integers). Nothing else:
+XLA fuses each program in its own way, and so rounds in its own way, which differs between processors and between
+versions. That holds for a function alone and within another, for the same layer with and without an option that should
+change nothing, and for two outputs of one program. Such results are compared by `assert_close` with a tolerance of some
+`eps`, and choices made from them (the likeliest token) only where the candidates lie further apart than that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnx.base import PyTree
+
+TOLERANCE = 2e-5
+
+
+def eps(units: float, dtype: Any = jnp.float32) -> float:
+    """A tolerance of so many roundings."""
+    return units * float(jnp.finfo(dtype).eps)
+
+
+def assert_close(
+    a: PyTree,
+    b: PyTree,
+    tolerance: float = TOLERANCE,
+    *,
+    what: str = "the result",
+    than: str = "what is wanted",
+    axes: tuple[str, ...] = (),
+) -> None:
+    """Checks that `max|a - b| <= tolerance * max|b|` for each array, and that all numbers are finite.
+
+    Args:
+        a, b: pytrees of arrays of one structure, the result and what is wanted.
+        tolerance: relative to the largest number of each array of `b`; 0 for equality.
+        what, than: what `a` and `b` are, for the message.
+        axes: what the first axes stand for, such as `("row", "step")`: the message says where the first error is.
+
+    Raises:
+        AssertionError: a sentence with the leaf, the place, the error and the largest value.
+    """
+    structures: list[Any] = [jax.tree.structure(a), jax.tree.structure(b)]
+    if structures[0] != structures[1]:
+        raise AssertionError(f"{what} has the structure {structures[0]}, but {than} has {structures[1]}")
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        _assert_arrays_close(np.asarray(x), np.asarray(y), tolerance, what + jax.tree_util.keystr(path), than, axes)
+
+
+def _assert_arrays_close(
+    x: np.ndarray, y: np.ndarray, tolerance: float, what: str, than: str, axes: tuple[str, ...]
+) -> None:
+    if x.shape != y.shape:
+        raise AssertionError(f"{what} has shape {x.shape}, but {than} has {y.shape}")
+    if not x.size or x.dtype == jax.dtypes.float0:
+        return
+    wide = np.complex128 if np.iscomplexobj(x) else np.float64
+    x, y = x.astype(wide), y.astype(wide)
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not finite.all():
+        i = _first(~finite)
+        raise AssertionError(f"{what}{_place(i, axes)} is {x[i]:.3g} where {than} has {y[i]:.3g}: not finite")
+    error, scale = np.abs(x - y), np.abs(y).max()
+    wrong = error > tolerance * max(scale, 1e-6)
+    if wrong.any():
+        first, worst = _first(wrong), np.unravel_index(error.argmax(), error.shape)
+        largest = (
+            "" if error[worst] == error[first] else f"; the largest error is {error[worst]:.3g}{_place(worst, axes)}"
+        )
+        raise AssertionError(
+            f"{what}{_place(first, axes)} is off by {error[first]:.3g} from {than}, whose largest number is "
+            f"{scale:.3g}{largest}"
+        )
+
+
+def assert_dtypes(tree: PyTree, wanted: Any, *, what: str) -> None:
+    """Checks that every floating leaf has the dtype `wanted`."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype != wanted:
+            raise AssertionError(f"{what}{jax.tree_util.keystr(path)} is {leaf.dtype}, but {wanted} is wanted")
+
+
+def _first(wrong: np.ndarray) -> tuple[Any, ...]:
+    return tuple(np.argwhere(wrong)[0])
+
+
+def _place(index: tuple[Any, ...], axes: tuple[str, ...]) -> str:
+    where = ", ".join(f"{axis} {i}" for axis, i in zip(axes, index, strict=False))
+    return f" at {where}" if where else ""

@@ -1,0 +1,49 @@
+"""What a law is: a function of a layer under test, and the sentence it raises."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+
+class LawBroken(AssertionError):
+    """A layer or cell breaks a law of `rnnx.base`.
+
+    The message says which law, at which step of which row, by how much, and what usually causes it.
+
+    Attributes:
+        law: the name of the law, such as `"reset"`.
+    """
+
+    def __init__(self, law: str, finding: str, cause: str) -> None:
+        super().__init__(f"{law}: {finding}. Usual cause: {cause}")
+        self.law = law
+
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def law(cause: str) -> Callable[[Callable[Concatenate[T, P], None]], Callable[Concatenate[T, P], None]]:
+    """Decorates a law: what it raises becomes a `LawBroken` that carries its name and the usual cause."""
+
+    def decorate(check: Callable[Concatenate[T, P], None]) -> Callable[Concatenate[T, P], None]:
+        name = getattr(check, "__name__", "law")
+
+        @functools.wraps(check)
+        def checked(subject: T, *args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                check(subject, *args, **kwargs)
+            except AssertionError as error:
+                raise LawBroken(name, str(error), cause) from None
+            except Exception as error:
+                raise LawBroken(name, f"it raised {type(error).__name__}: {_first_line(error)}", cause) from error
+
+        return checked
+
+    return decorate
+
+
+def _first_line(error: Any) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

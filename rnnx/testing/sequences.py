@@ -1,0 +1,197 @@
+"""The laws of sequences: chunk, padding, reset, reverse, batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnx.base import PyTree
+from rnnx.combinators.directions import BiCarry
+from rnnx.combinators.directions import reverse as reverse_layer
+from rnnx.testing.comparing import assert_close
+from rnnx.testing.inputs import at_row, is_float, split_floats, with_garbage_pads
+from rnnx.testing.law import law
+from rnnx.testing.subject import Subject
+from rnnx.unrolling import unroll
+
+A_ROW_ALONE = "the row alone, one step at a time"
+
+
+def equals_step_by_step(s: Subject, lengths: np.ndarray, resets: np.ndarray) -> None:
+    """Checks values and gradients of a batch, with NaN in its pads, against its rows run alone and step by step.
+
+    `resets` may have fewer rows and steps than the subject's inputs, which are cut to its shape.
+    """
+    batch, time = resets.shape
+    xs, carry = jax.tree.map(lambda x: x[:batch, :time], s.xs), jax.tree.map(lambda c: c[:batch], s.carry)
+    ours, gradient = s.run_with_gradient(s.params, carry, with_garbage_pads(xs, lengths, np.nan), lengths, resets)
+    wanted, wanted_gradient = s.step_by_step(s.params, carry, xs, lengths, resets)
+    carries_agree = s.layer.spec.chunkable or isinstance(ours[0], BiCarry)
+    s.assert_results_close(ours, wanted, A_ROW_ALONE, carry=carries_agree)
+    s.assert_gradients_close(gradient, wanted_gradient, A_ROW_ALONE)
+
+
+def _nothing(s: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """Full lengths, and no resets."""
+    batch, time = s.resets.shape
+    return np.full(batch, time), np.zeros_like(s.resets)
+
+
+@law(
+    "an operation across rows, such as a mean, a norm or a sort over the batch axis; write the cell for one sequence, "
+    "and the batch cannot mix"
+)
+def batch(s: Subject) -> None:
+    """A row gives the same in a batch of others as in a batch of its own copies."""
+    arguments = jax.tree.map(np.asarray, (s.carry, s.xs, s.lengths, s.resets))
+
+    def alone(row: int) -> PyTree:
+        copies = jax.tree.map(lambda a: np.broadcast_to(a[row], a.shape), arguments)
+        return at_row(s.run(s.params, *copies), row)
+
+    rows = [alone(row) for row in range(len(s.lengths))]
+    wanted = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+    s.assert_results_close(s.run(s.params, *arguments), wanted, "the same row in a batch of its copies")
+
+
+@law(
+    "a step that depends on something besides its weights, carry and input (the time within the call, a counter in "
+    "Python), or a final carry that is not the state after the last step"
+)
+def chunk(s: Subject) -> None:
+    """A sequence equals its chunks, down to single steps, each with the carry of the one before."""
+    if not s.layer.spec.chunkable:
+        _assert_carry_refused(s)
+    carry = s.initial_carry(s.params, s.xs)
+    after = jax.eval_shape(s.apply, s.params, carry, s.xs, None, None)[0]
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(after), jax.tree.leaves(carry), strict=True):
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            where = f"the final carry{jax.tree_util.keystr(path)}"
+            raise AssertionError(f"{where} is {a.dtype}{list(a.shape)}, but {b.dtype}{list(b.shape)} was given")
+    equals_step_by_step(s, *_nothing(s))
+    _assert_no_step_changes_nothing(s)
+
+
+def _assert_carry_refused(s: Subject) -> None:
+    try:
+        unroll(s.layer, s.params, s.xs, carry=s.carry)
+    except ValueError as error:
+        if "both directions" in str(error):
+            return
+    raise AssertionError("unroll took a carry for a layer that reads in both directions")
+
+
+def _assert_no_step_changes_nothing(s: Subject) -> None:
+    xs, resets = jax.tree.map(lambda x: x[:, :0], s.xs), s.resets[:, :0]
+    for lengths, no_resets in ((None, None), (np.zeros(len(resets), int), resets)):
+        after, ys = s.run(s.params, s.carry, xs, lengths, no_resets)
+        assert_close(after, s.carry, 0, what="final carry after no step", than="the carry given", axes=("row",))
+        for leaf in jax.tree.leaves(ys):
+            if leaf.shape[:2] != resets.shape:
+                raise AssertionError(f"of inputs {resets.shape} [batch, time] came outputs {leaf.shape}")
+
+
+@law(
+    "pads that are masked by a product, but 0 * nan is nan: replace them with jnp.where, in the inputs too, or "
+    "their gradients are nan; or a final carry taken after the last step, not after the last valid one"
+)
+def padding(s: Subject) -> None:
+    """Garbage in the pads changes nothing, to the bit; outputs there are zero; carries are of the last valid step."""
+    results = {
+        name: s.run_with_gradient(s.params, s.carry, with_garbage_pads(s.xs, s.lengths, value), s.lengths, s.resets)
+        for name, value in (("0", 0.0), ("nan", np.nan), ("inf", np.inf), ("-inf", -np.inf))
+    }
+    pads = ~(np.arange(s.resets.shape[1]) < s.lengths[:, None])
+    for name, ((carry, ys), gradient) in results.items():
+        _assert_zero(ys, pads, f"with {name} in the pads, output")
+        _assert_zero(gradient[2], pads, f"with {name} in the pads, gradient by xs")
+        for what, ours, wanted, axes in (
+            ("output", ys, results["0"][0][1], ("row", "step")),
+            ("final carry", carry, results["0"][0][0], ("row",)),
+            ("gradient by params", gradient[0], results["0"][1][0], ()),
+            ("gradient by carry", gradient[1], results["0"][1][1], ("row",)),
+            ("gradient by xs", gradient[2], results["0"][1][2], ("row", "step")),
+        ):
+            than = "the same with 0 there"
+            assert_close(ours, wanted, 0, what=f"with {name} in the pads, {what}", than=than, axes=axes)
+    equals_step_by_step(s, s.lengths, _nothing(s)[1])
+
+
+def _assert_zero(tree: PyTree, pads: np.ndarray, what: str) -> None:
+    def kept(leaf: Any) -> np.ndarray:
+        return np.where(pads.reshape(*pads.shape, *[1] * (leaf.ndim - 2)), np.asarray(leaf), np.zeros((), leaf.dtype))
+
+    tree = jax.tree.map(kept, tree)
+    zero = jax.tree.map(np.zeros_like, tree)
+    assert_close(tree, zero, 0, what=what, than="the zeros that belong beyond the lengths", axes=("row", "step"))
+
+
+@law(
+    "zeros (or the carry times 1 - reset, which keeps nan) in place of initial_carry(params, xs, key); or a reset that "
+    "is done after its step and not before"
+)
+def reset(s: Subject) -> None:
+    """A reset equals a new sequence, gradients included; what was inf or NaN before it does not come after it."""
+    equals_step_by_step(s, _nothing(s)[0], s.resets)
+    _assert_reset_clears_nan(s)
+
+
+def _assert_reset_clears_nan(s: Subject) -> None:
+    """NaN before the last reset of each row leaves the outputs from there on as they are."""
+    if not jax.tree.leaves(split_floats(s.xs)[0]):
+        return
+    lengths, _ = _nothing(s)
+    time = s.resets.shape[1]
+    last = np.where(s.resets.any(axis=1), time - 1 - np.argmax(s.resets[:, ::-1], axis=1), 0)
+    after = np.arange(time) >= last[:, None]
+
+    def masked(tree: PyTree, value: float) -> PyTree:
+        def fill(x: Any) -> Any:
+            return jnp.where(after.reshape(*after.shape, *[1] * (x.ndim - 2)), x, value) if is_float(x) else x
+
+        return jax.tree.map(fill, tree)
+
+    ours = s.run(s.params, s.carry, masked(s.xs, np.nan), lengths, s.resets)[1]
+    wanted = s.run(s.params, s.carry, s.xs, lengths, s.resets)[1]
+    what, than = "with nan in the inputs before a reset, output", "the same without"
+    assert_close(masked(ours, 0), masked(wanted, 0), s.tolerance, what=what, than=than, axes=("row", "step"))
+
+
+@law("lengths or resets that are used for something else than pads and resets")
+def defaults(s: Subject) -> None:
+    """Full lengths and no resets equal None; each of the two works without the other."""
+    full, never = _nothing(s)
+    for lengths, resets, same in (
+        (None, None, (full, never)),
+        (s.lengths, None, (s.lengths, never)),
+        (None, s.resets, (full, s.resets)),
+    ):
+        given = ", ".join(f"{n}=None" for n, v in (("lengths", lengths), ("resets", resets)) if v is None)
+        ours = s.run(s.params, s.carry, s.xs, lengths, resets)
+        wanted = s.run(s.params, s.carry, s.xs, *same)
+        s.assert_results_close(ours, wanted, "full lengths and no resets", f"with {given}, ")
+
+
+@law("outputs or a final carry that depend on where the pads lie, or spec.directions that are not those of apply")
+def reverse(s: Subject) -> None:
+    """`rnnx.reverse` equals flipping each row within its length, the layer, and flipping back, resets included."""
+    flipped, resets = _flipped(s.xs, s.lengths), np.zeros_like(s.resets)
+    for row, length in enumerate(map(int, s.lengths)):
+        for t in range(1, length):
+            resets[row, length - t] = s.resets[row, t]
+    carry, ys = s.run(s.params, s.carry, flipped, s.lengths, resets)
+    backwards = s.jit(reverse_layer(s.layer).apply)
+    xs = with_garbage_pads(s.xs, s.lengths, np.nan)
+    ours = backwards(s.params, s.carry, xs, lengths=s.lengths, resets=s.resets)
+    s.assert_results_close(ours, (carry, _flipped(ys, s.lengths)), "the layer on flipped inputs, flipped back")
+
+
+def _flipped(tree: PyTree, lengths: np.ndarray) -> PyTree:
+    tree = jax.tree.map(np.array, tree)
+    for row, length in enumerate(lengths):
+        for leaf in jax.tree.leaves(tree):
+            leaf[row, :length] = leaf[row, :length][::-1].copy()
+    return tree
