@@ -13,6 +13,7 @@ from rnnx.testing.inputs import (
 )
 from rnnx.testing.law import LawBroken
 from rnnx.testing.reference import StepByStep
+from rnnx.testing.sequences import assert_equals_step_by_step
 from rnnx.testing.subject import Subject, prepare
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "StepByStep",
     "Subject",
     "assert_close",
+    "assert_equals_step_by_step",
     "at_row",
     "check_cell",
     "check_layer",

@@ -92,7 +92,7 @@ def _types(tree: PyTree) -> str:
 def noise(s: Subject) -> None:
     """Without a key nothing is random; with one, the same key gives the same numbers."""
     for key, name in ((None, "key=None"), (jax.random.key(1), "the same key")):
-        first, second = (s.run(s.params, s.carry, s.xs, None, None, key)[1] for _ in range(2))
+        first, second = s.draw(key), s.draw(key)
         what, than = f"with {name}, output of the second run", "the first"
         assert_close(second, first, 0, what=what, than=than, axes=("row", "step"))
 

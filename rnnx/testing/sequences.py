@@ -20,7 +20,7 @@ from rnnx.unrolling import unroll
 A_ROW_ALONE = "the row alone, one step at a time"
 
 
-def equals_step_by_step(s: Subject, lengths: np.ndarray, resets: np.ndarray) -> None:
+def assert_equals_step_by_step(s: Subject, lengths: np.ndarray, resets: np.ndarray) -> None:
     """Checks values and gradients of a batch, with NaN in its pads, against its rows run alone and step by step.
 
     `resets` may have fewer rows and steps than the subject's inputs, which are cut to its shape.
@@ -71,7 +71,7 @@ def chunk(s: Subject) -> None:
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             where = f"the final carry{jax.tree_util.keystr(path)}"
             raise AssertionError(f"{where} is {a.dtype}{list(a.shape)}, but {b.dtype}{list(b.shape)} was given")
-    equals_step_by_step(s, *_nothing(s))
+    assert_equals_step_by_step(s, *_nothing(s))
     _assert_no_step_changes_nothing(s)
 
 
@@ -117,7 +117,7 @@ def padding(s: Subject) -> None:
         ):
             than = "the same with 0 there"
             assert_close(ours, wanted, 0, what=f"with {name} in the pads, {what}", than=than, axes=axes)
-    equals_step_by_step(s, s.lengths, _nothing(s)[1])
+    assert_equals_step_by_step(s, s.lengths, _nothing(s)[1])
 
 
 def _assert_zero(tree: PyTree, pads: np.ndarray, what: str) -> None:
@@ -135,7 +135,7 @@ def _assert_zero(tree: PyTree, pads: np.ndarray, what: str) -> None:
 )
 def reset(s: Subject) -> None:
     """A reset equals a new sequence, gradients included; what was inf or NaN before it does not come after it."""
-    equals_step_by_step(s, _nothing(s)[0], s.resets)
+    assert_equals_step_by_step(s, _nothing(s)[0], s.resets)
     _assert_reset_clears_nan(s)
 
 

@@ -18,6 +18,7 @@ from rnnx.sequences import batch_and_time
 from rnnx.testing.comparing import TOLERANCE, assert_close
 from rnnx.testing.inputs import cotangent_of, merge_floats, perturbed, ragged, split_floats, weighted_sum
 from rnnx.testing.reference import StepByStep, one_step
+from rnnx.unrolling import unroll
 
 Result = tuple[Carry, PyTree]
 Gradient = tuple[Params, PyTree, PyTree]
@@ -65,6 +66,16 @@ class Subject:
     def run(self) -> Callable[..., Result]:
         """`apply`, compiled."""
         return self.jit(self.apply)
+
+    def draw(self, key: Key | None) -> PyTree:
+        """The outputs with a key, for the initial carry and for `apply`, or without one."""
+        if key is None:
+            return self.run(self.params, self.carry, self.xs, None, None)[1]
+        return self._unroll(self.params, self.xs, key)[1]
+
+    @functools.cached_property
+    def _unroll(self) -> Callable[..., Result]:
+        return self.jit(lambda params, xs, key: unroll(self.layer, params, xs, key=key))
 
     @functools.cached_property
     def initial_carry(self) -> Callable[..., Carry]:
