@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken, weighted_sum
 from rnnx.evaluators.associative import associative_scan
+from rnnx.testing import assert_close, perturbed, weighted_sum
 
 WIDTH, TIME, LONG = 6, 7, 10_000
 
@@ -58,10 +58,10 @@ def initial(name: str) -> Any:
 @functools.cache
 def made(name: str) -> tuple[rnnx.AssociativeCell, Any, Any, Any]:
     """A cell, its params, a carry and inputs `(time, width)`, all random and in float64."""
-    cell, params = CELLS[name], shaken(cast(initial(name), jnp.float64))
+    cell, params = CELLS[name], perturbed(cast(initial(name), jnp.float64))
     xs = jax.random.normal(jax.random.key(1), (TIME, WIDTH), jnp.float64)
     carry = cell.initial_carry(cell.prepare(params, None), jax.ShapeDtypeStruct((WIDTH,), xs.dtype), None)
-    return cell, params, shaken(carry, seed=5), xs
+    return cell, params, perturbed(carry, seed=5), xs
 
 
 def test_some_are_found() -> None:

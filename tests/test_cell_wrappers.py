@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, eps, shaken
+from rnnx.testing import assert_close, eps, perturbed
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -27,7 +27,7 @@ def run(layer, params, **options):
 
 
 def made(layer):
-    return shaken(layer.init(jax.random.key(2), XS))
+    return perturbed(layer.init(jax.random.key(2), XS))
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -96,7 +96,7 @@ def test_zoneout_keeps_old_values_or_their_mean():
         outputs.append(carry.h)
     assert_close(run(layer, params)[1][0], jnp.stack(outputs))
 
-    before = shaken(layer.initial_carry(params, XS, None))
+    before = perturbed(layer.initial_carry(params, XS, None))
     one = XS[:, :1]
     new, _ = rnnx.unroll(rnnx.scan(cell), params, one, carry=before)
     drawn, ys = rnnx.unroll(layer, params, one, carry=before, key=KEY)

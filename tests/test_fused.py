@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken, spoiled, weighted_sum
+from rnnx.testing import assert_close, perturbed, weighted_sum, with_garbage_pads
 
 CELLS = {
     "elman": rnnx.cells.elman(5),
@@ -29,8 +29,8 @@ every_cell = pytest.mark.parametrize("name", CELLS)
 def made(cell: rnnx.Cell, batch: int, time: int) -> tuple[Any, Any, Any]:
     xs = jax.random.normal(jax.random.key(1), (batch, time, 3), jnp.float64)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), rnnx.scan(cell).init(jax.random.key(0), xs))
-    params = shaken(params)
-    return params, shaken(rnnx.scan(cell).initial_carry(params, xs, None), 5), xs
+    params = perturbed(params)
+    return params, perturbed(rnnx.scan(cell).initial_carry(params, xs, None), 5), xs
 
 
 @every_cell
@@ -41,7 +41,7 @@ def test_the_derivative_is_that_of_the_step(name):
         params, carry, xs = made(cell, 1, 1)
         w, carry, z = cell.prepare(params, None), jax.tree.map(lambda c: c[0], carry), xs[0, 0]
         z = cell.project(w, z, None)
-        dw, dcarry, dz = (shaken(jax.tree.map(jnp.zeros_like, a), seed) for seed, a in enumerate((w, carry, z)))
+        dw, dcarry, dz = (perturbed(jax.tree.map(jnp.zeros_like, a), seed) for seed, a in enumerate((w, carry, z)))
         (after, y), wanted = jax.jvp(cell.step, (w, carry, z), (dw, dcarry, dz))
         *same, saved = cell.step.run(w, carry, z)
         pushed = cell.step.push(w, carry, saved, dcarry, cell.step.drive(dw, dz, carry, saved))
@@ -70,8 +70,8 @@ def test_it_equals_scan(name, time, monkeypatch):
                 gradient = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*at)
                 return gradient, jax.jvp(lambda *a: loss(*a)[0], at, direction)[1]
 
-            at = params, carry, xs if lengths is None else spoiled(xs, lengths, np.nan)
-            return derivatives(at, shaken(jax.tree.map(np.zeros_like, at)))
+            at = params, carry, xs if lengths is None else with_garbage_pads(xs, lengths, np.nan)
+            return derivatives(at, perturbed(jax.tree.map(np.zeros_like, at)))
 
         for given in ((None, None), (lengths, resets)):
             fused, plain = (everything(layer, *given) for layer in (rnnx.fused_scan(cell), rnnx.scan(cell)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close
+from rnnx.testing import assert_close
 
 LOGITS = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
 

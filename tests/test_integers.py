@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close
 from rnnx.sequences import flip, valid_steps
+from rnnx.testing import assert_close
 
 DTYPES = [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64]
 SMALL = [np.int8, np.uint8]

@@ -14,7 +14,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import rnnx
-from checks import all_layers
 from registry import BATCH, CASES, TIME, Case
 from rnnx.testing import LAYER_LAWS, Subject, assert_equals_step_by_step, perturbed, prepare
 
@@ -57,6 +56,12 @@ def s(request: pytest.FixtureRequest) -> Iterator[Setup]:
     yield made(request.param)
     jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()  # hundreds of megabytes a case
+
+
+def all_layers(layer: rnnx.Layer) -> Iterator[rnnx.Layer]:
+    yield layer
+    for _, child in layer.spec.children:
+        yield from all_layers(child)
 
 
 class Ragged(NamedTuple):

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from checks import assert_close, weighted_sum
 from rnnx.linear import Complex, elementwise, in_pairs, linear_scan
+from rnnx.testing import assert_close, weighted_sum
 
 TIME = 7
 SHAPES: dict[str, tuple[Any, Any, Any]] = {  # of a step's `a`, of h, and what multiplies them

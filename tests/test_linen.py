@@ -13,7 +13,7 @@ import pytest
 
 import rnnx
 import rnnx.linen
-from checks import ByPieces, assert_close, eps, shaken, spoiled, weighted_sum, weights_of
+from rnnx.testing import StepByStep, assert_close, cotangent_of, eps, perturbed, weighted_sum, with_garbage_pads
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -43,12 +43,12 @@ def by_row(run, *arguments):
 )
 def test_a_module_runs_as_unroll_does(layer, key):
     """Values and gradients, with whatever in the pads: so it keeps all laws that the layer keeps."""
-    rnn, xs = rnnx.linen.RNN(layer), spoiled(XS, LENGTHS, np.nan)
+    rnn, xs = rnnx.linen.RNN(layer), with_garbage_pads(XS, LENGTHS, np.nan)
     variables = jax.jit(rnn.init)(jax.random.key(0), XS)
     assert set(variables) == {"params"}
     wanted = jax.eval_shape(layer.init, jax.random.key(0), XS)
     chex.assert_trees_all_equal_shapes_and_dtypes(variables["params"], wanted)
-    params = shaken(variables["params"])
+    params = perturbed(variables["params"])
     options = {"lengths": LENGTHS, "resets": RESETS, "key": key}
 
     def ours(params):
@@ -65,7 +65,7 @@ def test_a_module_runs_as_unroll_does(layer, key):
 
 def test_a_carry_goes_on_and_length_0_returns_it():
     rnn = rnnx.linen.RNN(rnnx.lstm(WIDTH))
-    variables = shaken(rnn.init(jax.random.key(0), XS))
+    variables = perturbed(rnn.init(jax.random.key(0), XS))
     carry, first = rnn.apply(variables, XS[:, :3])
     carry, second = rnn.apply(variables, XS[:, 3:], carry=carry)
     whole = rnn.apply(variables, XS)
@@ -95,7 +95,7 @@ def test_any_number_of_batch_axes(sizes, reverse):
     xs = random.normal(size=(*sizes, TIME, FEATURES)).astype(np.float32)
     lengths, resets = random.integers(0, TIME + 1, sizes), random.random((*sizes, TIME)) < 0.3
     (carry, _), variables = rnn.init_with_output(jax.random.key(0), xs)
-    variables, carry = shaken(variables), shaken(carry)
+    variables, carry = perturbed(variables), perturbed(carry)
     result = rnn.apply(variables, xs, carry, lengths, resets)
 
     def one(xs, carry, lengths, resets):
@@ -299,7 +299,7 @@ def test_a_cell_runs_as_in_flax(name):
     cell, xs = CELLS[name]
     layer, rnn = rnnx.scan(rnnx.linen.as_cell(cell)), nn.RNN(cell, return_carry=True)
     variables = jax.jit(rnn.init)(jax.random.key(0), xs)
-    params = shaken(variables["params"]["cell"])
+    params = perturbed(variables["params"]["cell"])
     chex.assert_trees_all_equal_shapes(jax.jit(layer.init)(jax.random.key(0), xs), params)
 
     def ours(params, xs):
@@ -339,7 +339,7 @@ def gru_params(p):
 def test_a_cell_equals_ours(cell, own, convert):
     """Under every evaluator's lengths and resets, checkpointed, from right to left, with NaN in the pads."""
     layer = rnnx.reverse(rnnx.scan(rnnx.linen.as_cell(cell), checkpoint_every=3))
-    params, xs = shaken(jax.jit(layer.init)(jax.random.key(0), XS)), spoiled(XS, LENGTHS, np.nan)
+    params, xs = perturbed(jax.jit(layer.init)(jax.random.key(0), XS)), with_garbage_pads(XS, LENGTHS, np.nan)
 
     def loss(layer, params):
         carry, ys = rnnx.unroll(layer, params, xs, lengths=LENGTHS, resets=RESETS)
@@ -369,8 +369,8 @@ class Dropping(nn.RNNCellBase):
 def test_a_cell_keeps_the_laws():
     """Against its steps, run one by one: lengths, resets, NaN in the pads, gradients."""
     layer = rnnx.scan(rnnx.linen.as_cell(Dropping()))
-    params = shaken(jax.jit(layer.init)(jax.random.key(0), XS))
-    carry = shaken(layer.initial_carry(params, XS, None))
+    params = perturbed(jax.jit(layer.init)(jax.random.key(0), XS))
+    carry = perturbed(layer.initial_carry(params, XS, None))
 
     def result(params, carry, xs):
         return layer.apply(params, carry, xs, lengths=LENGTHS, resets=RESETS)
@@ -378,11 +378,11 @@ def test_a_cell_keeps_the_laws():
     @jax.jit
     def both(*at):
         ours, pull = jax.vjp(result, *at)
-        return ours, pull(weights_of(ours))
+        return ours, pull(cotangent_of(ours))
 
-    ours, (by_params, by_carry, by_xs) = both(params, carry, spoiled(XS, LENGTHS, np.nan))
-    wanted, by_hand = ByPieces(layer).run(params, carry, XS, LENGTHS, RESETS, weights_of(ours))
-    assert_close((ours, (by_params, by_carry, [by_xs])), (wanted, by_hand))
+    ours, (by_params, by_carry, by_xs) = both(params, carry, with_garbage_pads(XS, LENGTHS, np.nan))
+    wanted, by_hand = StepByStep(layer).run(params, carry, XS, LENGTHS, RESETS, cotangent_of(ours))
+    assert_close((ours, (by_params, by_carry, by_xs)), (wanted, by_hand))
 
 
 def test_dropout_within_a_cell_is_drawn_for_each_step_of_each_sequence():

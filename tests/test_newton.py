@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken, spoiled, weighted_sum
 from rnnx.evaluators.newton import diagonal, full, newton_scan, newton_solve
+from rnnx.testing import assert_close, perturbed, weighted_sum, with_garbage_pads
 
 SMALL = {
     "elman": lambda: rnnx.cells.elman(4),
@@ -35,16 +35,16 @@ def double_precision_and_quick_compilation() -> Iterator[None]:
 
 
 def case(cell: rnnx.Cell, batch: int = 3, time: int = 30, size: float = 1.0, gain: float | None = None) -> Any:
-    """`(params, carry, xs)` in float64: shaken weights, or the usual ones with the recurrent kernel times `gain`."""
+    """`(params, carry, xs)` in float64: perturbed weights, or the usual ones with the recurrent kernel times `gain`."""
     xs = size * jax.random.normal(jax.random.key(0), (batch, time, 3))
     layer = rnnx.scan(cell)
     params = jax.jit(layer.init)(jax.random.key(1), xs)
     if gain is None:
-        params = shaken(params)
+        params = perturbed(params)
     else:
         params["recurrent_kernel"] = gain * params["recurrent_kernel"]
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
-    return params, shaken(layer.initial_carry(params, xs, None)), xs
+    return params, perturbed(layer.initial_carry(params, xs, None)), xs
 
 
 def with_gradients(layer: rnnx.Layer, lengths: Any = None, resets: Any = None, key: Any = None) -> Any:
@@ -71,7 +71,7 @@ def test_it_finds_what_scan_walks_to(name, jacobian):
 def test_lengths_resets_and_a_learned_start_are_exact_with_nan_in_the_pads(jacobian):
     cell = rnnx.learned_carry(rnnx.cells.gru(4))
     params, carry, xs = case(cell)
-    arguments = params, carry, spoiled(xs, LENGTHS, np.nan)
+    arguments = params, carry, with_garbage_pads(xs, LENGTHS, np.nan)
     gradient, result = with_gradients(newton_scan(cell, jacobian=jacobian), LENGTHS, RESETS)(*arguments)
     assert_close((gradient, result), with_gradients(rnnx.scan(cell), LENGTHS, RESETS)(*arguments), 1e-9)
     *found, info = newton_solve(cell, *arguments, lengths=LENGTHS, resets=RESETS, jacobian=jacobian)

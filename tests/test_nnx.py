@@ -16,7 +16,7 @@ from flax import nnx
 
 import rnnx
 import rnnx.nnx
-from checks import ByPieces, assert_close, eps, shaken, spoiled, weighted_sum, weights_of
+from rnnx.testing import StepByStep, assert_close, cotangent_of, eps, perturbed, weighted_sum, with_garbage_pads
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -44,10 +44,10 @@ def rnn_of(layer, xs=XS, **options):
 )
 def test_a_merged_module_runs_as_unroll_does_under_plain_jax(layer, key):
     """Values and gradients, with whatever in the pads: so it keeps all laws that the layer keeps."""
-    xs = spoiled(XS, LENGTHS, np.nan)
+    xs = with_garbage_pads(XS, LENGTHS, np.nan)
     graph, state = nnx.split(rnn_of(layer))
     assert all(isinstance(v, nnx.Param) for v in jax.tree.leaves(state, is_leaf=lambda v: isinstance(v, nnx.Variable)))
-    state = shaken(state)
+    state = perturbed(state)
     params = jax.tree.unflatten(jax.tree.structure(layer.init(jax.random.key(0), XS)), jax.tree.leaves(state))
     options = {"lengths": LENGTHS, "resets": RESETS, "key": key}
 
@@ -199,7 +199,7 @@ def test_training_with_optax_orbax_and_chex(tmp_path):
 def test_a_cell_runs_as_in_flax():
     """In full length, as in `nnx.RNN`, with the weights that it came with: outputs, final carry, gradients."""
     theirs = nnx.OptimizedLSTMCell(FEATURES, WIDTH, rngs=nnx.Rngs(0))
-    nnx.update(theirs, shaken(nnx.to_pure_dict(nnx.state(theirs))))
+    nnx.update(theirs, perturbed(nnx.to_pure_dict(nnx.state(theirs))))
     layer = rnnx.scan(rnnx.nnx.as_cell(theirs))
     rnn = nnx.RNN(theirs, return_carry=True, rngs=nnx.Rngs(0))
 
@@ -221,7 +221,7 @@ def test_a_cell_equals_ours():
     """Under lengths and resets, checkpointed, from right to left, with NaN in the pads. Ours has one bias more."""
     make = functools.partial(nnx.GRUCell, FEATURES, WIDTH)
     layer = rnnx.reverse(rnnx.scan(rnnx.nnx.as_cell(make), checkpoint_every=3))
-    params, xs = shaken(jax.jit(layer.init)(jax.random.key(0), XS)), spoiled(XS, LENGTHS, np.nan)
+    params, xs = perturbed(jax.jit(layer.init)(jax.random.key(0), XS)), with_garbage_pads(XS, LENGTHS, np.nan)
 
     def converted(p):
         return {
@@ -264,18 +264,18 @@ class Dropping(nnx.RNNCellBase):
 def test_a_cell_keeps_the_laws():
     """Against its steps, run one by one: lengths, resets, NaN in the pads, gradients."""
     layer = rnnx.scan(rnnx.nnx.as_cell(Dropping))
-    params = shaken(jax.jit(layer.init)(jax.random.key(0), XS))
-    carry = shaken(layer.initial_carry(params, XS, None))
+    params = perturbed(jax.jit(layer.init)(jax.random.key(0), XS))
+    carry = perturbed(layer.initial_carry(params, XS, None))
 
     @jax.jit
     def both(*at):
         run = functools.partial(layer.apply, lengths=LENGTHS, resets=RESETS)
         ours, pull = jax.vjp(lambda *at: run(*at), *at)
-        return ours, pull(weights_of(ours))
+        return ours, pull(cotangent_of(ours))
 
-    ours, (by_params, by_carry, by_xs) = both(params, carry, spoiled(XS, LENGTHS, np.nan))
-    wanted, by_hand = ByPieces(layer).run(params, carry, XS, LENGTHS, RESETS, weights_of(ours))
-    assert_close((ours, (by_params, by_carry, [by_xs])), (wanted, by_hand))
+    ours, (by_params, by_carry, by_xs) = both(params, carry, with_garbage_pads(XS, LENGTHS, np.nan))
+    wanted, by_hand = StepByStep(layer).run(params, carry, XS, LENGTHS, RESETS, cotangent_of(ours))
+    assert_close((ours, (by_params, by_carry, by_xs)), (wanted, by_hand))
 
 
 def test_dropout_within_a_cell_is_drawn_for_each_step_of_each_sequence():

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, joined, shaken, split
 from registry import BATCH, CASES, FEATURES, TIME, Case
+from rnnx.testing import assert_close, merge_floats, perturbed, split_floats
 
 # Cells of the tests' own, with a root and a norm that have no derivative at 0.
 DEFINED_EVERYWHERE = [case for case in CASES if case.name not in {"own cell", "partial cell"}]
@@ -46,14 +46,14 @@ def test_gradients_are_finite_whatever_comes(case: Case):
     layer = case.make()
     k_params, k_xs = jax.random.split(jax.random.key(0))
     xs = case.inputs(k_xs, BATCH, TIME)
-    params = shaken(jax.jit(layer.init)(k_params, xs))
+    params = perturbed(jax.jit(layer.init)(k_params, xs))
 
     @jax.jit
     def both(params: Any, xs: Any) -> Any:
-        numbers, rest = split(xs)
+        numbers, rest = split_floats(xs)
 
         def loss(params: Any, numbers: Any) -> Any:
-            _, ys = rnnx.unroll(layer, params, joined(numbers, rest))
+            _, ys = rnnx.unroll(layer, params, merge_floats(numbers, rest))
             return sum(y.astype(jnp.float32).mean() for y in jax.tree.leaves(ys)), ys
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, numbers)

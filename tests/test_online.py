@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken
 from rnnx import online
+from rnnx.testing import assert_close, perturbed
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -75,7 +75,7 @@ def task(cell: rnnx.Cell, *, dtype: Any = np.float64, time: int = TIME) -> tuple
     one_x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), xs)
     of_cell = jax.jit(lambda key: cell.init(key, one_x))(jax.random.key(0))
     params = {"cell": of_cell, "readout": {"kernel": np.zeros((WIDTH, 2))}}
-    params = shaken(jax.tree.map(lambda p: np.asarray(p, dtype), params))
+    params = perturbed(jax.tree.map(lambda p: np.asarray(p, dtype), params))
     return jax.tree.map(np.asarray, params), xs, random.normal(size=(time, BATCH, 2)).astype(dtype)
 
 
@@ -250,7 +250,7 @@ def test_the_mean_of_uoro_is_the_gradient() -> None:
     random = np.random.default_rng(0)
     xs, targets = (random.normal(size=(5, BATCH, 2)).astype(np.float32) for _ in range(2))
     params = {"cell": cell.init(jax.random.key(0), xs[0, 0]), "readout": {"kernel": jnp.ones((2, 2))}}
-    params = shaken(params)
+    params = perturbed(params)
     resets = RESETS[1:6]
     _, exact = by_time(cell, params, xs, targets, resets)
 

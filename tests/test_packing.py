@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnnx
-from checks import assert_close, weighted_sum
 from registry import VOCABULARY, decay
 from rnnx.batching import pad, unpad
 from rnnx.packing import pack, unpack, unpack_padded, unroll_packed
+from rnnx.testing import assert_close, weighted_sum
 from test_batching import assert_same, ragged
 
 SIZES = (1, 3, 0, 3, 1, 1)

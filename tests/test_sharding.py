@@ -8,14 +8,14 @@ from pathlib import Path
 import jax
 
 import rnnx
-from checks import assert_close, eps
+from rnnx.testing import assert_close, eps
 
 # In a process of its own, since the number of devices is settled when JAX starts.
 PROGRAM = r"""
 import re
 import jax, jax.numpy as jnp, numpy as np
 import rnnx
-from checks import assert_close, shaken, spoiled, weighted_sum
+from rnnx.testing import assert_close, perturbed, weighted_sum, with_garbage_pads
 
 assert jax.device_count() == 4
 layer = rnnx.stack(rnnx.bidirectional(rnnx.lstm(4)), rnnx.scan(rnnx.cells.mgu(3)), rnnx.lru(3))
@@ -23,7 +23,7 @@ both = rnnx.sharded(layer)
 xs = jax.random.normal(jax.random.key(0), (8, 6, 3))
 lengths = np.array([6, 3, 0, 6, 1, 2, 6, 5])
 resets = np.random.default_rng(0).random((8, 6)) < 0.3
-params = shaken(both.init(jax.random.key(1), xs))
+params = perturbed(both.init(jax.random.key(1), xs))
 
 def with_gradient(layer):
     def loss(params, xs):
@@ -31,7 +31,7 @@ def with_gradient(layer):
         return weighted_sum((carry, ys)), (carry, ys)
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
 
-bad = spoiled(xs, lengths, np.nan)
+bad = with_garbage_pads(xs, lengths, np.nan)
 assert_close(with_gradient(both)(params, bad), with_gradient(layer)(params, bad))
 
 text = with_gradient(both).lower(params, bad).compile().as_text()
@@ -53,7 +53,7 @@ ones = jnp.ones((8, 6, 3))
 dropped = np.asarray(noisy.apply({}, (), ones, key=jax.random.key(0))[1])
 assert len({row.tobytes() for row in dropped}) == 8  # no two rows drop the same
 
-members = jax.tree.map(lambda *p: jnp.stack(p), params, shaken(params, 5))
+members = jax.tree.map(lambda *p: jnp.stack(p), params, perturbed(params, 5))
 ensemble = jax.vmap(lambda p: rnnx.unroll(both, p, xs)[1])(members)
 assert_close(ensemble[0], rnnx.unroll(layer, params, xs)[1])
 print("all held")

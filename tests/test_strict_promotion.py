@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 import rnnx
-from checks import joined, split
 from experiments.char_lm import CharLM
 from experiments.char_lm.model import initial_state, make_model, make_train_step
 from registry import BATCH, CASES, TIME, Case
+from rnnx.testing import merge_floats, split_floats
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -23,10 +23,10 @@ def test_strict_promotion(case: Case):
     lengths, resets = jnp.array([TIME, 4, 0, 1]), jnp.zeros((BATCH, TIME), bool)
 
     def both(params: Any, xs: Any, noise: Any) -> Any:
-        numbers, rest = split(xs)
+        numbers, rest = split_floats(xs)
 
         def loss(params: Any, numbers: Any) -> Any:
-            _, ys = rnnx.unroll(layer, params, joined(numbers, rest), lengths=lengths, resets=resets, key=noise)
+            _, ys = rnnx.unroll(layer, params, merge_floats(numbers, rest), lengths=lengths, resets=resets, key=noise)
             return sum((y.astype(jnp.float32).mean() for y in jax.tree.leaves(ys)), jnp.zeros(()))
 
         return jax.grad(loss, argnums=(0, 1))(params, numbers)

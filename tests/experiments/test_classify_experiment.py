@@ -14,13 +14,13 @@ import pytest
 from processes import ROOT
 
 import rnnx
-from checks import eps
 from experiments.classify import data as datasets
 from experiments.classify import experiment, metrics
 from experiments.classify.data import Examples
 from experiments.classify.experiment import Classify
 from experiments.errors import UserError
 from experiments.logs import read_metrics
+from rnnx.testing import eps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

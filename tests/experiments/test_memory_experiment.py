@@ -12,12 +12,12 @@ import pytest
 from processes import ROOT
 
 import rnnx
-from checks import eps
 from experiments.errors import UserError
 from experiments.memory import __main__ as memory
 from experiments.memory import pictures, tasks
 from experiments.memory.cells import CELLS, signed_min_gru
 from experiments.memory.settings import TASKS, Memory
+from rnnx.testing import eps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

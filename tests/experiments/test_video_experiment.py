@@ -18,11 +18,11 @@ from processes import ROOT
 from sklearn.datasets import load_digits
 
 import rnnx
-from checks import eps
 from experiments.errors import UserError
 from experiments.logs import read_metrics
 from experiments.video import classifying, data, model, predicting
 from experiments.video.settings import Video
+from rnnx.testing import eps
 
 experiment = importlib.import_module("experiments.video.__main__")
 TINY = {"size": 12, "shortest": 2, "longest": 3, "seen": 2, "free": 3, "width": 3, "batch": 4, "steps": 2}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnx
-from checks import assert_close
+from rnnx.testing import assert_close
 
 BATCH, TIME, FEATURES, WIDTH = 3, 6, 3, 4
 LENGTHS = np.array([6, 2, 5])

@@ -25,8 +25,8 @@ from peers import (
 )
 
 import rnnx
-from checks import assert_close, eps
 from rnnx.interop.flax import from_flax, to_flax
+from rnnx.testing import assert_close, eps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close
 from rnnx.interop.torch import from_torch_arrays
+from rnnx.testing import assert_close
 
 WORDS, STEPS = 500, 20  # g2p_en gives up after so many phonemes
 START, END = 2, 3  # among the phonemes: <s>, </s>

@@ -19,8 +19,8 @@ from peers import (
 )
 
 import rnnx
-from checks import eps
 from rnnx.interop.haiku import from_haiku, to_haiku
+from rnnx.testing import eps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

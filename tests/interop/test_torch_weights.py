@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, weights_of
 from rnnx.interop.torch import from_torch, from_torch_arrays, to_torch, to_torch_arrays
+from rnnx.testing import assert_close, cotangent_of
 
 torch = pytest.importorskip("torch")
 
@@ -58,7 +58,7 @@ def in_torch(module, xs, lengths):
     ys = ys if first else ys.transpose(0, 1)
     out = (state if isinstance(state, tuple) else (state,), ys)
     values = jax.tree.map(lambda t: t.detach().numpy(), out)
-    leaves = zip(jax.tree.leaves(out), jax.tree.leaves(weights_of(values)))
+    leaves = zip(jax.tree.leaves(out), jax.tree.leaves(cotangent_of(values)))
     sum((t * torch.tensor(w)).sum() for t, w in leaves).backward()
     return values, xs.grad.numpy(), {name: p.grad.numpy() for name, p in module.named_parameters()}
 
@@ -80,7 +80,7 @@ def in_rnnx(layer, params, xs, lengths):
     def loss(params, xs):
         carry, ys = rnnx.unroll(layer, params, xs, lengths=lengths)
         out = states(carry), ys
-        leaves = zip(jax.tree.leaves(out), jax.tree.leaves(weights_of(out)))
+        leaves = zip(jax.tree.leaves(out), jax.tree.leaves(cotangent_of(out)))
         return sum((y * w).sum() for y, w in leaves), out
 
     (by_params, by_xs), out = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, xs)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, eps, shaken
 from rnnx.cells.cfc import cfc
 from rnnx.cells.ltc import ltc
+from rnnx.testing import assert_close, eps, perturbed
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -42,7 +42,7 @@ def test_cfc_equations(layers, gated):
     with jax.enable_x64(True):
         xs = series()
         layer = rnnx.scan(cfc(WIDTH, gated=gated, backbone_units=UNITS, backbone_layers=layers, **DOUBLE))
-        params = shaken(layer.init(jax.random.key(0), xs))
+        params = perturbed(layer.init(jax.random.key(0), xs))
         carry, ys = rnnx.unroll(layer, params, xs)
         p = jax.tree.map(np.asarray, params)
         for b in range(BATCH):
@@ -82,7 +82,7 @@ def test_ltc_equations(unfolds):
     with jax.enable_x64(True):
         xs = series()
         layer = rnnx.scan(ltc(WIDTH, unfolds=unfolds, **DOUBLE))
-        params = shaken(layer.init(jax.random.key(0), xs))
+        params = perturbed(layer.init(jax.random.key(0), xs))
         carry, ys = rnnx.unroll(layer, params, xs)
         p = jax.tree.map(np.asarray, params)
         for b in range(BATCH):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken, weighted_sum
 from rnnx.cells.conv_gru import conv_gru
 from rnnx.cells.conv_lstm import ConvLSTMCarry, conv_lstm
+from rnnx.testing import assert_close, perturbed, weighted_sum
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -96,8 +96,8 @@ def test_equations(kind, rank, stride, padding):
         )
         layer = rnnx.scan(cell)
         xs = jax.random.normal(jax.random.key(1), (1, TIME, *SPACE[:rank], CHANNELS), jnp.float64)
-        params = shaken(jax.jit(layer.init)(jax.random.key(0), xs))
-        before = shaken(layer.initial_carry(params, xs, None))
+        params = perturbed(jax.jit(layer.init)(jax.random.key(0), xs))
+        before = perturbed(layer.initial_carry(params, xs, None))
         after, ys = rnnx.unroll(layer, params, xs, carry=before)
         transcribed = jax.tree.map(np.asarray, params)
         state, wanted = tuple(np.asarray(leaf[0]) for leaf in jax.tree.leaves(before)), []
@@ -143,7 +143,7 @@ def test_flax(rank, padding):
     padding = padding if padding == "SAME" else [(s - 1 - s // 2, s // 2) for s in size]
     rnn = nn.RNN(nn.ConvLSTMCell(WIDTH, size, padding=padding), return_carry=True)
     xs = jnp.zeros((BATCH, TIME, *SPACE[:rank], CHANNELS))
-    variables = shaken(jax.jit(rnn.init)(jax.random.key(0), xs))
+    variables = perturbed(jax.jit(rnn.init)(jax.random.key(0), xs))
 
     def convert(variables):
         p = variables["params"]["cell"]
@@ -174,7 +174,7 @@ def test_haiku(rank):
         ys, state = hk.dynamic_unroll(core, xs, core.initial_state(BATCH), time_major=False)
         return (state.hidden, state.cell), ys
 
-    variables = shaken(run.init(jax.random.key(0), jnp.zeros((BATCH, TIME, *SPACE[:rank], CHANNELS))))
+    variables = perturbed(run.init(jax.random.key(0), jnp.zeros((BATCH, TIME, *SPACE[:rank], CHANNELS))))
 
     def convert(variables):
         ours = {"input_kernel": ("input_to_hidden", "w"), "recurrent_kernel": ("hidden_to_hidden", "w")}
@@ -200,7 +200,7 @@ def test_keras(rank, strides, padding):
     theirs = made(WIDTH, size, strides, padding, return_sequences=True, return_state=True)
     with jax.numpy_rank_promotion("allow"):  # its initialisers need that
         theirs.build((BATCH, TIME, *SPACE[:rank], CHANNELS))
-    variables = shaken([v.value for v in theirs.trainable_variables])
+    variables = perturbed([v.value for v in theirs.trainable_variables])
 
     def run(variables, xs):
         (ys, h, c), _ = theirs.stateless_call(variables, theirs.non_trainable_variables, xs)

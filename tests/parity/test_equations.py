@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken
+from rnnx.testing import assert_close, perturbed
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -145,7 +145,7 @@ EQUATIONS = [
 def test_equations(equation, layer, parts):
     with jax.enable_x64(True):
         xs = jax.random.normal(jax.random.key(1), (1, TIME, FEATURES), jnp.float64)
-        params = shaken(layer.init(jax.random.key(0), xs))
+        params = perturbed(layer.init(jax.random.key(0), xs))
         _, ys = rnnx.unroll(layer, params, xs)
         transcribed = jax.tree.map(np.asarray, params)
         state = np.zeros(WIDTH) if parts == 1 else (np.zeros(WIDTH),) * parts

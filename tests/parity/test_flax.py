@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken
+from rnnx.testing import assert_close, perturbed
 
 BATCH, TIME, FEATURES, WIDTH = 4, 11, 3, 5
 LENGTHS = np.array([11, 7, 1, 9])
@@ -49,7 +49,7 @@ def test_flax_linen(kind, lengths):
     flax_cell, make, convert = KINDS[kind]
     rnn = nn.RNN(flax_cell(WIDTH), return_carry=True)
     xs = jax.random.normal(jax.random.key(1), (BATCH, TIME, FEATURES))
-    variables = shaken(rnn.init(jax.random.key(0), xs))
+    variables = perturbed(rnn.init(jax.random.key(0), xs))
     layer, params = make(WIDTH), convert(variables["params"]["cell"])
     valid = np.arange(TIME)[None] < (np.full(BATCH, TIME) if lengths is None else lengths)[:, None]
 

@@ -15,8 +15,8 @@ from flax import linen as nn
 from scipy.special import log_expit, logsumexp
 
 import rnnx
-from checks import assert_close, shaken
 from rnnx.cells.s5 import _hippo_normal
+from rnnx.testing import assert_close, perturbed
 
 TIME, FEATURES, WIDTH, HEADS, KEYS, VALUES = 9, 3, 4, 2, 6, 8
 
@@ -350,8 +350,8 @@ def test_equations(name):
     equation, make = EQUATIONS[name]
     layer = make()
     xs = jax.random.normal(jax.random.key(1), (1, TIME, WIDTH if name in WIDE else FEATURES), jnp.float64)
-    params = shaken(layer.init(jax.random.key(0), xs))
-    carry = shaken(layer.initial_carry(params, xs, None))
+    params = perturbed(layer.init(jax.random.key(0), xs))
+    carry = perturbed(layer.initial_carry(params, xs, None))
     if "log-space" in name:
         carry = jnp.abs(carry)  # which is all that has a logarithm
     last, ys = rnnx.unroll(layer, params, xs, carry=carry)
@@ -368,7 +368,7 @@ def test_mlstm_memory():
     """exp(m) c and exp(m) n are what the recurrence without a stabiliser keeps."""
     layer = rnnx.mlstm(1, **double)
     xs = jax.random.normal(jax.random.key(1), (1, TIME, 1), jnp.float64)
-    p = shaken(layer.init(jax.random.key(0), xs))
+    p = perturbed(layer.init(jax.random.key(0), xs))
     (c, n, m), _ = rnnx.unroll(layer, p, xs)
     memory = normaliser = 0.0
     for x in np.asarray(xs[0]):

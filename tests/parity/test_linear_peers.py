@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close
 from rnnx.cells.s5 import _hippo_normal
+from rnnx.testing import assert_close
 
 BATCH, TIME, FEATURES, WIDTH, HEADS = 3, 8, 3, 4, 2
 DOUBLE, SINGLE = 1e-10, 2e-5

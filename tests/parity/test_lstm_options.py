@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken
 from rnnx.cells._kernels import scaled_identity
 from rnnx.cells.lstm import lstm
+from rnnx.testing import assert_close, perturbed
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -73,7 +73,7 @@ def test_equations(options):
     with jax.enable_x64(True):
         layer = made(options, param_dtype=jnp.float64)
         xs = jax.random.normal(jax.random.key(1), (1, TIME, FEATURES), jnp.float64)
-        params = shaken(layer.init(jax.random.key(0), xs))
+        params = perturbed(layer.init(jax.random.key(0), xs))
         carry, ys = rnnx.unroll(layer, params, xs)
         wanted = transcribed(jax.tree.map(np.asarray, params), options, np.asarray(xs[0]))
         assert_close((ys[0], carry.h[0], carry.c[0]), wanted, 1e-10)

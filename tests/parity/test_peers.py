@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close
+from rnnx.testing import assert_close
 
 BATCH, TIME, FEATURES, WIDTH = 3, 8, 3, 4
 

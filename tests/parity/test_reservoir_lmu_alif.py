@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, shaken, weighted_sum
 from rnnx.cells.alif import ALIFCarry, alif, spike
 from rnnx.cells.lmu import LMUCarry, legendre_memory, lmu
 from rnnx.cells.reservoir import reservoir
+from rnnx.testing import assert_close, perturbed, weighted_sum
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -23,7 +23,7 @@ def normal(seed, *shape, dtype=np.float64):
 # The reservoir.
 
 
-def weights_of(cell, features):
+def cotangent_of(cell, features):
     """(W, b, R) of a reservoir that leaks nothing, read off its projection and its step: arctanh undoes tanh."""
     with jax.enable_x64(True):
         b = np.asarray(cell.project({}, jnp.zeros(features), None))
@@ -45,7 +45,7 @@ def reservoir_states(w, b, r, leak, xs):
 @pytest.mark.parametrize("leak", [0.3, 1.0])
 def test_reservoir(leak):
     options = {"spectral_radius": 0.8, "density": 0.2, "seed": 4}
-    w, b, r = weights_of(reservoir(20, **options), FEATURES)
+    w, b, r = cotangent_of(reservoir(20, **options), FEATURES)
     xs = normal(0, BATCH, TIME, FEATURES)
     with jax.enable_x64(True):
         layer = rnnx.scan(reservoir(20, leak=leak, state_dtype=jnp.float64, **options))
@@ -59,7 +59,7 @@ def test_reservoir(leak):
 @pytest.mark.parametrize("leak", [0.3, 1.0])
 def test_reservoirpy(leak):
     nodes = pytest.importorskip("reservoirpy.nodes")
-    w, b, r = weights_of(reservoir(20), FEATURES)
+    w, b, r = cotangent_of(reservoir(20), FEATURES)
     xs = normal(0, TIME, FEATURES)
     theirs = nodes.Reservoir(W=r.T, Win=w.T, bias=b, lr=leak).run(xs)
     with jax.enable_x64(True):
@@ -72,13 +72,13 @@ def test_reservoirpy(leak):
 def test_reservoir_weights(width, density):
     """What the options ask for, from the seed alone."""
     options = {"density": density, "spectral_radius": 0.7, "input_scale": 0.5, "bias_scale": 0.2}
-    w, b, r = weights_of(reservoir(width, **options), FEATURES)
+    w, b, r = cotangent_of(reservoir(width, **options), FEATURES)
     assert np.abs(np.linalg.eigvals(r)).max() == pytest.approx(0.7)
     assert ((np.abs(r) > 1e-12).sum(axis=0) == max(1, round(density * width))).all()
     assert np.abs(w).max() < 0.5
     assert np.abs(b).max() < 0.2
-    assert_close(weights_of(reservoir(width, **options), FEATURES), (w, b, r), 0)
-    other = weights_of(reservoir(width, **options, seed=1), FEATURES)
+    assert_close(cotangent_of(reservoir(width, **options), FEATURES), (w, b, r), 0)
+    other = cotangent_of(reservoir(width, **options, seed=1), FEATURES)
     assert not any(np.allclose(ours, theirs) for ours, theirs in zip((w, b), other))
 
 
@@ -91,7 +91,7 @@ FROZEN_R = np.array([[-0.9, -0.78449780709874, -0.8623590968469], [0, 0, 0], [0,
 
 def test_reservoir_seed_0_is_what_it_was():
     """No checkpoint holds these numbers, so no version may change them."""
-    w, b, r = weights_of(reservoir(3), 2)
+    w, b, r = cotangent_of(reservoir(3), 2)
     assert_close(w, FROZEN_W, 1e-12)
     assert_close(b, FROZEN_B, 1e-12)
     assert_close(r, FROZEN_R, 1e-12)
@@ -165,7 +165,7 @@ def test_lmu():
         params = layer.init(jax.random.key(0), xs)
         assert not params["memory_encoder"].any()
         assert np.abs(params["input_encoder"]).max() < (3 / FEATURES) ** 0.5
-        params = shaken(params)
+        params = perturbed(params)
         carry, ys = rnnx.unroll(layer, params, xs)
     rows = [lmu_states(jax.tree.map(np.asarray, params), order, theta, row) for row in xs]
     wanted_ys, h, m = (np.stack(parts) for parts in zip(*rows))
@@ -179,7 +179,7 @@ def test_lmu_gradients():
     with jax.enable_x64(True):
         layer = rnnx.scan(lmu(WIDTH, order=order, theta=theta, param_dtype=jnp.float64))
         xs = normal(0, BATCH, TIME, FEATURES)
-        params = shaken(layer.init(jax.random.key(0), xs))
+        params = perturbed(layer.init(jax.random.key(0), xs))
 
         def loss(params, xs):
             carry, ys = rnnx.unroll(layer, params, xs)
@@ -215,7 +215,7 @@ BETA = (0.0, 0.0, 0.3, 0.3, 0.5)  # two units that do not adapt, as the authors 
 def alif_setup():
     layer = rnnx.scan(alif(WIDTH, beta=BETA, param_dtype=jnp.float64, **CONSTANTS))
     xs = normal(0, BATCH, TIME, FEATURES)
-    return layer, shaken(layer.init(jax.random.key(0), xs)), xs
+    return layer, perturbed(layer.init(jax.random.key(0), xs)), xs
 
 
 def test_alif():
@@ -287,7 +287,7 @@ def test_alif_derivatives_agree():
     """Forward and reverse mode, first and second derivatives."""
     with jax.enable_x64(True):
         layer, params, xs = alif_setup()
-        direction = shaken(jax.tree.map(jnp.zeros_like, params), seed=11)
+        direction = perturbed(jax.tree.map(jnp.zeros_like, params), seed=11)
 
         def loss(params):
             return weighted_sum(rnnx.unroll(layer, params, xs))

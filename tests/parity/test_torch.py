@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close
+from rnnx.testing import assert_close
 
 torch = pytest.importorskip("torch")
 
