@@ -9,7 +9,7 @@ from rnnx.batching import bucket, pad, unpad
 from rnnx.cells.exposing import expose
 from rnnx.cells.learned import learned_carry
 from rnnx.cells.regularizers import recurrent_dropout, weight_drop, zoneout
-from rnnx.combinators.branching import heads, parallel
+from rnnx.combinators.branching import multi_head, parallel
 from rnnx.combinators.directions import BiCarry, bidirectional, reverse
 from rnnx.combinators.noise import dropout, locked_dropout
 from rnnx.combinators.sharding import sharded
@@ -55,12 +55,12 @@ __all__ = [
     "factory",
     "fused_scan",
     "generate",
-    "heads",
     "interop",
     "learned_carry",
     "linear_scan",
     "linen",
     "locked_dropout",
+    "multi_head",
     "named",
     "newton_scan",
     "newton_solve",

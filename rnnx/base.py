@@ -107,25 +107,25 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LinearizedStep:
-    """A Cell's `step` that brings its own derivative, for evaluators that make use of it (`rnnx.fused_scan`).
+    """A Cell's `step` with a hand-written derivative (JVP), which `rnnx.fused_scan` uses.
 
-    It is called like any step. Whatever replaces the step of a cell (noise within it, say) thereby drops the
-    derivative too. All three functions are of one step of one sequence; d stands for a tangent (a forward derivative).
+    It is called like any step. A wrapper that replaces the step of a cell (to add noise, say) drops the derivative with
+    it. All three functions are of one step of one sequence; a d before a name stands for its tangent.
 
     Attributes:
-        run: `(weights, carry, z) -> (carry, y, saved)`, the step, and what its derivative needs to know of it.
-        drive: `(dweights, dz, carry, saved) -> drive`, what tangents of weights and z do to the inside of the step, in
-            whatever form `push` takes it; linear in both. `carry` is the one that the step began with.
-        push: `(weights, carry, saved, dcarry, drive) -> (dcarry, dy)`, the tangents of what the step returns; linear in
-            dcarry and drive together.
+        forward: `(weights, carry, z) -> (carry, y, residuals)`, the step, and what its derivative needs of it.
+        input_tangent: `(dweights, dz, carry, residuals) -> input_tangent`, what the tangents of weights and z add
+            inside the step, in whatever form `jvp` takes it; linear in both. `carry` is the one before the step.
+        jvp: `(weights, carry, residuals, dcarry, input_tangent) -> (dcarry, dy)`, the tangents of what the step
+            returns; linear in dcarry and input_tangent together.
     """
 
-    run: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree, PyTree]]
-    drive: Callable[[Weights, PyTree, Carry, PyTree], PyTree]
-    push: Callable[[Weights, Carry, PyTree, Carry, PyTree], tuple[Carry, PyTree]]
+    forward: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree, PyTree]]
+    input_tangent: Callable[[Weights, PyTree, Carry, PyTree], PyTree]
+    jvp: Callable[[Weights, Carry, PyTree, Carry, PyTree], tuple[Carry, PyTree]]
 
     def __call__(self, weights: Weights, carry: Carry, z: PyTree) -> tuple[Carry, PyTree]:
-        carry, y, _ = self.run(weights, carry, z)
+        carry, y, _ = self.forward(weights, carry, z)
         return carry, y
 
 
@@ -144,7 +144,7 @@ class AssociativeCell(NamedTuple):
             `act(act(carry, left), right)` must equal `act(carry, combine(left, right))`.
         act: `(carry, element) -> carry`.
         readout: `(weights, carry, z) -> y`, from the carry after the step.
-        times: where the steps are linear, `carry_t = a carry_{t-1} + b` with `(a, b)` for elements, what `a carry`
+        product: where the steps are linear, `carry_t = a carry_{t-1} + b` with `(a, b)` for elements, what `a carry`
             is: `(a, carry) -> carry`; `rnnx.affine_cell` makes such cells. Else None.
     """
 
@@ -158,7 +158,7 @@ class AssociativeCell(NamedTuple):
     readout: Callable[[Weights, Carry, PyTree], PyTree]
     step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]]
     spec: Spec
-    times: Callable[[PyTree, PyTree], PyTree] | None = None
+    product: Callable[[PyTree, PyTree], PyTree] | None = None
 
     def __repr__(self) -> str:
         return f"cells.{self.spec}"

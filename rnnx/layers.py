@@ -79,8 +79,8 @@ def _fused(make: Callable[P, Cell]) -> Callable[P, Layer]:
 
 def _associative(make: Callable[P, AssociativeCell]) -> Callable[P, Layer]:
     def evaluate(cell: AssociativeCell) -> Layer:
-        # Matrices are dear to combine, and a state of one changes by vectors; nor do they all fit in memory.
-        return associative_scan(cell) if cell.times in (elementwise, in_pairs) else scan(as_cell(cell))
+        # Matrices are expensive to combine, and a state of one changes by vectors; nor do they all fit in memory.
+        return associative_scan(cell) if cell.product in (elementwise, in_pairs) else scan(as_cell(cell))
 
     return _layer_of(make, evaluate)
 

@@ -16,7 +16,7 @@ from rnnx.checks import as_array, as_arrays, check_flag, check_function, is_nume
 from rnnx.hints import explained
 from rnnx.sequences import select
 
-Times = Callable[[PyTree, PyTree], PyTree]
+Product = Callable[[PyTree, PyTree], PyTree]
 """`(a, h) -> a h`: linear in each, and associative, so that `(a a') h` is `a (a' h)`."""
 
 
@@ -55,7 +55,7 @@ def affine_cell(
     lift: Callable[[Weights, PyTree], Affine],
     readout: Callable[[Weights, Carry, PyTree], PyTree],
     *,
-    times: Times = elementwise,
+    product: Product = elementwise,
     **others: Any,
 ) -> AssociativeCell:
     """Makes an AssociativeCell with steps `h_t = a_t h_{t-1} + b_t`, which evaluators run by `rnnx.linear_scan`.
@@ -63,11 +63,11 @@ def affine_cell(
     Args:
         init, initial_carry, readout: as in `rnnx.associative_cell`.
         lift: `(weights, z) -> (a, b)`; b has the shapes of the carry.
-        times: the product `a h`: `(a, h) -> h` as in `rnnx.linear_scan`; default: elementwise.
+        product: the product `a h`: `(a, h) -> h` as in `rnnx.linear_scan`; default: elementwise.
         others: `prepare`, `project`, `step` and `name`, as in `rnnx.associative_cell`.
 
     Returns:
-        The AssociativeCell, with `combine` and `act` made from `times`.
+        The AssociativeCell, with `combine` and `act` made from `product`.
 
     Example:
         A leaky sum with a learned decay::
@@ -89,18 +89,18 @@ def affine_cell(
             [1.0, 1.5, 1.75]
     """
 
-    functions = {"init": init, "initial_carry": initial_carry, "lift": lift, "readout": readout, "times": times}
+    functions = {"init": init, "initial_carry": initial_carry, "lift": lift, "readout": readout, "product": product}
     for name, function in functions.items():
         check_function("affine_cell", name, function, "as in rnnx.AssociativeCell")
 
     def act(h: Carry, element: Affine) -> Carry:
         a, b = element
-        return _add(times(a, h), b)
+        return _add(product(a, h), b)
 
     def combine(left: Affine, right: Affine) -> Affine:
-        return Affine(times(right[0], left[0]), act(left[1], right))
+        return Affine(product(right[0], left[0]), act(left[1], right))
 
-    return associative_cell(init, initial_carry, lift, combine, act, readout, **others)._replace(times=times)
+    return associative_cell(init, initial_carry, lift, combine, act, readout, **others)._replace(product=product)
 
 
 @explained
@@ -109,7 +109,7 @@ def linear_scan(
     b: PyTree,
     h0: PyTree,
     *,
-    times: Times = elementwise,
+    product: Product = elementwise,
     resets: jax.Array | None = None,
     sequential: bool | None = None,
 ) -> PyTree:
@@ -123,7 +123,7 @@ def linear_scan(
             that a lacks.
         b: `[time, ...]`, each step in the shape of h.
         h0: `[...]`, the state before the first step.
-        times: `(a, h) -> a h` for one step. Use `jnp.matmul` for matrices `a` `[time, ..., n, n]` and states
+        product: `(a, h) -> a h` for one step. Use `jnp.matmul` for matrices `a` `[time, ..., n, n]` and states
             `[..., n, m]`; `rnnx.linear.in_pairs` if a, b and h0 are complex numbers stored as pairs of real ones
             (`rnnx.linear.Complex`); or any function, also of pytrees, that is linear in each argument and associative.
         resets: `[time, ...]` booleans over the leading axes of h: the state is set to zero before these steps,
@@ -149,26 +149,26 @@ def linear_scan(
         [2.0, 2.0, 2.0, 2.0]
         >>> quarter = jnp.array([[0.0, -1.0], [1.0, 0.0]])
         >>> a, b = jnp.stack([quarter] * 3), jnp.zeros((3, 2, 1))
-        >>> rnnx.linear_scan(a, b, jnp.array([[1.0], [0.0]]), times=jnp.matmul)[:, :, 0].tolist()
+        >>> rnnx.linear_scan(a, b, jnp.array([[1.0], [0.0]]), product=jnp.matmul)[:, :, 0].tolist()
         [[0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]
     """
-    check_function("linear_scan", "times", times, "(a, h) -> a h")
+    check_function("linear_scan", "product", product, "(a, h) -> a h")
     check_flag("linear_scan", "sequential", sequential)
     a, b, h0, resets = _convert_arguments(a, b, h0, resets)
     dtype = jnp.result_type(*jax.tree.leaves((a, b, h0)))
     if jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4:  # 16 bits lose too much of a long sum
         full = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (a, b, h0))
-        h = linear_scan(*full, times=times, resets=resets, sequential=sequential)
+        h = linear_scan(*full, product=product, resets=resets, sequential=sequential)
         return jax.tree.map(lambda x: x.astype(dtype), h)
     a, b, h0 = jax.tree.map(lambda x: jnp.asarray(x, dtype), (a, b, h0))
-    time = _check_shapes(times, a, b, h0, resets)
+    time = _check_shapes(product, a, b, h0, resets)
     if isinstance(time, int) and time == 0:
         return b
     first, cut = _at(0, a), None if resets is None else resets[0]
-    b = jax.tree.map(lambda b, start: b.at[0].add(start), b, times(first, _cut(cut, h0)))
+    b = jax.tree.map(lambda b, start: b.at[0].add(start), b, product(first, _cut(cut, h0)))
     pack, unpack = _ravel_state(h0)
-    sequential_solve, sequential_transpose = _sequential(times, pack, unpack)
-    tree_solve, tree_transpose = _tree(times, pack, unpack)
+    sequential_solve, sequential_transpose = _sequential(product, pack, unpack)
+    tree_solve, tree_transpose = _tree(product, pack, unpack)
 
     def run(one_by_one: Callable[..., Any], as_tree: Callable[..., Any], b: jax.Array) -> jax.Array:
         if sequential or not isinstance(time, int):
@@ -183,7 +183,7 @@ def linear_scan(
     def multiply(h: jax.Array) -> jax.Array:
         before, later = jax.vmap(unpack)(h[:-1]), jax.tree.map(lambda x: x[1:], a)
         before = _cut(None if resets is None else resets[1:], before)
-        return jnp.concatenate([h[:1], h[1:] - jax.vmap(pack)(jax.vmap(times)(later, before))])
+        return jnp.concatenate([h[:1], h[1:] - jax.vmap(pack)(jax.vmap(product)(later, before))])
 
     def solve(_: Any, b: jax.Array) -> jax.Array:
         return run(sequential_solve, tree_solve, b)
@@ -226,7 +226,7 @@ def _ravel_state(h0: PyTree) -> tuple[Callable[[PyTree], jax.Array], Callable[[j
     return lambda h: jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(h)]), unpack
 
 
-def _sequential(times: Times, pack: Any, unpack: Any) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+def _sequential(product: Product, pack: Any, unpack: Any) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
     """The recurrence from a zero state and its transpose, one step at a time.
 
     Both update their input in place and do little per step: XLA:CPU compiles so small a loop into one kernel.
@@ -236,7 +236,7 @@ def _sequential(times: Times, pack: Any, unpack: Any) -> tuple[Callable[..., jax
         def body(t: Any, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             hs, h = state
             a_t, cut = _at(t, (a, resets))
-            h = pack(times(a_t, _cut(cut, unpack(h)))) + _at(t, hs)
+            h = pack(product(a_t, _cut(cut, unpack(h)))) + _at(t, hs)
             return jax.lax.dynamic_update_index_in_dim(hs, h, t, 0), h
 
         return jax.lax.fori_loop(1, b.shape[0], body, (b, _at(0, b)))[0]
@@ -248,7 +248,7 @@ def _sequential(times: Times, pack: Any, unpack: Any) -> tuple[Callable[..., jax
             hs, h = state
             t = last - 1 - i
             a_t, cut = _at(t + 1, (a, resets))
-            h = pack(_cut(cut, _transposed(times, a_t, unpack(h)))) + _at(t, hs)
+            h = pack(_cut(cut, _transposed(product, a_t, unpack(h)))) + _at(t, hs)
             return jax.lax.dynamic_update_index_in_dim(hs, h, t, 0), h
 
         return jax.lax.fori_loop(0, last, body, (g, _at(last, g)))[0]
@@ -256,26 +256,26 @@ def _sequential(times: Times, pack: Any, unpack: Any) -> tuple[Callable[..., jax
     return solve, transpose
 
 
-def _tree(times: Times, pack: Any, unpack: Any) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+def _tree(product: Product, pack: Any, unpack: Any) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
     """The recurrence from a zero state and its transpose, as trees of combined steps.
 
     An element is `(a, b, cut)`: the map `h -> a h + b`, or `h -> b` if it contains a reset. JAX does not differentiate
     through this, so `where` may discard a product afterwards, even an infinite one.
     """
-    product = jax.vmap(times)
+    combined = jax.vmap(product)
 
     def solve(a: PyTree, b: jax.Array, resets: jax.Array | None) -> jax.Array:
         def combine(left: Any, right: Any) -> Any:
             (a, b, cut), (a_next, b_next, cut_next) = left, right
-            return product(a_next, a), _add(_cut(cut_next, product(a_next, b)), b_next), _either(cut, cut_next)
+            return combined(a_next, a), _add(_cut(cut_next, combined(a_next, b)), b_next), _either(cut, cut_next)
 
         return jax.vmap(pack)(jax.lax.associative_scan(combine, (a, jax.vmap(unpack)(b), resets))[1])
 
     def transpose(a: PyTree, g: jax.Array, resets: jax.Array | None) -> jax.Array:
         def combine(later: Any, earlier: Any) -> Any:
             (a_next, g_next, cut_next), (a, g, cut) = later, earlier
-            passed = _cut(cut, jax.vmap(functools.partial(_transposed, times))(a, g_next))
-            return product(a_next, a), _add(passed, g), _either(cut, cut_next)
+            passed = _cut(cut, jax.vmap(functools.partial(_transposed, product))(a, g_next))
+            return combined(a_next, a), _add(passed, g), _either(cut, cut_next)
 
         a, resets = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (a, resets))  # what lies after a step
         return jax.vmap(pack)(jax.lax.associative_scan(combine, (a, jax.vmap(unpack)(g), resets), reverse=True)[1])
@@ -283,9 +283,9 @@ def _tree(times: Times, pack: Any, unpack: Any) -> tuple[Callable[..., jax.Array
     return solve, transpose
 
 
-def _transposed(times: Times, a: PyTree, g: PyTree) -> PyTree:
+def _transposed(product: Product, a: PyTree, g: PyTree) -> PyTree:
     """The cotangent of `h`, given the cotangent `g` of `a h`."""
-    return jax.linear_transpose(lambda h: times(a, h), g)(g)[0]
+    return jax.linear_transpose(lambda h: product(a, h), g)(g)[0]
 
 
 def _add(x: PyTree, y: PyTree) -> PyTree:
@@ -310,26 +310,28 @@ def _shapes(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
-def _check_shapes(times: Times, a: PyTree, b: PyTree, h0: PyTree, resets: jax.Array | None) -> Any:
+def _check_shapes(product: Product, a: PyTree, b: PyTree, h0: PyTree, resets: jax.Array | None) -> Any:
     """Returns the number of steps; raises if the shapes do not fit."""
     if resets is not None:
         _check_resets(resets, h0)
-    times_of = {jnp.shape(x)[:1] for x in jax.tree.leaves((a, b, resets))}
-    if len(times_of) != 1 or () in times_of:
+    steps_of = {jnp.shape(x)[:1] for x in jax.tree.leaves((a, b, resets))}
+    if len(steps_of) != 1 or () in steps_of:
         shapes = [jnp.shape(x) for x in jax.tree.leaves((a, b, resets))]
         raise ValueError(f"linear_scan: a, b and resets must be [time, ...] with equal time, but have shapes {shapes}")
     step = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), x) for x in (a, b)]
     h = _shapes(h0)
     try:
-        result = _shapes(jax.eval_shape(times, step[0], h)) if h == step[1] else "..."
+        result = _shapes(jax.eval_shape(product, step[0], h)) if h == step[1] else "..."
     except (TypeError, ValueError) as error:
-        raise ValueError(f"linear_scan: times(a, h) fails with a step of a, {step[0]}, and h, {h}: {error}") from error
+        raise ValueError(
+            f"linear_scan: product(a, h) fails with a step of a, {step[0]}, and h, {h}: {error}"
+        ) from error
     if h != step[1] or h != result:
         raise ValueError(
             f"linear_scan: h0, every step of b, and a h0 must have the same structure and shapes, but they are {h}, "
             f"{step[1]} and {result}"
         )
-    return times_of.pop()[0]
+    return steps_of.pop()[0]
 
 
 def _check_resets(resets: jax.Array, h0: PyTree) -> None:

@@ -24,17 +24,17 @@ class Spec(NamedTuple):
         name: the factory that made it; also its name among the params of a `stack`.
         options: the factory's arguments that differ from its defaults.
         children: the layers inside, by the name of their params.
-        feed: `(xs, ys) -> inputs`, what each child but the first reads, after one that made `ys` in a layer that was
-            given `xs`; None where all read the layer's input.
-        directions: the ways in which it walks through time: a subset of `{"forward", "backward"}`, empty for
-            a layer that treats each step alone.
+        child_inputs: `(xs, ys) -> inputs`, what each child but the first reads: `xs` are the layer's inputs, `ys` the
+            outputs of the child before it. None where all children read the layer's inputs.
+        directions: the directions in which it reads the sequence: a subset of `{"forward", "backward"}`, empty for a
+            layer that treats each step alone.
         call: the call of a factory that made it, which is what `pickle` keeps; None for one made by hand.
     """
 
     name: str
     options: Mapping[str, Any] = {}
     children: tuple[tuple[str, Layer], ...] = ()
-    feed: Callable[[PyTree, PyTree], PyTree] | None = None
+    child_inputs: Callable[[PyTree, PyTree], PyTree] | None = None
     directions: frozenset[str] = FORWARD
     call: Call | None = None
 

@@ -54,10 +54,10 @@ def _rows(name: str, layer: Layer, xs: PyTree, depth: int) -> Iterator[tuple[str
     own = own.removesuffix("()") if layer.spec.children else own
     label = "  " * depth + (f"{name}: {own}" if name else own)
     yield label, _shapes(ys), _shapes(carry), f"{count:,}"
-    feed, inputs = layer.spec.feed, xs
+    child_inputs, inputs = layer.spec.child_inputs, xs
     for i, (child_name, child) in enumerate(layer.spec.children):
-        if feed is not None and i:
-            inputs = jax.eval_shape(feed, xs, ys)
+        if child_inputs is not None and i:
+            inputs = jax.eval_shape(child_inputs, xs, ys)
         yield from _rows(child_name, child, inputs, depth + 1)
         ys = output_struct(child, jax.eval_shape(child.init, jax.random.key(0), inputs), inputs)
 

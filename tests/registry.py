@@ -230,7 +230,7 @@ CASES = [
     Case("stack", lambda: small_model(), ("stack", "factory"), tokens),
     Case("stack deep", lambda: rnnx.stack(rnnx.gru(4), nn.LayerNorm(), rnnx.elman(2)), ()),
     Case("repeat", lambda: rnnx.repeat(rnnx.residual(rnnx.lstm(FEATURES)), 3), ("repeat",)),
-    Case("heads", lambda: rnnx.heads(rnnx.lstm(2), 3), ("heads",)),
+    Case("multi_head", lambda: rnnx.multi_head(rnnx.lstm(2), 3), ("multi_head",)),
     Case("skip_stack", lambda: rnnx.skip_stack(rnnx.elman(4), rnnx.gru(2)), ("skip_stack",)),
     Case("residual", lambda: rnnx.residual(rnnx.elman(FEATURES)), ("residual",)),
     Case("parallel", lambda: rnnx.parallel(rnnx.lstm(2), nn.Dense(2), merge=jnp.multiply), ("parallel",)),

@@ -180,7 +180,7 @@ def test_a_bare_carry_is_learned_as_an_array():
 
 
 def test_heads_are_layers_side_by_side():
-    layer, one = rnnx.heads(rnnx.lstm(2), 3), rnnx.lstm(2)
+    layer, one = rnnx.multi_head(rnnx.lstm(2), 3), rnnx.lstm(2)
     params = made(layer)
     carry, ys = run(layer, params)
     for i in range(3):
@@ -191,7 +191,7 @@ def test_heads_are_layers_side_by_side():
 
 
 def test_heads_of_one_number_a_step():
-    layer = rnnx.heads(rnnx.pointwise(jnp.sum), 3)
+    layer = rnnx.multi_head(rnnx.pointwise(jnp.sum), 3)
     assert_close(run(layer, {})[1], jnp.broadcast_to(XS.sum(axis=-1)[..., None], (BATCH, TIME, 3)))
 
 
@@ -236,7 +236,7 @@ def test_skip_stack_gives_every_layer_the_input():
             ),
             r"recurrent_kernel of indrnn has shape \(3,\), but a matrix is wanted",
         ),
-        (lambda: rnnx.heads(rnnx.gru(3), 0), "heads: n is 0"),
+        (lambda: rnnx.multi_head(rnnx.gru(3), 0), "multi_head: n is 0"),
         (lambda: rnnx.skip_stack(), "skip_stack needs at least one layer"),
         (lambda: rnnx.lru(4).init(KEY, XS[..., :3]), r"lru\(4\) takes as many features as it gives.*nn.Dense\(4\)"),
         (lambda: rnnx.gla(4, heads=3), "3 heads do not divide the width 2"),

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import rnnx
-from checks import assert_close, eps, shaken
 from rnnx import naming
 from rnnx.naming import with_named
+from rnnx.testing import assert_close, eps, perturbed
 
 BATCH, TIME, WIDTH = 2, 6, 4
 LENGTHS = np.array([6, 4])
@@ -85,7 +85,7 @@ def test_exposed_values_are_the_same_under_every_evaluator(name, options):
     assert type(exposed) is type(cell)
     xs = inputs(name)
     by_step = rnnx.scan(rnnx.as_cell(exposed))
-    params = shaken(by_step.init(jax.random.key(0), xs))
+    params = perturbed(by_step.init(jax.random.key(0), xs))
     carry, ys = rnnx.unroll(by_step, params, xs, lengths=LENGTHS, resets=RESETS)
     plain = rnnx.unroll(rnnx.scan(rnnx.as_cell(cell)), params, xs, lengths=LENGTHS, resets=RESETS)
     assert_close((carry, ys["y"]), plain, eps(64))
@@ -104,7 +104,7 @@ def test_the_gates_of_an_lstm_and_a_gru_explain_their_states():
 
     def run(cell, *names):
         layer = rnnx.scan(rnnx.expose(cell, *names, "carry"))
-        ys = rnnx.unroll(layer, shaken(layer.init(jax.random.key(0), xs)), xs)[1]
+        ys = rnnx.unroll(layer, perturbed(layer.init(jax.random.key(0), xs)), xs)[1]
         return [np.asarray(ys[name]) for name in names], ys["carry"]
 
     (i, f, g, o), (h, c) = run(rnnx.cells.lstm(WIDTH), "i", "f", "g", "o")

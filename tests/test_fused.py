@@ -35,7 +35,7 @@ def made(cell: rnnx.Cell, batch: int, time: int) -> tuple[Any, Any, Any]:
 
 @every_cell
 def test_the_derivative_is_that_of_the_step(name):
-    """`push` of `drive`, against `jax.jvp` of `run`, in weights, carry and input at once."""
+    """`jvp` of `input_tangent`, against `jax.jvp` of `forward`, in weights, carry and input at once."""
     with jax.enable_x64(True):
         cell = CELLS[name]
         params, carry, xs = made(cell, 1, 1)
@@ -43,9 +43,9 @@ def test_the_derivative_is_that_of_the_step(name):
         z = cell.project(w, z, None)
         dw, dcarry, dz = (perturbed(jax.tree.map(jnp.zeros_like, a), seed) for seed, a in enumerate((w, carry, z)))
         (after, y), wanted = jax.jvp(cell.step, (w, carry, z), (dw, dcarry, dz))
-        *same, saved = cell.step.run(w, carry, z)
-        pushed = cell.step.push(w, carry, saved, dcarry, cell.step.drive(dw, dz, carry, saved))
-        assert_close((tuple(same), pushed), ((after, y), wanted), 1e-12)
+        *same, residuals = cell.step.forward(w, carry, z)
+        tangents = cell.step.jvp(w, carry, residuals, dcarry, cell.step.input_tangent(dw, dz, carry, residuals))
+        assert_close((tuple(same), tangents), ((after, y), wanted), 1e-12)
 
 
 @every_cell

@@ -37,7 +37,7 @@ def in_float64_compiled_quickly() -> Iterator[None]:
 
 def drawn(form: str, time: int = TIME, seed: int = 0) -> Any:
     random = np.random.default_rng(seed)
-    a, h, times = SHAPES[form]
+    a, h, product = SHAPES[form]
 
     def is_shape(s: Any) -> bool:
         return isinstance(s, tuple) and not isinstance(s, Complex)
@@ -45,15 +45,15 @@ def drawn(form: str, time: int = TIME, seed: int = 0) -> Any:
     def arrays(shapes: Any, *more: int) -> Any:
         return jax.tree.map(lambda s: jnp.asarray(random.normal(size=(*more, *s))), shapes, is_leaf=is_shape)
 
-    return (arrays(a, time), arrays(h, time), arrays(h)), times
+    return (arrays(a, time), arrays(h, time), arrays(h)), product
 
 
-def by_scan(times: Any, resets: Any, a: Any, b: Any, h0: Any) -> Any:
+def by_scan(product: Any, resets: Any, a: Any, b: Any, h0: Any) -> Any:
     def body(h: Any, step: Any) -> Any:
         a, b, reset = step
         if reset is not None:
             h = jax.tree.map(lambda x: jnp.where(reset.reshape(reset.shape + (1,) * (x.ndim - 1)), 0, x), h)
-        h = jax.tree.map(jnp.add, times(a, h), b)
+        h = jax.tree.map(jnp.add, product(a, h), b)
         return h, h
 
     return jax.lax.scan(body, h0, (a, b, resets))[1]
@@ -78,10 +78,10 @@ def everything(run: Any, at: Any, direction: Any) -> Any:
 @both_ways
 @every_form
 def test_equals_scan_with_resets(form: str, sequential: bool) -> None:
-    at, times = drawn(form)
+    at, product = drawn(form)
     direction = drawn(form, seed=1)[0]
-    ours = functools.partial(linear_scan, times=times, resets=RESETS, sequential=sequential)
-    plain = functools.partial(by_scan, times, RESETS)
+    ours = functools.partial(linear_scan, product=product, resets=RESETS, sequential=sequential)
+    plain = functools.partial(by_scan, product, RESETS)
     wanted = jax.jit(functools.partial(everything, plain))(at, direction)
     assert_close(jax.jit(functools.partial(everything, ours))(at, direction), wanted, 1e-12)
 
@@ -89,7 +89,7 @@ def test_equals_scan_with_resets(form: str, sequential: bool) -> None:
 @both_ways
 @every_form
 def test_under_vmap_and_checkpoint_and_for_one_argument(form: str, sequential: bool) -> None:
-    (a, b, h0), times = drawn(form)
+    (a, b, h0), product = drawn(form)
     several = jax.tree.map(lambda *x: jnp.stack(x), *(drawn(form, seed=seed)[0] for seed in (0, 1)))
 
     def results(run: Any) -> Any:
@@ -101,8 +101,8 @@ def test_under_vmap_and_checkpoint_and_for_one_argument(form: str, sequential: b
         over += [jax.vmap(run, in_axes=(None, 0, None))(a, several[1], h0)]
         return alone, over, jax.grad(jax.checkpoint(loss))(a, b, h0)
 
-    ours = jax.jit(lambda: results(functools.partial(linear_scan, times=times, sequential=sequential)))
-    assert_close(ours(), jax.jit(lambda: results(functools.partial(by_scan, times, None)))(), 1e-12)
+    ours = jax.jit(lambda: results(functools.partial(linear_scan, product=product, sequential=sequential)))
+    assert_close(ours(), jax.jit(lambda: results(functools.partial(by_scan, product, None)))(), 1e-12)
 
 
 @both_ways
@@ -117,9 +117,9 @@ def test_resets_stop_what_diverged(sequential: bool) -> None:
 @pytest.mark.parametrize("sequential", [True, False, None])
 def test_few_steps(sequential: bool | None) -> None:
     for time in (0, 1, 2):
-        at, times = drawn("pairs", time)
-        ours = linear_scan(*at, times=times, sequential=sequential)
-        assert_close(ours, by_scan(times, None, *at), 1e-12)
+        at, product = drawn("pairs", time)
+        ours = linear_scan(*at, product=product, sequential=sequential)
+        assert_close(ours, by_scan(product, None, *at), 1e-12)
 
 
 def test_dtypes() -> None:
@@ -148,7 +148,7 @@ def test_errors() -> None:
     with pytest.raises(ValueError, match="same structure and shapes"):
         linear_scan(ones, ones, jnp.ones(3))
     with pytest.raises(ValueError, match="same structure and shapes"):
-        linear_scan(jnp.ones((4, 3, 2)), ones[:, :, None], ones[0, :, None], times=jnp.matmul)
+        linear_scan(jnp.ones((4, 3, 2)), ones[:, :, None], ones[0, :, None], product=jnp.matmul)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

@@ -77,17 +77,17 @@ def elman(
     def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
         return dot(x, w["input_kernel"]) + w["bias"].astype(x.dtype)
 
-    def run(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def forward(w: Params, h: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         u = z + dot(h, w["recurrent_kernel"], z.dtype)
         h = activation(u)
         return h, h, h if activation is jnp.tanh else u
 
-    def drive(dw: Params, dz: jax.Array, h: jax.Array, saved: jax.Array) -> jax.Array:
+    def input_tangent(dw: Params, dz: jax.Array, h: jax.Array, residual: jax.Array) -> jax.Array:
         return dz + dot(h, dw["recurrent_kernel"], dz.dtype)
 
-    def push(w: Params, h: jax.Array, saved: jax.Array, dh: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
-        du = drive + dot(dh, w["recurrent_kernel"], drive.dtype)
-        dh = (1 - saved**2) * du if activation is jnp.tanh else jax.jvp(activation, (saved,), (du,))[1]
+    def jvp(w: Params, h: jax.Array, residual: jax.Array, dh: jax.Array, dz: jax.Array) -> tuple[jax.Array, jax.Array]:
+        du = dz + dot(dh, w["recurrent_kernel"], dz.dtype)
+        dh = (1 - residual**2) * du if activation is jnp.tanh else jax.jvp(activation, (residual,), (du,))[1]
         return dh, dh
 
-    return cell(init, initial_carry, LinearizedStep(run, drive, push), project=project)
+    return cell(init, initial_carry, LinearizedStep(forward, input_tangent, jvp), project=project)

@@ -137,4 +137,4 @@ def gated_delta_net(
         s = s + outer(beta[:, None] * k, v - jnp.einsum("hk,hkv->hv", k, s))
         return s, readout(w, s, z)
 
-    return affine_cell(init, initial_carry, lift, readout, times=jnp.matmul, project=project, step=step)
+    return affine_cell(init, initial_carry, lift, readout, product=jnp.matmul, project=project, step=step)

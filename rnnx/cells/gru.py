@@ -90,60 +90,66 @@ def gru(
     def initial_carry(w: Params, x: PyTree, key: Key | None) -> jax.Array:
         return jnp.zeros((width,), w["bias"].dtype)
 
-    def run_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
-        x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
-        h_r, h_z, h_n = jnp.split(dot(h, w["recurrent_kernel"], x.dtype), 3, axis=-1)
-        r, z = named(r=sigmoid(x_r + h_r), z=sigmoid(x_z + h_z))
-        s = h_n + w["recurrent_bias"].astype(x.dtype)
-        (n,) = named(n=jnp.tanh(x_n + r * s))
-        h = (1 - z) * n + z * h
-        return h, h, (r, z, n, s)
+    return cell(init, initial_carry, RESET_AFTER if reset_after else RESET_BEFORE, project=affine)
 
-    def drive_after(dw: Params, dx: jax.Array, h: jax.Array, saved: tuple[jax.Array, ...]) -> jax.Array:
-        r, _, _, _ = saved
-        d_r, d_z, d_n = jnp.split(dot(h, dw["recurrent_kernel"], dx.dtype), 3, axis=-1)
-        return dx + jnp.concatenate([d_r, d_z, r * (d_n + dw["recurrent_bias"].astype(dx.dtype))])
 
-    def push_after(
-        w: Params, h: jax.Array, saved: tuple[jax.Array, ...], dh: jax.Array, drive: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        r, z, n, s = saved
-        d_r, d_z, d_n = jnp.split(drive, 3, axis=-1)
-        h_r, h_z, h_n = jnp.split(dot(dh, w["recurrent_kernel"], drive.dtype), 3, axis=-1)
-        dr, dz = r * (1 - r) * (d_r + h_r), z * (1 - z) * (d_z + h_z)
-        dn = (1 - n**2) * (d_n + r * h_n + s * dr)
-        dh = (1 - z) * dn + z * dh + (h - n) * dz
-        return dh, dh
+def _forward_after(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+    x_r, x_z, x_n = jnp.split(x, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(dot(h, w["recurrent_kernel"], x.dtype), 3, axis=-1)
+    r, z = named(r=sigmoid(x_r + h_r), z=sigmoid(x_z + h_z))
+    s = h_n + w["recurrent_bias"].astype(x.dtype)
+    (n,) = named(n=jnp.tanh(x_n + r * s))
+    h = (1 - z) * n + z * h
+    return h, h, (r, z, n, s)
 
-    def run_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
-        (x_rz, x_n), (kernel_rz, kernel_n) = _candidate_apart(x), _candidate_apart(w["recurrent_kernel"])
-        r, z = jnp.split(sigmoid(x_rz + dot(h, kernel_rz, x.dtype)), 2, axis=-1)
-        r, z = named(r=r, z=z)
-        (n,) = named(n=jnp.tanh(x_n + dot(r * h, kernel_n, x.dtype)))
-        h = (1 - z) * n + z * h
-        return h, h, (r, z, n)
 
-    def drive_before(dw: Params, dx: jax.Array, h: jax.Array, saved: tuple[jax.Array, ...]) -> jax.Array:
-        r, _, _ = saved
-        kernel_rz, kernel_n = _candidate_apart(dw["recurrent_kernel"])
-        return dx + jnp.concatenate([dot(h, kernel_rz, dx.dtype), dot(r * h, kernel_n, dx.dtype)])
+def _input_tangent_after(dw: Params, dx: jax.Array, h: jax.Array, residuals: tuple[jax.Array, ...]) -> jax.Array:
+    r, _, _, _ = residuals
+    d_r, d_z, d_n = jnp.split(dot(h, dw["recurrent_kernel"], dx.dtype), 3, axis=-1)
+    return dx + jnp.concatenate([d_r, d_z, r * (d_n + dw["recurrent_bias"].astype(dx.dtype))])
 
-    def push_before(
-        w: Params, h: jax.Array, saved: tuple[jax.Array, ...], dh: jax.Array, drive: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        r, z, n = saved
-        (d_rz, d_n), (kernel_rz, kernel_n) = _candidate_apart(drive), _candidate_apart(w["recurrent_kernel"])
-        d_r, d_z = jnp.split(d_rz + dot(dh, kernel_rz, drive.dtype), 2, axis=-1)
-        dr, dz = r * (1 - r) * d_r, z * (1 - z) * d_z
-        dn = (1 - n**2) * (d_n + dot(r * dh + h * dr, kernel_n, drive.dtype))
-        dh = (1 - z) * dn + z * dh + (h - n) * dz
-        return dh, dh
 
-    after, before = (
-        LinearizedStep(run_after, drive_after, push_after),
-        LinearizedStep(run_before, drive_before, push_before),
-    )
-    return cell(init, initial_carry, after if reset_after else before, project=affine)
+def _jvp_after(
+    w: Params, h: jax.Array, residuals: tuple[jax.Array, ...], dh: jax.Array, input_tangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    r, z, n, s = residuals
+    d_r, d_z, d_n = jnp.split(input_tangent, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(dot(dh, w["recurrent_kernel"], input_tangent.dtype), 3, axis=-1)
+    dr, dz = r * (1 - r) * (d_r + h_r), z * (1 - z) * (d_z + h_z)
+    dn = (1 - n**2) * (d_n + r * h_n + s * dr)
+    dh = (1 - z) * dn + z * dh + (h - n) * dz
+    return dh, dh
+
+
+def _forward_before(w: Params, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+    (x_rz, x_n), (kernel_rz, kernel_n) = _candidate_apart(x), _candidate_apart(w["recurrent_kernel"])
+    r, z = jnp.split(sigmoid(x_rz + dot(h, kernel_rz, x.dtype)), 2, axis=-1)
+    r, z = named(r=r, z=z)
+    (n,) = named(n=jnp.tanh(x_n + dot(r * h, kernel_n, x.dtype)))
+    h = (1 - z) * n + z * h
+    return h, h, (r, z, n)
+
+
+def _input_tangent_before(dw: Params, dx: jax.Array, h: jax.Array, residuals: tuple[jax.Array, ...]) -> jax.Array:
+    r, _, _ = residuals
+    kernel_rz, kernel_n = _candidate_apart(dw["recurrent_kernel"])
+    return dx + jnp.concatenate([dot(h, kernel_rz, dx.dtype), dot(r * h, kernel_n, dx.dtype)])
+
+
+def _jvp_before(
+    w: Params, h: jax.Array, residuals: tuple[jax.Array, ...], dh: jax.Array, input_tangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    r, z, n = residuals
+    (d_rz, d_n), (kernel_rz, kernel_n) = _candidate_apart(input_tangent), _candidate_apart(w["recurrent_kernel"])
+    d_r, d_z = jnp.split(d_rz + dot(dh, kernel_rz, input_tangent.dtype), 2, axis=-1)
+    dr, dz = r * (1 - r) * d_r, z * (1 - z) * d_z
+    dn = (1 - n**2) * (d_n + dot(r * dh + h * dr, kernel_n, input_tangent.dtype))
+    dh = (1 - z) * dn + z * dh + (h - n) * dz
+    return dh, dh
+
+
+RESET_AFTER = LinearizedStep(_forward_after, _input_tangent_after, _jvp_after)
+RESET_BEFORE = LinearizedStep(_forward_before, _input_tangent_before, _jvp_before)
 
 
 def _candidate_apart(gates: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -73,7 +73,7 @@ def learned_carry(inner: AnyCell) -> AnyCell:
 
     def of_cell(function: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(function, LinearizedStep):
-            return LinearizedStep(of_cell(function.run), of_cell(function.drive), of_cell(function.push))
+            return LinearizedStep(of_cell(function.forward), of_cell(function.input_tangent), of_cell(function.jvp))
         return lambda w, *arguments: function(_without_learned(w), *arguments)
 
     readers = {"project", "lift", "step", "readout"}

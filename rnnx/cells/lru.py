@@ -109,4 +109,4 @@ def lru(
         real = dot(h.re, w["output_kernel_re"], x.dtype) - dot(h.im, w["output_kernel_im"], x.dtype)
         return real + w["skip"].astype(x.dtype) * x
 
-    return affine_cell(init, initial_carry, lift, readout, times=in_pairs, prepare=prepare, project=project)
+    return affine_cell(init, initial_carry, lift, readout, product=in_pairs, prepare=prepare, project=project)

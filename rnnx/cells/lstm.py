@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -149,29 +150,8 @@ def lstm(
         dtype = w["bias"].dtype
         return LSTMCarry(jnp.zeros((outputs,), dtype), jnp.zeros((width,), dtype))
 
-    def run(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array, tuple[jax.Array, ...]]:
-        h, c = carry
-        i, f, g, o = jnp.split(z + dot(h, w["recurrent_kernel"], z.dtype), 4, axis=-1)
-        i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=jnp.tanh(g), o=sigmoid(o))
-        c = f * c + i * g
-        h = o * jnp.tanh(c)
-        return LSTMCarry(h, c), h, (i, f, g, o)
-
-    def drive(dw: Params, dz: jax.Array, carry: LSTMCarry, gates: tuple[jax.Array, ...]) -> jax.Array:
-        return dz + dot(carry.h, dw["recurrent_kernel"], dz.dtype)
-
-    def push(
-        w: Params, carry: LSTMCarry, gates: tuple[jax.Array, ...], dcarry: LSTMCarry, drive: jax.Array
-    ) -> tuple[LSTMCarry, jax.Array]:
-        (_, c), (dh, dc), (i, f, g, o) = carry, dcarry, gates
-        di, df, dg, do = jnp.split(drive + dot(dh, w["recurrent_kernel"], drive.dtype), 4, axis=-1)
-        shown = jnp.tanh(f * c + i * g)
-        dc = f * dc + f * (1 - f) * c * df + i * (1 - i) * g * di + i * (1 - g**2) * dg
-        dh = o * (1 - shown**2) * dc + o * (1 - o) * shown * do
-        return LSTMCarry(dh, dc), dh
-
     if not (peephole or coupled or layer_norm or projection):
-        return cell(init, initial_carry, LinearizedStep(run, drive, push), project=affine)
+        return cell(init, initial_carry, LinearizedStep(_forward, _input_tangent, _jvp), project=affine)
 
     def init_with_options(key: Key, x: PyTree) -> Params:
         k_gates, k_recurrent, k_projection = jax.random.split(key, 3)
@@ -189,6 +169,39 @@ def lstm(
             params["projection_kernel"] = per_gate(kernel_init, 1)(k_projection, (width, outputs), param_dtype)
         return params
 
+    project, step = _with_options(width, peephole, coupled, layer_norm, projection)
+    return cell(init_with_options, initial_carry, step, project=project)
+
+
+def _forward(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array, tuple[jax.Array, ...]]:
+    h, c = carry
+    i, f, g, o = jnp.split(z + dot(h, w["recurrent_kernel"], z.dtype), 4, axis=-1)
+    i, f, g, o = named(i=sigmoid(i), f=sigmoid(f), g=jnp.tanh(g), o=sigmoid(o))
+    c = f * c + i * g
+    h = o * jnp.tanh(c)
+    return LSTMCarry(h, c), h, (i, f, g, o)
+
+
+def _input_tangent(dw: Params, dz: jax.Array, carry: LSTMCarry, gates: tuple[jax.Array, ...]) -> jax.Array:
+    return dz + dot(carry.h, dw["recurrent_kernel"], dz.dtype)
+
+
+def _jvp(
+    w: Params, carry: LSTMCarry, gates: tuple[jax.Array, ...], dcarry: LSTMCarry, input_tangent: jax.Array
+) -> tuple[LSTMCarry, jax.Array]:
+    (_, c), (dh, dc), (i, f, g, o) = carry, dcarry, gates
+    di, df, dg, do = jnp.split(input_tangent + dot(dh, w["recurrent_kernel"], input_tangent.dtype), 4, axis=-1)
+    shown = jnp.tanh(f * c + i * g)
+    dc = f * dc + f * (1 - f) * c * df + i * (1 - i) * g * di + i * (1 - g**2) * dg
+    dh = o * (1 - shown**2) * dc + o * (1 - o) * shown * do
+    return LSTMCarry(dh, dc), dh
+
+
+def _with_options(
+    width: int, peephole: bool, coupled: bool, layer_norm: bool, projection: int | None
+) -> tuple[Callable[..., jax.Array], Callable[..., tuple[LSTMCarry, jax.Array]]]:
+    """`project` and `step` with any of the options, differentiated by JAX."""
+
     def peek(w: Params, row: int, gate: jax.Array, c: jax.Array) -> jax.Array:
         return gate + (w["peephole"][row] * c).astype(gate.dtype) if peephole else gate
 
@@ -204,7 +217,7 @@ def lstm(
     def project(w: Params, x: jax.Array, key: Key | None) -> jax.Array:
         return norm(w, "input_gain", dot(x, w["input_kernel"])) + w["bias"].astype(x.dtype)
 
-    def step_with_options(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array]:
+    def step(w: Params, carry: LSTMCarry, z: jax.Array) -> tuple[LSTMCarry, jax.Array]:
         h, c = carry
         u = z + norm(w, "recurrent_gain", dot(h, w["recurrent_kernel"], z.dtype))
         i, (f, g, o) = u[:width], jnp.split(u[-3 * width :], 3, axis=-1)
@@ -216,4 +229,4 @@ def lstm(
         h = out(w, o * jnp.tanh(shift(w, norm(w, "memory_gain", c))), z.dtype)
         return LSTMCarry(h, c), h
 
-    return cell(init_with_options, initial_carry, step_with_options, project=project)
+    return project, step

@@ -110,4 +110,4 @@ def s4d(
         real = (c_re * h.re - c_im * h.im).sum(axis=-1)
         return 2 * real.astype(x.dtype) + w["skip"].astype(x.dtype) * x
 
-    return affine_cell(init, initial_carry, lift, readout, times=in_pairs, prepare=prepare, project=project)
+    return affine_cell(init, initial_carry, lift, readout, product=in_pairs, prepare=prepare, project=project)

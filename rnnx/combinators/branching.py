@@ -84,11 +84,11 @@ def parallel_layers(kind: str, layers: tuple[Layer | nn.Module, ...], merge: Mer
 
 @interned
 @checked
-def heads(layer: Layer | nn.Module, n: int) -> Layer:
+def multi_head(layer: Layer | nn.Module, n: int) -> Layer:
     """Runs `n` copies of a layer in parallel on the same input, each with its own params (multi-head).
 
-    Outputs are concatenated, so `heads(rnnx.lstm(64), 4)` has 256 features and a block-diagonal recurrent matrix: a
-    unit reads the state of its own head only. The heads run as one batched computation.
+    Outputs are concatenated, so `multi_head(rnnx.lstm(64), 4)` has 256 features and a block-diagonal recurrent matrix:
+    a unit reads the state of its own head only. The heads run as one batched computation.
 
     Args:
         layer: the Layer of one head.
@@ -104,7 +104,7 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
     Example::
 
         >>> import jax, jax.numpy as jnp, rnnx
-        >>> layer = rnnx.heads(rnnx.lstm(4), 3)
+        >>> layer = rnnx.multi_head(rnnx.lstm(4), 3)
         >>> xs = jnp.ones((2, 5, 7))
         >>> params = layer.init(jax.random.key(0), xs)
         >>> params["recurrent_kernel"].shape
@@ -152,5 +152,7 @@ def heads(layer: Layer | nn.Module, n: int) -> Layer:
 
         return carry, jax.tree.map(concatenate_heads, ys)
 
-    spec = Spec("heads", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
-    return Layer(checked_init(f"heads of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec)
+    spec = Spec("multi_head", {"n": n}, (("layer", inner),), directions=inner.spec.directions)
+    return Layer(
+        checked_init(f"multi_head of {inner.spec.name}, n={n}", init, initial_carry), initial_carry, apply, spec
+    )

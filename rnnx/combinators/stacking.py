@@ -91,10 +91,10 @@ def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
         (7, 16)
     """
 
-    def feed(xs: PyTree, ys: PyTree) -> PyTree:
+    def child_inputs(xs: PyTree, ys: PyTree) -> PyTree:
         return merge_outputs("skip_stack, whose layers after the first read merge(xs, ys)", merge, (xs, ys))
 
-    layer = _chain("skip_stack", layers, feed)
+    layer = _chain("skip_stack", layers, child_inputs)
     return layer if merge is concatenate else layer._replace(spec=layer.spec._replace(options={"merge": merge}))
 
 
@@ -102,8 +102,8 @@ def _feed_outputs(xs: PyTree, ys: PyTree) -> PyTree:
     return ys
 
 
-def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyTree, PyTree], PyTree]) -> Layer:
-    """Chains layers; each but the first reads `feed(xs, ys)`, where `ys` are the outputs of the layer before it."""
+def _chain(name: str, layers: tuple[Layer | nn.Module, ...], child_inputs: Callable[[PyTree, PyTree], PyTree]) -> Layer:
+    """Chains layers; each but the first reads `child_inputs(xs, ys)`, with `ys` the outputs of the layer before it."""
     children = name_layers(layers)
     if not children:
         raise ValueError(f"{name} needs at least one layer")
@@ -113,7 +113,7 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
         inputs, ys = xs, xs
         for (name, layer), k in zip(children, split_key(key, len(children))):
             if params:
-                inputs = jax.eval_shape(feed, xs, ys)
+                inputs = jax.eval_shape(child_inputs, xs, ys)
             params[name] = layer.init(k, inputs)
             ys = output_struct(layer, params[name], inputs)
         return params
@@ -123,7 +123,7 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
         inputs, ys = xs, xs
         for (name, layer), k in zip(children, split_key(key, len(children))):
             if carries:
-                inputs = jax.eval_shape(feed, xs, ys)
+                inputs = jax.eval_shape(child_inputs, xs, ys)
             carries.append(layer.initial_carry(params[name], inputs, k))
             ys = output_struct(layer, params[name], inputs)
         return tuple(carries)
@@ -141,12 +141,12 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], feed: Callable[[PyT
         inputs, ys = xs, xs
         for (name, layer), c, k in zip(children, carry, split_key(key, len(children))):
             if carries:
-                inputs = feed(xs, ys)
+                inputs = child_inputs(xs, ys)
             c, ys = layer.apply(params[name], c, inputs, lengths=lengths, resets=resets, key=k)
             carries.append(c)
         return tuple(carries), ys
 
-    spec = Spec(name, children=children, feed=feed, directions=union_of_directions(children))
+    spec = Spec(name, children=children, child_inputs=child_inputs, directions=union_of_directions(children))
     return Layer(checked_init(name, init), initial_carry, apply, spec)
 
 

@@ -20,7 +20,7 @@ def with_output_checks(cell: AnyCell) -> AnyCell:
     name = cell.spec.name
     if not isinstance(name, str) or not name or {"/", "."} & set(name):
         raise ValueError(f"a cell's name is {name!r}, but it must be a name without '/' and '.': it is a key of params")
-    functions = {field: f for field, f in cell._asdict().items() if field not in ("spec", "times")}
+    functions = {field: f for field, f in cell._asdict().items() if field not in ("spec", "product")}
     for field, function in functions.items():
         check_function(name, field, function, f"as in rnnx.{type(cell).__name__}")
 
@@ -83,13 +83,13 @@ def check_act(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
         )
 
 
-def check_times(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
-    """Raises if `times(a, h)`, for arrays of these shapes, is not zero at h = 0."""
+def check_product(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
+    """Raises if `product(a, h)`, for arrays of these shapes, is not zero at h = 0."""
     with jax.ensure_compile_time_eval():
         a = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), element[0])
-        product = cell.times(a, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), carry)) if cell.times else ()
-        if any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(product)):
-            raise ValueError(f"{cell.spec.name}: times(a, h) must be linear in h, but it is not 0 at h = 0")
+        at_zero = cell.product(a, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), carry)) if cell.product else ()
+        if any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(at_zero)):
+            raise ValueError(f"{cell.spec.name}: product(a, h) must be linear in h, but it is not 0 at h = 0")
 
 
 def _check_arrays(name: str, source: str, what: str, tree: PyTree) -> None:

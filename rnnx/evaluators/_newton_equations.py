@@ -120,8 +120,8 @@ def solve_linear(a: jax.Array, boundaries: jax.Array | None, b: jax.Array) -> ja
     a = a.at[0].set(0)  # step 0 has no predecessor: not even 0 times infinity may enter
     if a.ndim == b.ndim:
         return linear_scan(a, b, jnp.zeros_like(b[0]), resets=boundaries, sequential=False)
-    times, b = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST), b[..., None]
-    return linear_scan(a, b, jnp.zeros_like(b[0]), times=times, resets=boundaries, sequential=False)[..., 0]
+    product, b = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST), b[..., None]
+    return linear_scan(a, b, jnp.zeros_like(b[0]), product=product, resets=boundaries, sequential=False)[..., 0]
 
 
 def solve_sequentially(cell: Cell, weights: Weights, steps: Steps) -> State:

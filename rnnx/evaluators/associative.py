@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rnnx.base import Apply, AssociativeCell, Carry, Cell, Layer, Params, PyTree, Weights, as_cell
 from rnnx.checks import check_flag
-from rnnx.evaluators._contract import check_act, check_times, with_output_checks
+from rnnx.evaluators._contract import check_act, check_product, with_output_checks
 from rnnx.evaluators._lifting import Steps, evaluator, make_layer, parallel_apply
 from rnnx.evaluators.scan import scan
 from rnnx.linear import elementwise, in_pairs, linear_scan
@@ -32,7 +32,7 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
 
     Raises:
         TypeError: if `cell` is not an AssociativeCell; if its `act` does not fit the elements that `lift` returns.
-        ValueError: if its `times` is not linear.
+        ValueError: if its `product` is not linear.
 
     The tree holds the elements of all steps in memory at once, and the states after them. It runs cells with linear
     steps (`rnnx.affine_cell`) by `rnnx.linear_scan`, and all others by `jax.lax.associative_scan` with their
@@ -65,7 +65,7 @@ def associative_scan(cell: AssociativeCell, *, sequential: bool | None = None) -
     def apply_with(sequential: bool | None) -> Apply:
         def solve(weights: Weights, steps: Steps) -> tuple[Carry, PyTree]:
             elements = _vmap_steps(cell.lift)(weights, steps.zs)
-            after = _tree(cell, elements, steps) if cell.times is None else _linear(cell, elements, steps, sequential)
+            after = _tree(cell, elements, steps) if cell.product is None else _linear(cell, elements, steps, sequential)
             return after, _vmap_steps(cell.readout)(weights, after, steps.zs)
 
         return parallel_apply(cell, solve, step_by_step)
@@ -105,9 +105,9 @@ def _has_small_elements(cell: AssociativeCell, params: Params, xs: PyTree) -> bo
 
     carry, z, element = jax.eval_shape(struct, params)
     check_act(cell, carry, element)
-    if cell.times not in (None, elementwise, in_pairs):
-        check_times(cell, carry, element)
-    return cell.times is not None and len(jax.tree.leaves(carry)) == 1 and size(element) <= size(z)
+    if cell.product not in (None, elementwise, in_pairs):
+        check_product(cell, carry, element)
+    return cell.product is not None and len(jax.tree.leaves(carry)) == 1 and size(element) <= size(z)
 
 
 def _vmap_steps(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -120,12 +120,12 @@ def _vmap_steps(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
 
 def _linear(cell: AssociativeCell, elements: PyTree, steps: Steps, sequential: bool | None) -> Carry:
-    assert cell.times is not None
-    (a, b), times = elements, jax.vmap(cell.times)
+    assert cell.product is not None
+    (a, b), product = elements, jax.vmap(cell.product)
     if steps.boundaries is not None:  # linear_scan sets the state to zero there, so `a` times the start goes into b
         start = steps.start_carries(jax.tree.map(jnp.zeros_like, b))
-        b = select(steps.boundaries, jax.tree.map(jnp.add, b, jax.vmap(times)(a, start)), b)
-    return linear_scan(a, b, steps.carry, times=times, resets=steps.boundaries, sequential=sequential)
+        b = select(steps.boundaries, jax.tree.map(jnp.add, b, jax.vmap(product)(a, start)), b)
+    return linear_scan(a, b, steps.carry, product=product, resets=steps.boundaries, sequential=sequential)
 
 
 def _tree(cell: AssociativeCell, elements: PyTree, steps: Steps) -> Carry:

@@ -142,21 +142,21 @@ def _differentiable_run(cell: Cell, keep_carries: bool) -> Callable[..., tuple[C
     def jvp(primals: Any, tangents: Any) -> Any:
         """Runs all steps first, then their tangents in chunks, which keep nothing else for the backward pass."""
         weights, carry, initial, pad_carry, xs, *others = primals
-        final, (ys, after, saved) = _forward(cell, *primals)
+        final, (ys, after, residuals) = _forward(cell, *primals)
         tangents = jax.tree.map(lambda t: None if isinstance(t, SymbolicZero) else t, tangents)
         dweights, dcarry, dinitial, dpad_carry, dxs = tangents[:5]
 
         def chunk(state: tuple[Carry, Carry], inputs: Any) -> tuple[tuple[Carry, Carry], Any]:
             dcarry, carry = state
-            (xs, *others), after, saved, dxs = inputs
+            (xs, *others), after, residuals, dxs = inputs
             primals = weights, carry, initial, pad_carry, xs, *others
             dcarry, dys, dafter = _chunk_jvp(
-                cell, keep_carries, primals, after, saved, (dweights, dcarry, dinitial, dpad_carry, dxs)
+                cell, keep_carries, primals, after, residuals, (dweights, dcarry, dinitial, dpad_carry, dxs)
             )
             return (dcarry, jax.tree.map(lambda a: a[-1], after)), (dys, dafter)
 
         start = _instantiate(dcarry, carry), carry
-        inputs = (xs, *others), after, saved, dxs
+        inputs = (xs, *others), after, residuals, dxs
         size = _chunk_size(carry, len(jax.tree.leaves(xs)[0]))
         (dfinal, _), (dys, dafter) = scan_in_chunks(chunk, start, inputs, size, checkpoint=True)
         return (final, ys, after if keep_carries else None), (dfinal, dys, dafter)
@@ -196,11 +196,11 @@ def _forward(
         if reset is not None:
             carry = select(reset, initial, carry)
         before = carry if is_valid is None else select(is_valid, carry, pad_carry)
-        after, y, saved = jax.vmap(linearized.run, in_axes=(None, 0, 0))(weights, before, z)
+        after, y, residuals = jax.vmap(linearized.forward, in_axes=(None, 0, 0))(weights, before, z)
         after = cast_carry_like(before, after, cell)
         if is_valid is not None:
             after = select(is_valid, after, carry)
-        return after, shared.deduplicate((cast_floats(y, dtype), after, saved))
+        return after, shared.deduplicate((cast_floats(y, dtype), after, residuals))
 
     def project_in_loop(carry: Carry, xs: PyTree) -> Any:
         def step(carry: Carry, inputs: Any) -> Any:
@@ -218,34 +218,34 @@ def _forward(
     return carry, shared.restore(kept)
 
 
-def _chunk_jvp(cell: Cell, keep_carries: bool, primals: Any, after: Carry, saved: PyTree, tangents: Any) -> Any:
+def _chunk_jvp(cell: Cell, keep_carries: bool, primals: Any, after: Carry, residuals: PyTree, tangents: Any) -> Any:
     """The tangents of a chunk's final carry, outputs and, if `keep_carries`, carries."""
     linearized: Any = cell.step
     weights, carry, initial, pad_carry, xs, resets, valid, keys = primals
     dweights, dcarry, dinitial, dpad_carry = map(_instantiate, tangents[:4], primals[:4])
     before = Steps(xs, carry, resets, initial, valid, pad_carry).previous_carries(after)
     dzs = _jvp(lambda w, xs: _project_all(cell, w, xs, keys), (weights, xs), (tangents[0], tangents[4]))
-    over_steps = jax.vmap(linearized.drive, in_axes=(None, 0, 0, 0))
-    input_tangents = over_steps(dweights, _merge_time(dzs), _merge_time(before), _merge_time(saved))
+    over_steps = jax.vmap(linearized.input_tangent, in_axes=(None, 0, 0, 0))
+    input_tangents = over_steps(dweights, _merge_time(dzs), _merge_time(before), _merge_time(residuals))
     input_tangents = _split_time(input_tangents, len(jax.tree.leaves(xs)[0]))
 
-    # Without this, JAX would compute and keep all coefficients of the push in a loop of their own.
+    # Without this, JAX would compute and keep all coefficients of the JVP in a loop of their own.
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def push(before: Carry, saved: PyTree, dbefore: Carry, input_tangent: PyTree) -> tuple[Carry, PyTree]:
-        return jax.vmap(linearized.push, in_axes=(None, 0, 0, 0, 0))(weights, before, saved, dbefore, input_tangent)
+    def step_jvp(before: Carry, residuals: PyTree, dbefore: Carry, input_tangent: PyTree) -> tuple[Carry, PyTree]:
+        return jax.vmap(linearized.jvp, in_axes=(None, 0, 0, 0, 0))(weights, before, residuals, dbefore, input_tangent)
 
     def body(dcarry: Carry, inputs: Any) -> Any:
-        before, saved, input_tangent, reset, is_valid = inputs
+        before, residuals, input_tangent, reset, is_valid = inputs
         if reset is not None:
             dcarry = select(reset, dinitial, dcarry)
         dbefore = dcarry if is_valid is None else select(is_valid, dcarry, dpad_carry)
-        dafter, dy = push(before, saved, dbefore, input_tangent)
+        dafter, dy = step_jvp(before, residuals, dbefore, input_tangent)
         dafter = jax.tree.map(lambda d, c: d.astype(c.dtype), dafter, dcarry)
         if is_valid is not None:
             dafter = select(is_valid, dafter, dcarry)
         return dafter, (cast_floats(dy, float_dtype(xs)), dafter if keep_carries else None)
 
-    dfinal, (dys, dafter) = jax.lax.scan(body, dcarry, (before, saved, input_tangents, resets, valid))
+    dfinal, (dys, dafter) = jax.lax.scan(body, dcarry, (before, residuals, input_tangents, resets, valid))
     return dfinal, dys, dafter
 
 

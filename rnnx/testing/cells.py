@@ -35,8 +35,9 @@ def evaluators_of(cell: Cell | AssociativeCell) -> Iterator[tuple[str, Layer]]:
 
 
 @law(
-    "drive or push of a rnnx.LinearizedStep that are not its derivative (fused_scan); combine, act or times that do "
-    "not fit together (associative_scan); a carry of numbers that differ by many orders of magnitude (newton_scan)"
+    "input_tangent or jvp of a rnnx.LinearizedStep that are not its derivative (fused_scan); combine, act or product "
+    "that do not fit together (associative_scan); a carry of numbers that differ by many orders of magnitude "
+    "(newton_scan)"
 )
 def evaluator(s: Subject) -> None:
     """Every evaluator that takes the cell equals its steps one by one: outputs, final carry, gradients."""
@@ -66,26 +67,26 @@ def associative(s: Subject) -> None:
     assert_close(acted[0], acted[1], s.tolerance, what=what, than=than, axes=("row",))
 
 
-@law("a step, or a times, that was written by hand and not changed with lift, act or readout")
+@law("a step, or a product, that was written by hand and not changed with lift, act or readout")
 def step(s: Subject) -> None:
-    """`step` is `lift`, `act`, `readout`; and where `times` is given, `act` is a product and a sum."""
+    """`step` is `lift`, `act`, `readout`; and where `product` is given, `act` is that and a sum."""
     cell = _associative(s)
 
     def sides(w: PyTree, carry: PyTree, zs: list[PyTree]) -> Any:
         element = cell.lift(w, zs[0])
         after = cell.act(carry, element)
-        by_times = after
-        if cell.times is not None:
-            by_times = jax.tree.map(lambda ah, b: ah + b, cell.times(element[0], carry), element[1])
-        return cell.step(w, carry, zs[0]), (after, cell.readout(w, after, zs[0])), by_times
+        by_product = after
+        if cell.product is not None:
+            by_product = jax.tree.map(lambda ah, b: ah + b, cell.product(element[0], carry), element[1])
+        return cell.step(w, carry, zs[0]), (after, cell.readout(w, after, zs[0])), by_product
 
-    stepped, wanted, by_times = _over_rows(s, sides)
+    stepped, wanted, by_product = _over_rows(s, sides)
     for i, (what, than) in enumerate(
         (("the carry of step", "act(carry, lift(weights, z))"), ("the output of step", "readout(weights, carry, z)"))
     ):
         assert_close(stepped[i], wanted[i], s.tolerance, what=what, than=than, axes=("row",))
-    what, than = "times(a, carry) + b", "act(carry, (a, b))"
-    assert_close(by_times, wanted[0], s.tolerance, what=what, than=than, axes=("row",))
+    what, than = "product(a, carry) + b", "act(carry, (a, b))"
+    assert_close(by_product, wanted[0], s.tolerance, what=what, than=than, axes=("row",))
 
 
 def _cell(s: Subject) -> Cell | AssociativeCell:

@@ -51,9 +51,9 @@ CALLS = {
         ("rnnx.scan(user(name=3))", ValueError, "name is 3", "without '/' and '.'"),
         (f"run(rnnx.associative_scan({AFFINE})))", MEANT),
         (
-            f"run(rnnx.associative_scan({AFFINE}, times=lambda a, h: a + h), sequential=False))",
+            f"run(rnnx.associative_scan({AFFINE}, product=lambda a, h: a + h), sequential=False))",
             ValueError,
-            *("times(a, h)", "linear", "not 0"),
+            *("product(a, h)", "linear", "not 0"),
         ),
         (
             "run(rnnx.associative_scan(rnnx.associative_cell(lambda k, x: {}, lambda w, x, k: jnp.zeros(2), "
@@ -161,7 +161,7 @@ CALLS = {
         (
             "rnnx.linear_scan(XS[0], XS[0, :, :2], XS[0, 0, :2])",
             ValueError,
-            "linear_scan: times(a, h) fails",
+            "linear_scan: product(a, h) fails",
             "(3,)",
             "(2,)",
         ),
@@ -172,6 +172,6 @@ CALLS = {
             "sequential is 'no' (str)",
             "True, False",
         ),
-        ("rnnx.linear_scan(XS[0], XS[0], XS[0, 0], times='mul')", TypeError, "times is 'mul'", "function"),
+        ("rnnx.linear_scan(XS[0], XS[0], XS[0, 0], product='mul')", TypeError, "product is 'mul'", "function"),
     ],
 }

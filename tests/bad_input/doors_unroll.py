@@ -53,7 +53,7 @@ CALLS = {
         ("LM.init(TOK, K)", TypeError, "key is int32[2, 5]", "jax.random.key(0)"),
         ("rnnx.pointwise(nn.Dense(3)).init(XS, K)", TypeError, "key is float32[2, 5, 3]", "jax.random.key(0)"),
         ("rnnx.repeat(rnnx.gru(3), 2).init(0, XS)", TypeError, "key is 0 (int)", "jax.random.key(0)"),
-        ("rnnx.heads(rnnx.gru(3), 2).init(XS, K)", TypeError, "key is float32[2, 5, 3]", "jax.random.key(0)"),
+        ("rnnx.multi_head(rnnx.gru(3), 2).init(XS, K)", TypeError, "key is float32[2, 5, 3]", "jax.random.key(0)"),
         ("rnnx.bidirectional(L).init(None, XS)", TypeError, "key is None", "jax.random.key(0)"),
         ("rnnx.associative_scan(rnnx.cells.lru(3)).init(XS, K)", TypeError, "key is float32", "jax.random.key(0)"),
     ],

@@ -7,9 +7,9 @@ SHAPES = "(2, 5, 4), (2, 5, 7)"
 CALLS = {
     "combinators": [
         ('run(rnnx.dropout(0.5), {"a": XS, "b": TOK}, key=K)', MEANT),
-        ("run(rnnx.heads(rnnx.gru(1), True))", TypeError, "heads: n is True", "whole number"),
-        ("run(rnnx.heads(rnnx.gru(1), 3.0))", TypeError, "heads: n is 3.0", "whole number"),
-        ("run(rnnx.heads(rnnx.gru(1), jnp.array(3)))", TypeError, "heads: n is int32[]", "int(...)"),
+        ("run(rnnx.multi_head(rnnx.gru(1), True))", TypeError, "multi_head: n is True", "whole number"),
+        ("run(rnnx.multi_head(rnnx.gru(1), 3.0))", TypeError, "multi_head: n is 3.0", "whole number"),
+        ("run(rnnx.multi_head(rnnx.gru(1), jnp.array(3)))", TypeError, "multi_head: n is int32[]", "int(...)"),
         ("run(rnnx.repeat(rnnx.lstm(3), 2.0))", TypeError, "repeat: n is 2.0", "whole number"),
         ("run(rnnx.repeat(rnnx.lstm(3), np.int64(2)))", MEANT),
         ("rnnx.repeat(L, -1)", ValueError, "repeat: n is -1", "1 or more"),

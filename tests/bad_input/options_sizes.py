@@ -45,9 +45,9 @@ CALLS = {
             "GiB",
         ),
         (
-            "run(rnnx.heads(rnnx.lstm(999), 2 * 10**9))",
+            "run(rnnx.multi_head(rnnx.lstm(999), 2 * 10**9))",
             ValueError,
-            "heads of lstm, n=2000000000: its params, mostly",
+            "multi_head of lstm, n=2000000000: its params, mostly",
             "GiB",
         ),
         ("run(rnnx.newton_scan(CELL, max_iterations=10**30))", ValueError, "newton_scan: max_iterations", "or less"),
