@@ -34,7 +34,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
 import jax
@@ -48,6 +48,9 @@ from rnnx.spec import Spec
 
 PyTree = Any
 """A nest of arrays (or, where only shapes are wanted, of `jax.ShapeDtypeStruct`)."""
+
+ArrayLike = jax.Array | np.ndarray | Sequence[Any]
+"""What functions for users take for an array: of JAX, of NumPy, or a (nested) list of numbers."""
 
 Key = jax.Array
 Params = PyTree

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnx.arguments import shown
-from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
+from rnnx.base import ArrayLike, AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
 from rnnx.checks import as_array, as_arrays, check_flag, check_function, is_numeric
 from rnnx.hints import explained
 from rnnx.sequences import select
@@ -110,7 +110,7 @@ def linear_scan(
     h0: PyTree,
     *,
     product: Product = elementwise,
-    resets: jax.Array | None = None,
+    resets: ArrayLike | None = None,
     sequential: bool | None = None,
 ) -> PyTree:
     r"""Computes all states of a linear recurrence; its gradient costs about as much as one more recurrence.
@@ -196,7 +196,7 @@ def linear_scan(
 
 
 def _convert_arguments(
-    a: PyTree, b: PyTree, h0: PyTree, resets: jax.Array | None
+    a: PyTree, b: PyTree, h0: PyTree, resets: ArrayLike | None
 ) -> tuple[PyTree, PyTree, PyTree, jax.Array | None]:
     """Converts the arguments to JAX arrays; raises if they are not numbers, or none is floating or complex."""
     a, b, h0 = as_arrays(a, "linear_scan: a"), as_arrays(b, "linear_scan: b"), as_arrays(h0, "linear_scan: h0")

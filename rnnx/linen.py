@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 
 from rnnx.arguments import shown
-from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, cell
+from rnnx.base import ArrayLike, Carry, Cell, Key, Layer, Params, PyTree, cell
 from rnnx.checks import check_count, is_numeric
 from rnnx.interning import interned
 from rnnx.pointwise import as_layer, pointwise
@@ -109,8 +109,8 @@ class RNN(nn.Module):
         self,
         xs: PyTree,
         carry: Carry | None = None,
-        lengths: jax.Array | None = None,
-        resets: jax.Array | None = None,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
         assert isinstance(self.layer, _OpaqueLayer)

@@ -12,7 +12,7 @@ from flax.errors import FlaxError
 from flax.nnx.nn.recurrent import RNNCellBase
 
 from rnnx.arguments import shown
-from rnnx.base import Carry, Cell, Key, Layer, Params, PyTree, Spec, cell
+from rnnx.base import ArrayLike, Carry, Cell, Key, Layer, Params, PyTree, Spec, cell
 from rnnx.checks import check_count
 from rnnx.linen import AxisNames, check_one_array, one_batch_axis, param_axis_names, unroll_batched
 from rnnx.pointwise import as_layer
@@ -88,8 +88,8 @@ class RNN(nnx.Module):
         self,
         xs: PyTree,
         carry: Carry | None = None,
-        lengths: jax.Array | None = None,
-        resets: jax.Array | None = None,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]:
         params = jax.tree.map(lambda p: p[...], self.params, is_leaf=lambda p: isinstance(p, nnx.Variable))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import jax
-
-from rnnx.base import Carry, Key, Layer, Params, PyTree
+from rnnx.base import ArrayLike, Carry, Key, Layer, Params, PyTree
 from rnnx.checks import check_params, checked_carry, checked_lengths, checked_resets, checked_xs
 from rnnx.hints import explained
 from rnnx.pointwise import as_layer
@@ -18,8 +16,8 @@ def unroll(
     xs: PyTree,
     *,
     carry: Carry | None = None,
-    lengths: jax.Array | None = None,
-    resets: jax.Array | None = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     key: Key | None = None,
 ) -> tuple[Carry, PyTree]:
     """Runs a layer over a batch of sequences.

@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights
+from rnnx.base import ArrayLike, AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Weights
 from rnnx.checks import (
     check_count,
     check_function,
@@ -127,8 +127,8 @@ def newton_solve(
     carry: Carry,
     xs: PyTree,
     *,
-    lengths: jax.Array | None = None,
-    resets: jax.Array | None = None,
+    lengths: ArrayLike | None = None,
+    resets: ArrayLike | None = None,
     key: Key | None = None,
     jacobian: Jacobian = full,
     damping: float = 0.0,

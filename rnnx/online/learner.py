@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnx.arguments import shown
-from rnnx.base import AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
+from rnnx.base import ArrayLike, AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
 from rnnx.checks import as_array, as_arrays, check_function, dtype_difference, is_numeric, key_struct, tree_difference
 from rnnx.sequences import (
     borrow_rows,
@@ -74,8 +74,8 @@ class Update(Protocol):
         x: PyTree,
         target: PyTree,
         *,
-        resets: jax.Array | None = None,
-        valid: jax.Array | None = None,
+        resets: ArrayLike | None = None,
+        valid: ArrayLike | None = None,
     ) -> tuple[OnlineState, Learned]: ...
 
 
@@ -153,8 +153,8 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
         x: PyTree,
         target: PyTree,
         *,
-        resets: jax.Array | None = None,
-        valid: jax.Array | None = None,
+        resets: ArrayLike | None = None,
+        valid: ArrayLike | None = None,
     ) -> tuple[OnlineState, Learned]:
         x, target, resets, valid = _checked_inputs(name, params, state, x, target, resets, valid)
         return compiled_update(params, state, x, target, resets, valid)
