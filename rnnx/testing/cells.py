@@ -91,7 +91,7 @@ def step(s: Subject) -> None:
 
 def _cell(s: Subject) -> Cell | AssociativeCell:
     if s.cell is None:
-        raise TypeError("this law is one of cells: prepare the cell with rnnx.testing.prepare_cell")
+        raise TypeError("this law is one of cells: rnnx.testing.prepare takes a cell, too")
     return s.cell
 
 

@@ -165,11 +165,19 @@ def check_cell(
         TypeError: for what is neither a Cell nor an AssociativeCell.
 
     Example:
-        A leaky integrator that lets go of its state at a reset only in part, as its initial carry is drawn anew::
+        A cell that is right, and one whose carry is made in the dtype of the inputs::
 
             >>> import jax, jax.numpy as jnp, rnnx, rnnx.testing
             >>> xs = jax.random.normal(jax.random.key(0), (4, 7, 3))
-            >>> rnnx.testing.check_cell(rnnx.cells.elman(4), xs)
+            >>> cell = rnnx.cells.elman(4)
+            >>> rnnx.testing.check_cell(cell, xs)
+            >>> def zeros(weights, x, key):
+            ...     return jnp.zeros(4, x.dtype)
+            >>> try:
+            ...     rnnx.testing.check_cell(cell._replace(initial_carry=zeros), xs)
+            ... except rnnx.testing.LawBroken as error:
+            ...     print(error.law)
+            dtypes
     """
     if not isinstance(cell, Cell | AssociativeCell):
         raise TypeError(f"check_cell takes a Cell or an AssociativeCell, but {shown(cell)} came")

@@ -65,15 +65,14 @@ def _assert_arrays_close(
     x, y = x.astype(wide), y.astype(wide)
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.all():
-        i = _first(~finite)
+        i = tuple(np.argwhere(~finite)[0])
         raise AssertionError(f"{what}{_place(i, axes)} is {x[i]:.3g} where {than} has {y[i]:.3g}: not finite")
     error, scale = np.abs(x - y), np.abs(y).max()
+    error = error.max(axis=tuple(range(min(len(axes), x.ndim), x.ndim)))  # at each place
     wrong = error > tolerance * max(scale, 1e-6)
     if wrong.any():
-        first, worst = _first(wrong), np.unravel_index(error.argmax(), error.shape)
-        largest = (
-            "" if error[worst] == error[first] else f"; the largest error is {error[worst]:.3g}{_place(worst, axes)}"
-        )
+        first, worst = tuple(np.argwhere(wrong)[0]), np.unravel_index(error.argmax(), error.shape)
+        largest = "" if first == worst else f"; the largest error is {error[worst]:.3g}{_place(worst, axes)}"
         raise AssertionError(
             f"{what}{_place(first, axes)} is off by {error[first]:.3g} from {than}, whose largest number is "
             f"{scale:.3g}{largest}"
@@ -84,11 +83,9 @@ def assert_dtypes(tree: PyTree, wanted: Any, *, what: str) -> None:
     """Checks that every floating leaf has the dtype `wanted`."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype != wanted:
-            raise AssertionError(f"{what}{jax.tree_util.keystr(path)} is {leaf.dtype}, but {wanted} is wanted")
-
-
-def _first(wrong: np.ndarray) -> tuple[Any, ...]:
-    return tuple(np.argwhere(wrong)[0])
+            raise AssertionError(
+                f"{what}{jax.tree_util.keystr(path)} is {leaf.dtype}, but {jnp.dtype(wanted)} is wanted"
+            )
 
 
 def _place(index: tuple[Any, ...], axes: tuple[str, ...]) -> str:

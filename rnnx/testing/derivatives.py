@@ -46,7 +46,8 @@ def gradients(s: Subject) -> None:
 @law(
     "a derivative written by hand (jax.custom_jvp, jax.custom_vjp, rnnx.LinearizedStep) that is not that of the "
     "values, or has no forward mode, as jax.custom_vjp; jax.lax.stop_gradient; or a cast to float32, where this law "
-    "computes in float64. For steps that jump, as spikes do, pass smooth=False"
+    "computes in float64. For steps that jump, as spikes do, pass smooth=False",
+    of_errors=True,
 )
 def derivatives(s: Subject, *, reverse_over_reverse: bool = False) -> None:
     """In a random direction, in float64: forward and reverse mode agree, and with differences if smooth.

@@ -16,8 +16,8 @@ class LawBroken(AssertionError):
         law: the name of the law, such as `"reset"`.
     """
 
-    def __init__(self, law: str, finding: str, cause: str) -> None:
-        super().__init__(f"{law}: {finding}. Usual cause: {cause}")
+    def __init__(self, law: str, finding: str, cause: str | None) -> None:
+        super().__init__(f"{law}: {finding}." + (f" Usual cause: {cause}." if cause else ""))
         self.law = law
 
 
@@ -25,8 +25,13 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def law(cause: str) -> Callable[[Callable[Concatenate[T, P], None]], Callable[Concatenate[T, P], None]]:
-    """Decorates a law: what it raises becomes a `LawBroken` that carries its name and the usual cause."""
+def law(
+    cause: str, *, of_errors: bool = False
+) -> Callable[[Callable[Concatenate[T, P], None]], Callable[Concatenate[T, P], None]]:
+    """Decorates a law: what it raises becomes a `LawBroken` that carries its name and the usual cause.
+
+    `of_errors`: whether that is the usual cause of any exception, too, and not only of a comparison that failed.
+    """
 
     def decorate(check: Callable[Concatenate[T, P], None]) -> Callable[Concatenate[T, P], None]:
         name = getattr(check, "__name__", "law")
@@ -38,7 +43,8 @@ def law(cause: str) -> Callable[[Callable[Concatenate[T, P], None]], Callable[Co
             except AssertionError as error:
                 raise LawBroken(name, str(error), cause) from None
             except Exception as error:
-                raise LawBroken(name, f"it raised {type(error).__name__}: {_first_line(error)}", cause) from error
+                finding = f"it raised {type(error).__name__}: {_first_line(error)}"
+                raise LawBroken(name, finding, cause if of_errors else None) from error
 
         return checked
 

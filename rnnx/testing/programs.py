@@ -57,7 +57,8 @@ def precision(s: Subject) -> None:
 
 @law(
     "Python that depends on the values of arrays (if, int, a loop over lengths), or a carry whose type changes from "
-    "run to run: jnp.full((8,), 0.5) is weakly typed, jnp.full((8,), 0.5, weights['bias'].dtype) is not"
+    "run to run: jnp.full((8,), 0.5) is weakly typed, jnp.full((8,), 0.5, weights['bias'].dtype) is not",
+    of_errors=True,
 )
 def compiles_once(s: Subject) -> None:
     """One compilation serves all lengths and resets, and every chunk of a stream."""
@@ -97,7 +98,10 @@ def noise(s: Subject) -> None:
         assert_close(second, first, 0, what=what, than=than, axes=("row", "step"))
 
 
-@law("a custom batching rule, a callback, or a loop in Python over a leading axis")
+@law(
+    "a custom batching rule, a callback, or a loop in Python over a leading axis",
+    of_errors=True,
+)
 def ensemble(s: Subject) -> None:
     """`jax.vmap` over stacked params equals a loop, and `jax.vmap` of the gradient over rows equals its rows."""
     members = [perturbed(s.params, seed) for seed in range(2)]
@@ -124,7 +128,8 @@ def _assert_stacked(s: Subject, ours: PyTree, parts: list[Any], axes: tuple[str,
 
 @law(
     "Python that needs the batch size or the number of steps as a number; a NamedTuple as a carry that "
-    "jax.export.register_namedtuple_serialization does not know; or an operation that one platform lacks"
+    "jax.export.register_namedtuple_serialization does not know; or an operation that one platform lacks",
+    of_errors=True,
 )
 def export(s: Subject) -> None:
     """One `jax.export` with symbolic batch and time serves cpu, cuda and tpu, and gives the same results.
