@@ -2,7 +2,7 @@
 
 python -m experiments.report            shows the table
 python -m experiments.report --json     a row per score, as JSON
-python -m experiments.report --readme   writes the table into README.md
+python -m experiments.report --docs     writes the table into docs/results.md
 """
 
 import dataclasses
@@ -22,7 +22,8 @@ from experiments.errors import UserError
 from experiments.published import PUBLISHED
 
 KEPT = Path("experiments/results")
-BEGIN, END = "<!-- results: python -m experiments.report --readme -->", "<!-- end of results -->"
+PAGE = Path("docs/results.md")
+BEGIN, END = "<!-- results: python -m experiments.report --docs -->", "<!-- end of results -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Options:
 
     json: bool = False
     """Print a list with an object per score, which has the published figure and its source beside it."""
-    readme: bool = False
-    """Write the table between its marks in README.md."""
+    docs: bool = False
+    """Write the table between its marks in docs/results.md."""
     runs: Annotated[Path, tyro.conf.Positional] = KEPT
     """Folder with <experiment>/<config>-seed<n>.json."""
 
@@ -98,11 +99,11 @@ def score(row: dict[str, Any]) -> str:
     return f"{row['metric'].replace('_', ' ')} **{row['mean']:.4g}**{spread}{published}"
 
 
-def with_table(readme: str, written: str) -> str:
-    """README with this table between its marks."""
-    if len(re.findall(f"{re.escape(BEGIN)}.*?{re.escape(END)}", readme, re.S)) != 1:
-        raise UserError(f"README.md must have the marks of the table, once each:\n{BEGIN}\n{END}")
-    head, rest = readme.split(BEGIN)
+def with_table(page: str, written: str) -> str:
+    """The page of results with this table between its marks."""
+    if len(re.findall(f"{re.escape(BEGIN)}.*?{re.escape(END)}", page, re.S)) != 1:
+        raise UserError(f"{PAGE} must have the marks of the table, once each:\n{BEGIN}\n{END}")
+    head, rest = page.split(BEGIN)
     return f"{head}{BEGIN}\n{written}\n{END}{rest.split(END)[1]}"
 
 
@@ -111,9 +112,8 @@ def main() -> None:
     rows = rows_of(read_runs(options.runs))
     if not rows:
         raise UserError(f"{options.runs} holds no results; python -m experiments.seeds makes some.")
-    if options.readme:
-        path = Path("README.md")
-        write_text(path, with_table(path.read_text(encoding="utf-8"), table(rows)))
+    if options.docs:
+        write_text(PAGE, with_table(PAGE.read_text(encoding="utf-8"), table(rows)))
     sys.stdout.write((json.dumps(rows, indent=2) if options.json else table(rows)) + "\n")
 
 

@@ -211,7 +211,7 @@ def test_seeds_and_report(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         kept.write_text(content, encoding="utf-8")
         assert run("report", tmp_path)[0] == 1
     kept.write_text('{"scores": {"a": 1}, "seed": 0, "seconds": 1}', encoding="utf-8")
-    assert "README.md: No such file" in run("report", tmp_path, "--readme")[1]
+    assert "results.md: No such file" in run("report", tmp_path, "--docs")[1]
 
 
 HOLD = "import sys; from pathlib import Path; from experiments import locks; locks.hold(Path(sys.argv[1]), 'it')"
