@@ -1,0 +1,1 @@
+"""What builds the site besides MkDocs: formulas, docstrings, pages of cells and drawings."""

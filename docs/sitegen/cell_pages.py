@@ -1,0 +1,63 @@
+"""A page for each cell: its docstring, a drawing of one step, and the shapes of its params."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sitegen.cells import Traced, evaluator, makers, traced
+
+TABLE = Path(__file__).parents[1] / "cells" / "index.md"
+ROW = re.compile(r"^\| \[`(\w+)`\]\(\w+\.md\) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (yes|no) \|$", re.M)
+FEATURES, WIDTH = 64, 128
+
+
+def rows() -> dict[str, tuple[str, ...]]:
+    """The rows of the table of cells: class, what it is, reference, number of params, parallel."""
+    return {name: tuple(rest) for name, *rest in ROW.findall(TABLE.read_text(encoding="utf-8"))}
+
+
+def navigation() -> list[dict[str, Any]]:
+    """The pages under the name of their class, in the order of the table."""
+    groups: dict[str, list[dict[str, str]]] = {}
+    for name, (kind, *_) in rows().items():
+        groups.setdefault(kind.capitalize(), []).append({name: f"cells/{name}.md"})
+    return [{kind: pages} for kind, pages in groups.items()]
+
+
+def pages() -> dict[str, str]:
+    return {f"cells/{name}.md": page(name) for name in makers()}
+
+
+def page(name: str) -> str:
+    kind, what, _, formula, _ = rows()[name]
+    return f"""# {name}
+
+{what[0].upper()}{what[1:]}. Class: {kind}.
+
+::: rnnx.cells.{name}
+    options:
+      heading_level: 2
+
+## Parameters
+
+{formula}: with the default options, for H units and D features of the input.
+
+{params_table(name, traced(name, FEATURES, WIDTH))}
+
+## As a layer {{ #rnnx.{name} }}
+
+`rnnx.{name}(...)` takes the same arguments and gives the Layer of this cell under `rnnx.{evaluator(name)}`.
+"""
+
+
+def params_table(name: str, of: Traced) -> str:
+    lines = ["| param | shape | numbers |", "|---|---|---|"]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(of.params):
+        lines.append(f"| `{jax.tree_util.keystr(path, simple=True, separator='.')}` | {shape(leaf)} | {leaf.size:,} |")
+    return "\n".join([*lines, f"| all | | **{of.count():,}** |"])
+
+
+def shape(leaf: Any) -> str:
+    return "`(" + ", ".join(map(str, leaf.shape)) + ("," if len(leaf.shape) == 1 else "") + ")`"

@@ -1,0 +1,37 @@
+"""The public names, and links to where each is documented."""
+
+import functools
+import importlib
+import inspect
+import re
+from types import ModuleType
+
+MODULES = ("rnnx", "rnnx.cells", "rnnx.online", "rnnx.interop", "rnnx.linen", "rnnx.nnx", "rnnx.testing")
+
+
+@functools.cache
+def public_names() -> tuple[str, ...]:
+    """Every public function and class by its full name; a layer and its cell are two of them."""
+    found = []
+    for module in MODULES:
+        try:
+            loaded = importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+        found += [f"{module}.{name}" for name in exported(loaded) if not inspect.ismodule(getattr(loaded, name))]
+    return tuple(found)
+
+
+def exported(module: ModuleType) -> tuple[str, ...]:
+    """`__all__`; the modules of one class and one function have none."""
+    return tuple(getattr(module, "__all__", ("RNN", "as_cell")))
+
+
+def linked(prose: str, own: str = "") -> str:
+    """Markdown in which every public name in code is a link, but `own`."""
+
+    def link(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"[`{name}`][{name}]" if name in public_names() and name != own else match[0]
+
+    return re.sub(r"(?<![\[`])`(rnnx\.[\w.]+)`(?![`\]])", link, prose)
