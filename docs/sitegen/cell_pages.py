@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from sitegen import operations, step_drawing
 from sitegen.cells import Traced, evaluator, makers, traced
 
 TABLE = Path(__file__).parents[1] / "cells" / "index.md"
@@ -36,6 +37,10 @@ def page(name: str) -> str:
 
 {what[0].upper()}{what[1:]}. Class: {kind}.
 
+## One step
+
+{drawing(name)}
+
 ::: rnnx.cells.{name}
     options:
       heading_level: 2
@@ -50,6 +55,28 @@ def page(name: str) -> str:
 
 `rnnx.{name}(...)` takes the same arguments and gives the Layer of this cell under `rnnx.{evaluator(name)}`.
 """
+
+
+LEGEND = {
+    "carry": "carry: what comes out goes into the next step",
+    "input": "input and output",
+    "product": "matrix product or convolution",
+    "function": "function",
+    "arithmetic": "number by number",
+}
+
+
+def drawing(name: str) -> str:
+    """The operations of one step, from its jaxpr."""
+    graph = operations.step_graph(traced(name, FEATURES, WIDTH), gates(makers()[name].__doc__ or ""))
+    keys = "".join(f'<span><span class="key {kind}"></span>{what}</span> ' for kind, what in LEGEND.items())
+    return f'{step_drawing.draw(graph, name)}\n\n<p class="legend">{keys}</p>'
+
+
+def gates(docstring: str) -> list[str]:
+    """The names in "with the gates in the order i, f, g, o"."""
+    found = re.search(r"gates in the order ((?:\w+, )*\w+)", docstring)
+    return found[1].split(", ") if found else []
 
 
 def params_table(name: str, of: Traced) -> str:
