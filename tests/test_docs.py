@@ -5,7 +5,9 @@ import math
 import re
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import get_type_hints
 from urllib.parse import unquote, urlsplit
@@ -147,6 +149,96 @@ class Page(HTMLParser):
         self.links += [of[key] for key in ("href", "src") if of.get(key)]
 
 
+@pytest.fixture
+def sitegen(monkeypatch):
+    """What builds the site can be imported."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+
+
+def test_the_drawing_of_the_lstm_is_its_equation(sitegen):
+    from sitegen.cells import traced
+    from sitegen.operations import step_graph
+
+    graph = step_graph(traced("lstm", 4, 6), ["i", "f", "g", "o"])
+    nodes = [(node.kind, node.label) for node in graph.nodes if node.kind != "split"]
+    assert Counter(nodes) == {
+        ("carry", "h"): 1,
+        ("carry", "c"): 1,
+        ("input", "x"): 1,
+        ("product", "matmul"): 2,
+        ("arithmetic", "+"): 2,
+        ("arithmetic", "⊙"): 3,
+        ("function", "σ"): 3,
+        ("function", "tanh"): 2,
+        ("output", "h"): 1,
+        ("output", "c"): 1,
+        ("output", "y"): 1,
+    }
+    products = {tuple(node.notes) for node in graph.nodes if node.kind == "product"}
+    assert products == {("input_kernel", "+ bias"), ("recurrent_kernel",)}
+    gates = {edge.label: graph.nodes[edge.target].label for edge in graph.edges if edge.label}
+    assert gates == {"i": "σ", "f": "σ", "g": "tanh", "o": "σ"}
+
+
+def test_steps_within_a_step_are_drawn_once(sitegen):
+    from sitegen.cells import traced
+    from sitegen.operations import step_graph
+
+    labels = [node.label for node in step_graph(traced("ltc", 4, 6)).nodes]
+    assert (labels.count("repeat 6 times"), labels.count("end of repeat"), labels.count("σ")) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("name", sorted(set(rnnx.cells.__all__) & set(rnnx.__all__)))
+def test_every_cell_can_be_drawn(name, sitegen):
+    from sitegen import step_drawing
+    from sitegen.cells import traced
+    from sitegen.operations import step_graph
+
+    of = traced(name, 4, 6)
+    graph = step_graph(of)
+    kinds = Counter(node.kind for node in graph.nodes)
+    assert kinds["carry"] == len(jax.tree.leaves(of.carry))
+    assert kinds["output"] == kinds["carry"] + 1
+    reached = {edge.target for edge in graph.edges}
+    assert all(i in reached for i, node in enumerate(graph.nodes) if node.kind == "output")
+
+    placed, widths = step_drawing.positions(graph)
+    for layer in placed.layers:
+        row = [node for node in layer if node < len(widths)]
+        for left, right in pairwise(row):
+            assert placed.x[right] - placed.x[left] >= (widths[left] + widths[right]) / 2, "nodes overlap"
+    assert step_drawing.draw(graph, name).count("<rect") == len(graph.nodes)
+
+
+def test_docstrings_become_markdown(sitegen):
+    pytest.importorskip("griffe")
+    from sitegen.docstrings import markdown
+
+    formula = ".. math::\n    a &= b \\\\\n    c &= d\n\n"
+    text = markdown(f"A \\Delta.\n\n{formula}with :math:`c`, as in `rnnx.stack`.\n\nExample::\n\n    >>> 1\n    1\n")
+    assert "A Δ." in text
+    assert "```math\na &= b \\\\\nc &= d\n```" in text
+    assert "`#!math c`" in text
+    assert "[`rnnx.stack`][rnnx.stack]" in text
+    assert "```pycon\n>>> 1\n1\n```" in text
+
+
+def test_the_bibliography_has_what_docstrings_refer_to(sitegen):
+    from sitegen.bibliography import entries, references
+
+    found = entries()
+    assert all(re.search(r"\b(19|20)\d\d\b|arXiv", entry) for entry in found)
+    assert sum("*" in entry for entry in found) > 50
+    for name in set(rnnx.cells.__all__) & set(rnnx.__all__):
+        docstring = getattr(rnnx.cells, name).__doc__
+        wanted = len(re.findall(r"^    References?: ", docstring, re.M))
+        assert (f"rnnx.cells.{name}" in {n for names in found.values() for n in names}) == bool(wanted), name
+    assert list(references("References: A. B, *C*, D 2001; E. F et al., *G: h*, arXiv 2006.07232, for it.")) == [
+        "A. B, *C*, D 2001",
+        "E. F et al., *G: h*, arXiv 2006.07232",
+    ]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The built site, by path; the build fails at the first warning."""
@@ -160,9 +252,8 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.xdist_group("site")
-def test_every_public_name_has_a_page(site, monkeypatch):
+def test_every_public_name_has_a_page(site, sitegen):
     pages, _ = site
-    monkeypatch.syspath_prepend(ROOT / "docs")
     anchors = set().union(*(page.anchors for page in pages.values()))
     from sitegen.names import public_names
 

@@ -45,7 +45,7 @@ def page(name: str) -> str:
     options:
       heading_level: 2
 
-## Parameters
+## Params
 
 {formula}: with the default options, for H units and D features of the input.
 

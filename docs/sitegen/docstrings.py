@@ -17,7 +17,7 @@ BLOCK = r"(?P<body>(?:(?P=indent) +[^\n]*\n|[ \t]*\n)+)"
 MATH = re.compile(rf"^(?P<indent> *)\.\. math::[ \t]*\n{BLOCK}", re.M)
 LITERAL = re.compile(rf"^(?P<indent> *)(?P<text>[^\n]*[^\s:.])::[ \t]*\n{BLOCK}", re.M)
 SECTION = re.compile(rf"^(?P<indent> *)(?P<title>Returns|Raises|Example):[ \t]*\n{BLOCK}", re.M)
-PARAGRAPH = re.compile(r"^(References?|Example|Other libraries):", re.M)
+PARAGRAPH = re.compile(r"^(References?|Example[^:\n]*|Other libraries|Noise):", re.M)
 GREEK = {name.lower(): chr(code) for code in range(0x3B1, 0x3CA) for name in [unicodedata.name(chr(code)).split()[-1]]}
 GREEK |= {name.capitalize(): letter.upper() for name, letter in GREEK.items()}
 GREEK["lambda"], GREEK["Lambda"] = "λ", "Λ"  # which Unicode spells lamda
@@ -63,10 +63,12 @@ def markdown(docstring: str, own: str = "") -> str:
 
 
 def each_alone(text: str) -> str:
-    """Arguments that are explained together (`lengths, resets: as in ...`), one after the other."""
+    """Arguments that are explained together, one by one: each by the first sentence, the last by all of them."""
 
     def alone(match: re.Match[str]) -> str:
-        return "".join(f"    {name}: {match['body']}" for name in match["names"].split(", "))
+        *others, last = match["names"].split(", ")
+        first = re.split(r"(?<=\.)\s", match["body"], maxsplit=1)[0].rstrip()
+        return "".join(f"    {name}: {first}\n" for name in others) + f"    {last}: {match['body']}"
 
     return re.sub(r"^ {4}(?P<names>\w+(?:, \w+)+): (?P<body>[^\n]*\n(?: {5,}[^\n]*\n)*)", alone, text, flags=re.M)
 

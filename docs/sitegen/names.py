@@ -28,10 +28,10 @@ def exported(module: ModuleType) -> tuple[str, ...]:
 
 
 def linked(prose: str, own: str = "") -> str:
-    """Markdown in which every public name in code is a link, but `own`."""
+    """Markdown in which every public name in code, called or not, is a link, but `own`."""
 
     def link(match: re.Match[str]) -> str:
         name = match[1]
-        return f"[`{name}`][{name}]" if name in public_names() and name != own else match[0]
+        return f"[{match[0]}][{name}]" if name in public_names() and name != own else match[0]
 
-    return re.sub(r"(?<![\[`])`(rnnx\.[\w.]+)`(?![`\]])", link, prose)
+    return re.sub(r"(?<![\[`])`(rnnx\.[\w.]+)(?:\([^`\n]*\))?`(?![`\]])", link, prose)

@@ -1,18 +1,14 @@
 """A drawing of the graph of a cell's step."""
 
 from sitegen import svg
-from sitegen.layout import place
+from sitegen.layout import Placed, place
 from sitegen.operations import Graph, Node
 
 ROW, CHARACTER, MARGIN = 66.0, 7.4, 12.0
 
 
 def draw(graph: Graph, name: str) -> str:
-    widths = [width_of(node) for node in graph.nodes]
-    kinds = [node.kind for node in graph.nodes]
-    first = {i for i, kind in enumerate(kinds) if kind in ("carry", "input")}
-    last = {i for i, kind in enumerate(kinds) if kind == "output"}
-    placed = place(widths, [(e.source, e.target) for e in graph.edges], first, last)
+    placed, widths = positions(graph)
 
     def at(node: int) -> tuple[float, float]:
         return MARGIN + placed.x[node], MARGIN + 20 + placed.layer_of[node] * ROW
@@ -31,6 +27,14 @@ def draw(graph: Graph, name: str) -> str:
     parts += [drawn(node, *at(i), widths[i]) for i, node in enumerate(graph.nodes)]
     height = 2 * MARGIN + 40 + (len(placed.layers) - 1) * ROW
     return svg.figure(parts, placed.width + 2 * MARGIN, height, f"The operations of one step of {name}")
+
+
+def positions(graph: Graph) -> tuple[Placed, list[float]]:
+    """Where the nodes stand, inputs above and outputs below, and how wide they are."""
+    widths = [width_of(node) for node in graph.nodes]
+    first = {i for i, node in enumerate(graph.nodes) if node.kind in ("carry", "input")}
+    last = {i for i, node in enumerate(graph.nodes) if node.kind == "output"}
+    return place(widths, [(e.source, e.target) for e in graph.edges], first, last), widths
 
 
 def lines_of(node: Node) -> list[str]:

@@ -27,7 +27,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def time(row: Row | None) -> str:
-    return "not measured" if row is None else f"{row['grad_ms']:.3g} ms"
+    if row is None:
+        return "not measured"
+    return f"{row['grad_ms']:,.0f} ms" if row["grad_ms"] >= 100 else f"{row['grad_ms']:.3g} ms"
 
 
 def shape(row: Row) -> str:
