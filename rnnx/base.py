@@ -5,7 +5,8 @@ time step of ONE sequence. *Evaluators* (`rnnx.scan`, ...) lift a cell to a `Lay
 of whole sequences; *combinators* (`rnnx.stack`, `rnnx.bidirectional`, ...) take and return Layers. Batch,
 time, padding, resets, direction and memory belong to them, so every cell gets all of it for free.
 
-**The laws.** Every Layer keeps them, and `tests/test_laws.py` holds every public one to them:
+**The laws.** Every Layer keeps them. `rnnx.testing` holds any layer or cell to them, as `tests/test_laws.py` does with
+every public one:
 
 1.  *chunk*: for a causal layer and `key=None`, running over `xs` equals running over `xs[:, :k]` and then
     over `xs[:, k:]` with the carry passed on. Streaming is the case of one step. A reversed layer takes its
@@ -242,7 +243,7 @@ def cell(
             ...     def init(key, x):
             ...         return {"rate": jnp.zeros(x.shape)}
             ...     def initial_carry(params, x, key):
-            ...         return jnp.zeros(x.shape)
+            ...         return jnp.zeros_like(params["rate"])
             ...     def step(params, h, x):
             ...         a = jax.nn.sigmoid(params["rate"])
             ...         h = a * h + (1 - a) * x
@@ -287,7 +288,7 @@ def associative_cell(
             ...     def init(key, x):
             ...         return {"keep": jnp.full(x.shape, 0.5)}
             ...     def initial_carry(params, x, key):
-            ...         return jnp.zeros(x.shape)
+            ...         return jnp.zeros_like(params["keep"])
             ...     def lift(params, x):
             ...         return params["keep"], x
             ...     def combine(left, right):

@@ -77,7 +77,7 @@ def affine_cell(
             ...     def init(key, x):
             ...         return {"keep": jnp.full(x.shape, 0.5)}
             ...     def initial_carry(params, x, key):
-            ...         return jnp.zeros(x.shape)
+            ...         return jnp.zeros_like(params["keep"])
             ...     def lift(params, x):
             ...         return params["keep"], x
             ...     def readout(params, h, x):

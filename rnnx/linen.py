@@ -20,6 +20,8 @@ from rnnx.sequences import cast_floats, float_dtype
 from rnnx.spec import FORWARD
 from rnnx.unrolling import unroll
 
+__all__ = ["RNN", "as_cell"]
+
 AxisNames = Callable[[str, tuple[int, ...]], Sequence[str | None] | None]
 """`(path, shape) -> names` of the axes of a param, for a mesh; None for a param without axis names."""
 

@@ -18,6 +18,8 @@ from rnnx.linen import AxisNames, check_one_array, one_batch_axis, param_axis_na
 from rnnx.pointwise import as_layer
 from rnnx.sequences import cast_floats, float_dtype
 
+__all__ = ["RNN", "as_cell"]
+
 
 class RNN(nnx.Module):
     """Wraps any Layer as an nnx module, called as `rnn(xs, carry=, lengths=, resets=, key=) -> (carry, ys)`.

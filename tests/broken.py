@@ -240,14 +240,14 @@ def a_step_of_another_rate():
 
 
 def a_product_of_its_own():
-    return leaky_sum()._replace(times=lambda a, h: 2 * a * h)
+    return leaky_sum()._replace(product=lambda a, h: 2 * a * h)
 
 
 def a_linearized_step_with_a_wrong_push():
     cell = rnnx.cells.elman(4)
-    push = cell.step.push
+    jvp = cell.step.jvp
 
-    def twice(w, carry, saved, dcarry, drive):
-        return push(w, carry, saved, jax.tree.map(lambda d: 2 * d, dcarry), drive)
+    def twice(w, carry, residuals, dcarry, input_tangent):
+        return jvp(w, carry, residuals, jax.tree.map(lambda d: 2 * d, dcarry), input_tangent)
 
-    return cell._replace(step=rnnx.LinearizedStep(cell.step.run, cell.step.drive, twice))
+    return cell._replace(step=rnnx.LinearizedStep(cell.step.forward, cell.step.input_tangent, twice))

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import jax
+
 
 class LawBroken(AssertionError):
     """A layer or cell breaks a law of `rnnx.base`.
@@ -39,7 +41,8 @@ def law(
         @functools.wraps(check)
         def checked(subject: T, *args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                check(subject, *args, **kwargs)
+                with jax.default_matmul_precision("highest"):  # by default GPUs and TPUs multiply in 10 bits or less
+                    check(subject, *args, **kwargs)
             except AssertionError as error:
                 raise LawBroken(name, str(error), cause) from None
             except Exception as error:

@@ -30,7 +30,7 @@ def leaky(width: int = 4) -> rnnx.Cell:
         return {"rate": jnp.zeros(x.shape)}
 
     def initial_carry(params: dict[str, jax.Array], x: jax.ShapeDtypeStruct, key: jax.Array | None) -> jax.Array:
-        return jnp.zeros(x.shape)
+        return jnp.zeros_like(params["rate"])
 
     def step(params: dict[str, jax.Array], h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         h = params["rate"] * h + x
