@@ -126,9 +126,9 @@ def test_what_cannot_be_converted_says_why():
     lstm, gru, elman = rnnx.lstm(WIDTH), rnnx.gru(WIDTH), rnnx.elman(WIDTH)
     params = random_params(lstm, "float32")
     for options, message in [
-        ({"recurrent_activation": "hard_sigmoid"}, "recurrent_activation='hard_sigmoid', but rnnx.lstm has sigmoid"),
-        ({"activation": "relu"}, "activation='relu', but rnnx.lstm has tanh"),
-        ({"go_backwards": True}, "go_backwards=True; only the backward layer"),
+        ({"recurrent_activation": "hard_sigmoid"}, "recurrent_activation='hard_sigmoid', but rnnx.lstm uses sigmoid"),
+        ({"activation": "relu"}, "activation='relu', but rnnx.lstm uses tanh"),
+        ({"go_backwards": True}, "go_backwards=True, which is converted only in the backward layer"),
     ]:
         with pytest.raises(ValueError, match=message):
             from_keras(built(recurrent("lstm", **options)))

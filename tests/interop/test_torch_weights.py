@@ -327,17 +327,23 @@ def test_no_arrays_at_all():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: rnnx.gru(4, reset_after=False), "before the recurrent product, torch's GRU after it"),
-        (lambda: rnnx.elman(4, activation=jax.nn.gelu), "has tanh and relu, but this is elman with"),
+        (lambda: rnnx.gru(4, reset_after=False), "before the recurrent product, but torch's GRU after it"),
+        (lambda: rnnx.elman(4, activation=jax.nn.gelu), "has tanh and relu, but got elman with"),
         (lambda: rnnx.lstm(4, peephole=True), "lstm with peephole=True has no equivalent in torch"),
         (lambda: rnnx.lstm(4, coupled=True), "lstm with coupled=True has no equivalent"),
         (lambda: rnnx.lstm(4, layer_norm=True), "lstm with layer_norm=True has no equivalent"),
-        (lambda: rnnx.stack(rnnx.gru(4), rnnx.gru(5)), "layers of one kind and width"),
-        (lambda: rnnx.stack(rnnx.gru(4), rnnx.lstm(4)), "layers of one kind and width"),
-        (lambda: rnnx.stack(rnnx.gru(4), rnnx.bidirectional(rnnx.gru(4))), "all of them in one or all in both"),
-        (lambda: rnnx.bidirectional(rnnx.gru(4), rnnx.lstm(4)), "layers of one kind and width"),
-        (lambda: rnnx.stack(rnnx.elman(4), rnnx.elman(4, activation=jax.nn.relu)), "layers of one kind and width"),
-        (lambda: rnnx.stack(rnnx.lstm(4, projection=2), rnnx.lstm(4, projection=3)), "layers of one kind and width"),
+        (lambda: rnnx.stack(rnnx.gru(4), rnnx.gru(5)), "have the same kind, width and"),
+        (lambda: rnnx.stack(rnnx.gru(4), rnnx.lstm(4)), "have the same kind, width and"),
+        (lambda: rnnx.stack(rnnx.gru(4), rnnx.bidirectional(rnnx.gru(4))), "have the same kind, width and"),
+        (lambda: rnnx.bidirectional(rnnx.gru(4), rnnx.lstm(4)), "have the same kind, width and"),
+        (
+            lambda: rnnx.stack(rnnx.elman(4), rnnx.elman(4, activation=jax.nn.relu)),
+            "have the same kind, width and",
+        ),
+        (
+            lambda: rnnx.stack(rnnx.lstm(4, projection=2), rnnx.lstm(4, projection=3)),
+            "have the same kind, width and",
+        ),
         (lambda: rnnx.bidirectional(rnnx.gru(4), merge=jnp.add), "another merge"),
     ],
 )
