@@ -97,7 +97,7 @@ def test_the_table_of_cells_is_complete_and_counts_right():
 
 
 def test_the_table_of_results_is_that_of_the_runs_on_record():
-    rows = report.rows_of(report.read_runs(ROOT / report.KEPT))
+    rows = report.rows_of(report.read_runs(ROOT / report.RECORDS))
     assert report.with_table(README, report.table(rows)) == README, "python -m experiments.report --readme"
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -446,5 +445,5 @@ def check(config: Classify) -> None:
         )
 
 
-def main() -> None:
-    train(sys.argv[1:])
+def main(args: Sequence[str]) -> None:
+    train(args)

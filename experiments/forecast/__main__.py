@@ -1,6 +1,5 @@
 """Starts a run of the kind that the config file describes."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,8 +20,8 @@ def run(args: Sequence[str]) -> None:
     trains[type(config)](config, run_dir)
 
 
-def main() -> None:
-    run(sys.argv[1:])
+def main(args: Sequence[str]) -> None:
+    run(args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Trains cells on tasks of memory, and makes a table and pictures of the scores."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from experiments.loop import Fitted, Plan, fit
 from experiments.memory.cells import CELLS, linear
 from experiments.memory.settings import TASKS, Memory, check
 from experiments.memory.tasks import Batch, Task, accuracy_by_length
-from experiments.report import KEPT
+from experiments.report import RECORDS as KEPT
 
 COMMAND = "python -m experiments.memory"
 CONFIGS = Path("configs/memory")
@@ -256,8 +255,7 @@ def table(args: Sequence[str]) -> None:
     print(f"pictures: {folder / 'table.png'}, {folder / 'lengths.png'}")
 
 
-def main() -> None:
-    args = sys.argv[1:]
+def main(args: Sequence[str]) -> None:
     if args[:1] == ["table"]:
         table(args[1:])
     else:

@@ -1,6 +1,5 @@
 """A run from its config to its results."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,8 +154,8 @@ def show(run_dir: Path) -> None:
         print(f"    {example['source']:<24} {example['written']}")
 
 
-def main() -> None:
-    train(sys.argv[1:])
+def main(args: Sequence[str]) -> None:
+    train(args)
 
 
 if __name__ == "__main__":

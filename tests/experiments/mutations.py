@@ -26,15 +26,15 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import numpy as np
 from rich.console import Console
 
-from experiments import config as configs
-from experiments import report
-from experiments.char_lm.corpus import load_corpus
-from experiments.char_lm.settings import LATER, CharLM
+from experiments import files, report, runs
+from experiments.char_lm import CharLM
+from experiments.char_lm.data import load_corpus
 from experiments.classify import data as classified
 from experiments.errors import UserError
 from experiments.forecast import series
 from experiments.forecast.settings import Forecast
 from experiments.logs import read_metrics
+from experiments.settings import replace
 from experiments.speed.report import print_bars, print_rows, read_rows
 from experiments.text import decode, encode, pieces_of, vocabulary_from
 from experiments.translate import data as translated
@@ -179,7 +179,9 @@ ROWS = json.loads((Path(__file__).parents[2] / "experiments/results/speed/cpu2.j
 
 def load_text(path: Path, draw: random.Random) -> Any:
     level = draw.choice(("char", "byte", "word"))
-    return load_corpus(CharLM(corpus=str(path), level=level, words=20, batch=2, time=4, eval_rows=2, eval_warmup=2))
+    return load_corpus(
+        replace(CharLM(), corpus=str(path), level=level, words=20, batch=2, time=4, eval_rows=2, eval_warmup=2)
+    )
 
 
 def load_series(path: Path, draw: random.Random) -> Any:
@@ -205,18 +207,18 @@ def load_pairs(path: Path, draw: random.Random) -> Any:
 
 
 def load_vocabulary(path: Path, draw: random.Random) -> Any:
-    vocab = configs.parsed(path, vocabulary_from)
+    vocab = files.parsed(path, vocabulary_from)
     return list(decode(encode(pieces_of(vocab.pieces[0], vocab.level), vocab).tolist(), vocab))
 
 
 def load_config(path: Path, draw: random.Random) -> Any:
     if draw.random() < 0.5:
-        return configs.saved_config(path.parent, CharLM, LATER)
-    return configs.differences(configs.read_json(path), configs.settings(CharLM()))
+        return runs.saved_config(path.parent, CharLM)
+    return runs.differences(files.read_json(path), runs.saved_settings(CharLM()))
 
 
 def load_results(path: Path, draw: random.Random) -> Any:
-    return configs.read_results(path)
+    return runs.read_results(path)
 
 
 def load_record(path: Path, draw: random.Random) -> Any:
@@ -225,7 +227,7 @@ def load_record(path: Path, draw: random.Random) -> Any:
 
 def load_rows(path: Path, draw: random.Random) -> Any:
     rows = read_rows(path)
-    with configs.showing(path, ""):
+    with files.showing(path, ""):
         console = Console(file=io.StringIO(), width=140)
         print_rows(console, rows)
         print_bars(console, rows)
@@ -237,7 +239,7 @@ FILES = [
     Kind("own.ts", TS.encode(), load_labelled),
     Kind("labelled.tsv", LABELLED.encode(), load_labelled),
     Kind("pairs.tsv", PAIRS.encode(), load_pairs),
-    Kind("config.json", json.dumps(configs.as_json(CharLM())).encode(), load_config),
+    Kind("config.json", json.dumps(runs.saved_settings(CharLM())).encode(), load_config),
     Kind("vocab.json", json.dumps(["char", sorted(set(TEXT))]).encode(), load_vocabulary),
     Kind("words/vocab.json", json.dumps(["word", ["<unk>", " the", "."]]).encode(), load_vocabulary),
     Kind("metrics.jsonl", METRICS.encode(), lambda path, draw: read_metrics(path.parent)),
