@@ -32,9 +32,10 @@ def initial_state(
     return TrainState(jnp.zeros((), jnp.int32), key, params, optimizer.init(params))
 
 
-def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
     """A step as `loop.fit` takes it; its key follows from the number of the step."""
 
     def train_step(state: TrainState, data: Any) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -44,6 +45,16 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         shown = {"loss": value, **metrics, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, state.key, params, optimizer_state), shown
+
+    return train_step
+
+
+def in_chunks(update: Step, updates: int) -> Step:
+    """A step of `loop.fit` that makes several updates; its metrics are their means."""
+
+    def train_step(state: TrainState, data: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        state, metrics = jax.lax.scan(lambda s, _: update(s, data), state, length=updates)
+        return state, jax.tree.map(jnp.mean, metrics)
 
     return train_step
 
