@@ -10,18 +10,11 @@ Score:    0.9865 ± 0.0021 of the test right by a net alone, 0.9870 ± 0.0035 by
           deviation of seeds 0 to 4); 0.9838 by logistic regression on means, deviations and ends of the channels
 """
 
-from experiments.classify.experiment import Classify
+from experiments.classify import Classify, Data, Model, Run, Train
 
 config = Classify(
-    data="japanese_vowels",
-    cell="gru",
-    width=64,
-    dropout=0.3,
-    nets=4,
-    batch=32,
-    steps=600,
-    learning_rate=5e-3,
-    noise=0.3,
-    offset=0.4,
-    eval_every=200,
+    data=Data(data="japanese_vowels"),
+    model=Model(cell="gru", width=64, dropout=0.3, nets=4),
+    train=Train(batch=32, steps=600, learning_rate=5e-3, noise=0.3, offset=0.4),
+    run=Run(eval_every=200),
 )

@@ -10,22 +10,11 @@ Score:    0.391 ± 0.019 of the test right (mean and standard deviation of seeds
           recurrent net to learn what characters mean
 """
 
-from experiments.classify.experiment import Classify
+from experiments.classify import Classify, Data, Model, Run, Train
 
 config = Classify(
-    data="tzdata",
-    fold_case=True,
-    validation_fraction=0.15,
-    test_fraction=0.25,
-    smallest_class=30,
-    cell="gru",
-    width=64,
-    embed=32,
-    dropout=0.6,
-    batch=32,
-    steps=400,
-    learning_rate=2e-3,
-    weight_decay=1.0,
-    unknown=0.3,
-    eval_every=20,
+    data=Data(data="tzdata", fold_case=True, validation_fraction=0.15, test_fraction=0.25, smallest_class=30),
+    model=Model(cell="gru", width=64, embed=32, dropout=0.6),
+    train=Train(batch=32, steps=400, learning_rate=2e-3, weight_decay=1.0, unknown=0.3),
+    run=Run(eval_every=20),
 )

@@ -193,11 +193,11 @@ def load_series(path: Path, draw: random.Random) -> Any:
 
 def load_labelled(path: Path, draw: random.Random) -> Any:
     fill = draw.choice(("refuse", "mean", "linear"))
-    options = {"validation_fraction": 0.2, "test_fraction": 0.3, "smallest_class": 3, "seed": 0}
-    data = classified.load(str(path), test=path if path.suffix == ".ts" else None, **options)
-    if fill == "refuse":
-        classified.refuse_gaps(data)
-    encoded, _ = classified.make_encode(data.train, data.classes, fill=fill, fold_case=True)
+    given = classified.Data(
+        str(path), path if path.suffix == ".ts" else None, fill, True, validation_fraction=0.2, test_fraction=0.3
+    )
+    data = classified.load(given, seed=0)
+    encoded, _ = classified.make_encode(given, data.train, data.classes)
     return [encoded(part) for part in (data.train, data.validation, data.test)]
 
 
