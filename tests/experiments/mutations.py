@@ -38,7 +38,6 @@ from experiments.settings import replace
 from experiments.speed.report import print_bars, print_rows, read_rows
 from experiments.text import decode, encode, pieces_of, vocabulary_from
 from experiments.translate import data as translated
-from experiments.translate.settings import Translate
 from rnnx.interop import from_keras, from_torch_arrays
 
 MARK = "executed"
@@ -202,7 +201,7 @@ def load_labelled(path: Path, draw: random.Random) -> Any:
 
 
 def load_pairs(path: Path, draw: random.Random) -> Any:
-    data = translated.load(Translate(data=str(path), val_fraction=0.1, test_fraction=0.1))
+    data = translated.load(translated.Data(data=str(path), val_fraction=0.1, test_fraction=0.1))
     return translated.bucketed(data)
 
 
