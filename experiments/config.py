@@ -19,11 +19,11 @@ Of = TypeVar("Of", bound=Experiment)
 LAST_COUNTS = "Of an option that is given twice the last counts."
 
 
-def load(kind: Any, args: Sequence[str], **legacy: Any) -> Any:
+def load(kind: Any, args: Sequence[str], *others: Any, **legacy: Any) -> Any:
     """The checked config that the command line describes; its `run.run_dir` is set.
 
-    `args` is a config file followed by overrides. The file defines `config`, an instance of `kind`. Without a file only
-    `--help` is answered.
+    `args` is a config file followed by overrides. The file defines `config`, an instance of `kind` or of one of
+    `others`. Without a file only `--help` is answered, about `kind`.
     """
     if legacy:
         return _load_flat(kind, args, **legacy)
@@ -32,7 +32,7 @@ def load(kind: Any, args: Sequence[str], **legacy: Any) -> Any:
     default, path = kind(), None
     if args and not args[0].startswith("-"):
         path, args = Path(args[0]), args[1:]
-        default = _from_file(path, kind, folder)
+        default = _from_file(path, (kind, *others), folder)
     elif not {"-h", "--help"} & set(args):
         raise UsageError(
             f"The first argument must be a config file; {_known(folder)}.\n"
@@ -82,7 +82,7 @@ def parse(
     return config
 
 
-def _from_file(path: Path, kind: type[Of], folder: Path) -> Of:
+def _from_file(path: Path, kinds: tuple[Any, ...], folder: Path) -> Any:
     if not path.is_file():
         raise UserError(f"There is no config file {path}; {_known(folder)}.")
     try:
@@ -90,10 +90,11 @@ def _from_file(path: Path, kind: type[Of], folder: Path) -> Of:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a file may do, an exit among it
-        raise UserError(_in_file(path, error, kind)) from None
-    if not isinstance(config, kind):
+        raise UserError(_in_file(path, error, kinds[0])) from None
+    if not isinstance(config, kinds):
         raise UserError(
-            f"{path} must define `config = {kind.__name__}(...)`; there `config` is {type(config).__name__}."
+            f"{path} must define `config = {' or '.join(f'{kind.__name__}(...)' for kind in kinds)}`; there `config` "
+            f"is {type(config).__name__}."
         )
     check_types(config, f"{path}: ")
     return config
@@ -167,7 +168,7 @@ def note_warmup(config: Any, steps: str = "steps") -> None:
 def _load_flat(default: Any, args: Sequence[str], *, command: str, directory: Path) -> tuple[Any, str]:
     name, usage = "default", f"{command} CONFIG.py [overrides]"
     if args and not args[0].startswith("-"):
-        default, name = _from_file(Path(args[0]), type(default), directory), Path(args[0]).stem
+        default, name = _from_file(Path(args[0]), (type(default),), directory), Path(args[0]).stem
         usage = f"{command} {args[0]}"
         args = args[1:]
     elif not {"-h", "--help"} & set(args):

@@ -46,8 +46,6 @@ class Optimizer(Settings):
     """Examples per update."""
     learning_rate: Positive = 3e-3
     """Peak learning rate of AdamW."""
-    warmup: Natural = 50
-    """Updates of linear warm-up before the cosine decay."""
     weight_decay: NonNegative = 0.01
     """Decoupled weight decay; on matrices only, as biases need none."""
     clip: Positive = 1.0
@@ -56,6 +54,11 @@ class Optimizer(Settings):
     @property
     def total_updates(self) -> int:
         """Over which the learning rate's schedule stretches."""
+        raise NotImplementedError
+
+    @property
+    def warmup(self) -> int:
+        """Updates of linear warm-up before the cosine decay: a setting, or a part of the updates."""
         raise NotImplementedError
 
     def check(self) -> None:
@@ -73,6 +76,8 @@ class Train(Optimizer):
 
     steps: Count = 1000
     """Updates in all; the learning rate's schedule stretches over them."""
+    warmup: Natural = 50
+    """Updates of linear warm-up before the cosine decay."""
 
     @property
     def total_updates(self) -> int:
@@ -105,7 +110,17 @@ class TrainInChunks(Optimizer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Run(Settings):
+class Place(Settings):
+    """Which run it is, and where it is kept."""
+
+    seed: Natural = 0
+    """Of all that is drawn at random: weights, batches, noise."""
+    run_dir: Path | None = None
+    """Folder of the run; default runs/<experiment>/<config's name>-seed<seed>."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Place):
     """How it is watched, and where it is kept."""
 
     eval_every: Count = 100
@@ -115,10 +130,6 @@ class Run(Settings):
     """Evaluations without a new best before training stops early; 0: never."""
     log_every: Count = 10
     """Steps over which the training metrics are averaged for one line of the log."""
-    seed: Natural = 0
-    """Of all that is drawn at random: weights, batches, noise."""
-    run_dir: Path | None = None
-    """Folder of the run; default runs/<experiment>/<config's name>-seed<seed>."""
 
 
 class Experiment(Settings):
@@ -127,7 +138,7 @@ class Experiment(Settings):
     data: Any
     model: Any
     train: Any
-    run: Run
+    run: Any
     added: ClassVar[Mapping[str, Any]] = {}
     """Settings that came later, with the values that runs begun without them had."""
 

@@ -76,6 +76,7 @@ class Train(settings.TrainInChunks):
 
     batch: Count = 64
     warmup: Natural = 100
+    """Updates of linear warm-up before the cosine decay."""
     weight_decay: NonNegative = 0.0
 
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 from processes import ROOT
 
-from experiments import config, files, logs, plots, runs, settings, text
+from experiments import config, files, logs, memory, plots, runs, settings, text
 from experiments.char_lm import CharLM
 from experiments.errors import UserError
 
@@ -235,7 +235,7 @@ def test_groups_of_another_type_and_numbers_out_of_range_are_refused() -> None:
         with pytest.raises(UserError, match=message):
             settings.check_types(wrong)
     with pytest.raises(UserError, match="--updates is 4, but must be a multiple of --updates-per-step, 3"):
-        settings.TrainInChunks(updates=4, updates_per_step=3).check()
+        memory.Train(updates=4, updates_per_step=3).check()
 
 
 def test_a_run_begun_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
