@@ -31,8 +31,7 @@ from experiments.char_lm import CharLM
 from experiments.char_lm.data import load_corpus
 from experiments.classify import data as classified
 from experiments.errors import UserError
-from experiments.forecast import series
-from experiments.forecast.settings import Forecast
+from experiments.forecast import data as series
 from experiments.logs import read_metrics
 from experiments.settings import replace
 from experiments.speed.report import print_bars, print_rows, read_rows
@@ -187,7 +186,7 @@ def load_series(path: Path, draw: random.Random) -> Any:
     options = {"dates": draw.choice(("", "date")), "fill": draw.choice(("none", "forward", "linear"))}
     options |= {"transform": draw.choice(("none", "log", "sqrt"))}
     small = {"season": 2, "horizon": 4, "test": 8, "validation": 8, "context": 5, "shortest": 5}
-    return series.load(Forecast(data=str(path), column="value", **options, **small))
+    return series.load(series.Data(data=str(path), column="value", **options, **small))
 
 
 def load_labelled(path: Path, draw: random.Random) -> Any:
