@@ -136,9 +136,7 @@ def report(
     print(f"Fitting the baselines before each of {len(windows.origin)} origins.", flush=True)
     quantiles = {
         "net": unscaled(config.data, windows, outputs),
-        "base_alone": unscaled(
-            config.data, windows, np.zeros_like(outputs)
-        ),  # so that it shows what the nets add to it
+        "base_alone": unscaled(config.data, windows, np.zeros_like(outputs)),  # shows what the nets add to it
         **by_baselines(config.data, series, windows),
     }
     values, unit = actual(config.data, series, windows), units(config.data, series, config.data.test)
