@@ -24,7 +24,7 @@ from experiments.files import write_text
 from experiments.published import PUBLISHED
 from experiments.runs import read_results
 
-RECORDS = Path("experiments/results")
+RECORDS = Path("experiments/records")
 BEGIN, END = "<!-- results: python -m experiments.report --readme -->", "<!-- end of results -->"
 
 

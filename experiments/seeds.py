@@ -43,7 +43,7 @@ class Options:
     cores: tuple[int, ...] = CORES
     """On which cores; one seed at a time on each."""
     record: bool = False
-    """Copy each results.json to experiments/results/, from which the table of README is made."""
+    """Copy each results.json to experiments/records/, from which the table of README is made."""
 
 
 @dataclasses.dataclass

@@ -102,13 +102,13 @@ def test_the_table_of_results_is_that_of_the_runs_on_record():
 
 
 def test_results_of_learning_online_are_those_of_the_run():
-    results = json.loads((ROOT / "experiments" / "results" / "online" / "quick-seed0.json").read_text(encoding="utf-8"))
+    results = json.loads((ROOT / "experiments" / "records" / "online" / "quick-seed0.json").read_text(encoding="utf-8"))
     for method, of in results["methods"].items():
         assert f"| `{method}` | {of['nats_per_bit']:.3f} | {100 * of['accuracy']:.1f} % |" in README
 
 
 def test_speeds_in_readme_are_those_of_the_run():
-    rows = json.loads((ROOT / "experiments" / "results" / "speed" / "cpu2.json").read_text(encoding="utf-8"))
+    rows = json.loads((ROOT / "experiments" / "records" / "speed" / "cpu2.json").read_text(encoding="utf-8"))
     nets = fastest(rows, "grad_ratio")
     assert len(nets) == 15
     for shape in dict.fromkeys(net.shape for net in nets):
@@ -122,7 +122,7 @@ def test_speeds_in_readme_are_those_of_the_run():
 
 
 def test_speeds_on_a_gpu_in_readme_are_those_of_the_run():
-    rows = json.loads((ROOT / "experiments" / "results" / "speed" / "h100.json").read_text(encoding="utf-8"))
+    rows = json.loads((ROOT / "experiments" / "records" / "speed" / "h100.json").read_text(encoding="utf-8"))
     nets = fastest(rows, "grad_ratio")
     for shape in dict.fromkeys(net.shape for net in nets):
         there = {net.cell: f"{net.ratio:.2f}, {net.peer}" for net in nets if net.shape == shape}

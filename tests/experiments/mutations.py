@@ -172,7 +172,7 @@ LABELLED = "".join(f"{'ab'[n % 2]}\tword {n} é\n" for n in range(12))
 PAIRS = "".join(f"{n:03d}\t{n:b}\n" for n in range(200))
 METRICS = "".join(json.dumps({"step": n, "loss": 1 / n, "val_loss": float("nan")}) + "\n" for n in range(1, 30))
 RESULTS = {"scores": {"val_nats": 1.5, "b": 2}, "seed": 0, "seconds": 3.5, "quality": {"sample": {"x": 1}}, "rows": [1]}
-ROWS = json.loads((Path(__file__).parents[2] / "experiments/results/speed/cpu2.json").read_text(encoding="utf-8"))[:3]
+ROWS = json.loads((Path(__file__).parents[2] / "experiments/records/speed/cpu2.json").read_text(encoding="utf-8"))[:3]
 
 
 def load_text(path: Path, draw: random.Random) -> Any:

@@ -90,7 +90,7 @@ def test_seeds_runs_what_is_not_finished_and_says_what_went_wrong(
     core = str(min(os.sched_getaffinity(0)))
     args = ["char_lm", config, "--seeds", "7", "--record", "--cores", core]
     seeds.main(args)
-    kept = tmp_path / "experiments" / "results" / "char_lm" / "kjv-seed7.json"
+    kept = tmp_path / "experiments" / "records" / "char_lm" / "kjv-seed7.json"
     assert json.loads(kept.read_text(encoding="utf-8")) == results_of_seed_7
     with pytest.raises(UserError, match=r"Seed 8 did not finish: --width is 0, but must be 1 or more"):
         seeds.main([*args, "--seeds", "7", "8", "--", "--width", "0"])
