@@ -4,6 +4,7 @@ python -m experiments
 """
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import command
@@ -22,7 +23,7 @@ def experiments() -> dict[str, str]:
     return lines
 
 
-def main() -> None:
+def main(args: Sequence[str]) -> None:
     for name, line in experiments().items():
         files = sorted(str(path.relative_to(HERE.parent)) for path in (HERE.parent / "configs" / name).glob("*.py"))
         print(f"python -m experiments.{name:<10} {line}")

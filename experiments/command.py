@@ -4,17 +4,25 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from experiments.errors import UsageError, UserError, explained
 
+Main = Callable[[Sequence[str]], None]
 
-def run(main: Callable[[], None]) -> None:
-    """Calls `main`. Exit status 1 and a sentence on stderr for what the user can put right, 2 for a wrong usage."""
+
+def run(main: Main, **subcommands: Main) -> None:
+    """Calls the subcommand that the first argument names, or else `main`, with the arguments of the command line.
+
+    Exit status 1 and a sentence on stderr for what the user can put right, 2 for a wrong usage.
+    """
+    args = sys.argv[1:]
+    if args and args[0] in subcommands:
+        main, args = subcommands[args[0]], args[1:]
     with lasting_output():
         try:
-            main()
+            main(args)
         except UsageError as error:
             print(error, file=sys.stderr)
             raise SystemExit(2) from None

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from experiments.checkpoints import Checkpoints, HoldsNaN
 from experiments.errors import UserError, explained
 from experiments.logs import Columns, MetricsLog, ProgressLine
+from experiments.settings import Experiment
 
 State = TypeVar("State")
 
@@ -41,6 +42,13 @@ class Plan:
     items: str = "examples"
     """What the speed is counted in."""
     items_per_step: int = 1
+
+    @classmethod
+    def of(cls, config: Experiment, **more: Any) -> Self:
+        """The plan by the shared settings; `more` are fields that belong to the experiment."""
+        run = config.run
+        shared = {"eval_every": run.eval_every, "log_every": run.log_every, "patience": run.patience}
+        return cls(steps=config.train.steps, **{**shared, **more})
 
 
 @dataclasses.dataclass
@@ -274,7 +282,7 @@ class _Session:
 class _StopRequest:
     """Notes SIGTERM and SIGINT instead of dying, so that the step can be finished and saved.
 
-    A second signal acts as ever, for whoever cannot wait.
+    A second signal acts as usual, which force-quits.
     """
 
     def __init__(self) -> None:

@@ -11,7 +11,6 @@ it learns.
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -339,8 +338,8 @@ def check(config: Recall) -> None:
         raise UserError(f"--eval-time is {config.eval_time}, but must be above --longest, {config.longest}.")
 
 
-def main() -> None:
-    train(sys.argv[1:])
+def main(args: Sequence[str]) -> None:
+    train(args)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,20 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from experiments import command
-from experiments.config import parse, read_results, write_text
+from experiments.config import parse
 from experiments.errors import UserError
+from experiments.files import write_text
 from experiments.published import PUBLISHED
+from experiments.runs import read_results
 
-KEPT = Path("experiments/results")
+RECORDS = Path("experiments/records")
 PAGE = Path("docs/results.md")
 BEGIN, END = "<!-- results: python -m experiments.report --docs -->", "<!-- end of results -->"
 
@@ -34,7 +37,7 @@ class Options:
     """Print a list with an object per score, which has the published figure and its source beside it."""
     docs: bool = False
     """Write the table between its marks in docs/results.md."""
-    runs: Annotated[Path, tyro.conf.Positional] = KEPT
+    runs: Annotated[Path, tyro.conf.Positional] = RECORDS
     """Folder with <experiment>/<config>-seed<n>.json."""
 
 
@@ -107,8 +110,8 @@ def with_table(page: str, written: str) -> str:
     return f"{head}{BEGIN}\n{written}\n{END}{rest.split(END)[1]}"
 
 
-def main() -> None:
-    options = parse(Options, sys.argv[1:], command="python -m experiments.report")
+def main(args: Sequence[str]) -> None:
+    options = parse(Options, args, command="python -m experiments.report")
     rows = rows_of(read_runs(options.runs))
     if not rows:
         raise UserError(f"{options.runs} holds no results; python -m experiments.seeds makes some.")

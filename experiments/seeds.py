@@ -1,6 +1,6 @@
 """One config with several seeds, on all cores at once: a process for each seed, on a core of its own.
 
-python -m experiments.seeds EXPERIMENT configs/EXPERIMENT/CONFIG.py --seeds 0 1 2 [--keep] [-- overrides]
+python -m experiments.seeds EXPERIMENT configs/EXPERIMENT/CONFIG.py --seeds 0 1 2 [--record] [-- overrides]
 
 The matrices of a recurrent net are small. Two seeds on a core each take about the time of one, where one seed over two
 cores is hardly faster. Seeds that are finished are not run again; one that was stopped goes on.
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,9 +21,11 @@ from rich.table import Table
 
 from experiments import command, locks
 from experiments.__main__ import experiments
-from experiments.config import parse, read_results, write_text
+from experiments.config import parse
 from experiments.errors import UserError
-from experiments.report import KEPT
+from experiments.files import write_text
+from experiments.report import RECORDS
+from experiments.runs import read_results
 
 CORES = tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0])
 
@@ -39,8 +42,8 @@ class Options:
     """Which."""
     cores: tuple[int, ...] = CORES
     """On which cores; one seed at a time on each."""
-    keep: bool = False
-    """Copy each results.json to experiments/results/, from which the table of README is made."""
+    record: bool = False
+    """Copy each results.json to experiments/records/, from which the table of README is made."""
 
 
 @dataclasses.dataclass
@@ -64,7 +67,7 @@ class Run:
         return next((line for line in reversed(lines) if line.strip()), "")
 
 
-def start(run: Run, options: Options, overrides: list[str], core: int) -> None:
+def start(run: Run, options: Options, overrides: Sequence[str], core: int) -> None:
     line = [sys.executable, "-m", f"experiments.{options.experiment}", str(options.config), *overrides]
     line += ["--seed", str(run.seed), "--run-dir", str(run.folder)]
     with run.log.open("wb") as log:
@@ -99,8 +102,7 @@ def check(options: Options) -> None:
         raise UserError(f"--cores has {absent}, but this process may use {sorted(CORES)}.")
 
 
-def main() -> None:
-    args = sys.argv[1:]
+def main(args: Sequence[str]) -> None:
     split = args.index("--") if "--" in args else len(args)
     options, overrides = parse(Options, args[:split], command="python -m experiments.seeds"), args[split + 1 :]
     check(options)
@@ -134,10 +136,10 @@ def main() -> None:
         )
     for run in runs:
         print(f"seed {run.seed}: {run.folder / 'results.json'}")
-        if options.keep:
-            kept = KEPT / options.experiment / f"{name}-seed{run.seed}.json"
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_text(kept, (run.folder / "results.json").read_text(encoding="utf-8"))
+        if options.record:
+            recorded = RECORDS / options.experiment / f"{name}-seed{run.seed}.json"
+            recorded.parent.mkdir(parents=True, exist_ok=True)
+            write_text(recorded, (run.folder / "results.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

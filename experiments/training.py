@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.settings import Optimizer, Train
+
 Loss = Callable[[Any, jax.Array, Any], tuple[jax.Array, Mapping[str, jax.Array]]]
 """`(params, key, data) -> (loss, further metrics)`; the key draws the batch and the noise."""
 
@@ -30,9 +32,10 @@ def initial_state(
     return TrainState(jnp.zeros((), jnp.int32), key, params, optimizer.init(params))
 
 
-def make_train_step(
-    loss: Loss, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
     """A step as `loop.fit` takes it; its key follows from the number of the step."""
 
     def train_step(state: TrainState, data: Any) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -46,23 +49,57 @@ def make_train_step(
     return train_step
 
 
-def adamw(
-    learning_rate: float, steps: int, *, warmup: int = 0, clip: float = 1.0, weight_decay: float = 0.0
-) -> optax.GradientTransformation:
-    """AdamW under a cosine decay to zero after a linear warm-up; decay acts on matrices only, as biases need none."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup else learning_rate,
-        peak_value=learning_rate,
-        warmup_steps=warmup,
-        decay_steps=max(steps, warmup + 1),
+def in_chunks(update: Step, updates: int) -> Step:
+    """A step of `loop.fit` that makes several updates; its metrics are their means."""
+
+    def train_step(state: TrainState, data: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        state, metrics = jax.lax.scan(lambda s, _: update(s, data), state, length=updates)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return train_step
+
+
+def make_schedule(train: Optimizer, final_fraction: float = 0.0) -> optax.Schedule:
+    """A linear warm-up, then a cosine decay to `final_fraction` of the peak."""
+    peak = train.learning_rate
+    return promoting(
+        optax.warmup_cosine_decay_schedule(
+            init_value=0.0 if train.warmup else peak,
+            peak_value=peak,
+            warmup_steps=train.warmup,
+            decay_steps=max(train.total_updates, train.warmup + 1),
+            end_value=peak * final_fraction,
+        )
     )
+
+
+def make_optimizer(train: Optimizer, final_fraction: float = 0.0, b2: float = 0.999) -> optax.GradientTransformation:
+    """AdamW after clipping; weight decay acts on matrices only, as biases need none."""
 
     def matrices(params: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
-    adam = optax.adamw(schedule, weight_decay=weight_decay, mask=matrices)
-    optimizer = optax.chain(optax.clip_by_global_norm(clip), adam)
+    schedule = make_schedule(train, final_fraction)
+    adamw = optax.adamw(schedule, b2=b2, weight_decay=train.weight_decay, mask=matrices)
+    optimizer = optax.chain(optax.clip_by_global_norm(train.clip), adamw)
     return optax.GradientTransformation(optimizer.init, promoting(optimizer.update))
+
+
+def adamw(
+    learning_rate: float, steps: int, *, warmup: int = 0, clip: float = 1.0, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    """For experiments whose config is still one flat dataclass."""
+    return make_optimizer(
+        Train(learning_rate=learning_rate, steps=steps, warmup=warmup, clip=clip, weight_decay=weight_decay)
+    )
+
+
+def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
+    """The running average of the weights after one more step.
+
+    Its decay starts at 0.1 and grows to `decay`: the random initial weights would stay in it for long.
+    """
+    return optax.incremental_update(params, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
 
 
 def promoting(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -80,19 +80,19 @@ def test_the_table_of_cells_is_complete_and_counts_right():
 
 
 def test_the_table_of_results_is_that_of_the_runs_on_record():
-    rows, page = report.rows_of(report.read_runs(ROOT / report.KEPT)), read(str(report.PAGE))
+    rows, page = report.rows_of(report.read_runs(ROOT / report.RECORDS)), read(str(report.PAGE))
     assert report.with_table(page, report.table(rows)) == page, "python -m experiments.report --docs"
 
 
 def test_results_of_learning_online_are_those_of_the_run():
     page = read("docs/online.md")
-    results = json.loads(read("experiments/results/online/quick-seed0.json"))
+    results = json.loads(read("experiments/records/online/quick-seed0.json"))
     for method, of in results["methods"].items():
         assert f"| `{method}` | {of['nats_per_bit']:.3f} | {100 * of['accuracy']:.1f} % |" in page
 
 
 def test_speeds_are_those_of_the_run():
-    page, rows = read("docs/speed.md"), json.loads(read("experiments/results/speed/cpu2.json"))
+    page, rows = read("docs/speed.md"), json.loads(read("experiments/records/speed/cpu2.json"))
     nets = fastest(rows, "grad_ratio")
     assert len(nets) == 15
     for shape in dict.fromkeys(net.shape for net in nets):
@@ -106,7 +106,7 @@ def test_speeds_are_those_of_the_run():
 
 
 def test_speeds_on_a_gpu_are_those_of_the_run():
-    page, rows = read("docs/speed.md"), json.loads(read("experiments/results/speed/h100.json"))
+    page, rows = read("docs/speed.md"), json.loads(read("experiments/records/speed/h100.json"))
     nets = fastest(rows, "grad_ratio")
     for shape in dict.fromkeys(net.shape for net in nets):
         there = {net.cell: f"{net.ratio:.2f}, {net.peer}" for net in nets if net.shape == shape}

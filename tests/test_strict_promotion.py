@@ -10,7 +10,9 @@ import pytest
 
 import rnnx
 from experiments.char_lm import CharLM
-from experiments.char_lm.model import initial_state, make_model, make_train_step
+from experiments.char_lm.model import make_model
+from experiments.char_lm.train import initial_state, make_train_step
+from experiments.settings import replace
 from registry import BATCH, CASES, TIME, Case
 from rnnx.testing import merge_floats, split_floats
 
@@ -38,7 +40,7 @@ def test_strict_promotion(case: Case):
 
 
 def test_the_training_step_of_the_character_model():
-    config = CharLM(batch=2, time=4, width=8, embed=4)
+    config = replace(CharLM(), batch=2, time=4, width=8, embed=4)
     model = make_model(config, 10)
     step = make_train_step(config, model, 50)
     with jax.numpy_dtype_promotion("strict"):

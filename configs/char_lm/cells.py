@@ -7,21 +7,20 @@ Score:    nats per character on the last 5 % of the text (mean and standard devi
           0.006, min_gru 1.982 ± 0.008
 """
 
-from experiments.char_lm import CharLM
+from experiments.char_lm import CharLM, Data, Model, Run, Train
 
 config = CharLM(
-    corpus="kjv",
-    train_fraction=0.95,
-    width=256,
-    embed=64,
-    dropout=0.1,
-    batch=10,
-    time=64,
-    reset_probability=0.1,
-    steps=800,
-    learning_rate=4e-3,
-    warmup=50,
-    final_lr_fraction=0.0,
-    beta2=0.99,
-    eval_every=100,
+    data=Data(corpus="kjv", train_fraction=0.95),
+    model=Model(width=256, embed=64, dropout=0.1),
+    train=Train(
+        batch=10,
+        time=64,
+        reset_probability=0.1,
+        steps=800,
+        learning_rate=4e-3,
+        warmup=50,
+        final_lr_fraction=0.0,
+        beta2=0.99,
+    ),
+    run=Run(eval_every=100),
 )

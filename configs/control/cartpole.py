@@ -1,6 +1,6 @@
 """CartPole-v1 without its velocities, with three cells and without any.
 
-Command:  python -m experiments.seeds control configs/control/cartpole.py --seeds 0 1 2 --keep
+Command:  python -m experiments.seeds control configs/control/cartpole.py --seeds 0 1 2 --record
 Time:     1.8 minutes for each seed on one core, all four nets together
 Score:    mean return (the most is 500): gru, lstm and min_gru 500.0 with each of three seeds; memoryless 43.3.
           The best checkpoint of each is scored: validations fall back now and then; that of lstm, seed 1, ended at 269

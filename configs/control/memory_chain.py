@@ -1,6 +1,6 @@
 """MemoryChain at length 30: a bit seen at the beginning decides about the last action.
 
-Command:  python -m experiments.seeds control configs/control/memory_chain.py --seeds 0 1 2 --keep
+Command:  python -m experiments.seeds control configs/control/memory_chain.py --seeds 0 1 2 --record
 Time:     1.5 minutes for each seed on one core, all four nets together
 Score:    mean return (the most is 1): gru, lstm and min_gru 1.000 with each of three seeds; memoryless -0.05
 """

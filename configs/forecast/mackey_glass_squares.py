@@ -5,6 +5,6 @@ Time:     76 seconds on one core
 Score:    NRMSE after 84 steps, median of ten networks: 2.75e-05
 """
 
-from experiments.forecast import MackeyGlass
+from experiments.forecast import MackeyGlass, Reservoir
 
-config = MackeyGlass(squares=True)
+config = MackeyGlass(model=Reservoir(squares=True))

@@ -5,20 +5,21 @@ Time:     81 to 86 seconds of training on one core for each seed
 Score:    MASE 0.691 ± 0.001 (seeds 0 to 2); exponential smoothing 0.677, the pattern alone 0.688, seasonal-naive 0.932
 """
 
-from experiments.forecast import Forecast
+from experiments.forecast import Data, Forecast, Model, Run, Train
 
 config = Forecast(
-    data="sine",
-    season=20,
-    horizon=20,
-    test=200,
-    validation=200,
-    stride=5,
-    base="seasonal",
-    context=400,
-    shortest=200,
-    cell="lru",
-    refits=2,
-    steps=120,
-    eval_every=20,
+    data=Data(
+        data="sine",
+        season=20,
+        horizon=20,
+        test=200,
+        validation=200,
+        stride=5,
+        base="seasonal",
+        context=400,
+        shortest=200,
+    ),
+    model=Model(cell="lru"),
+    train=Train(refits=2, steps=120),
+    run=Run(eval_every=20),
 )

@@ -7,24 +7,23 @@ Score:    MASE 1.039 ± 0.006 (seeds 0 to 2); AutoReg 1.037, the autoregression 
           Scaled CRPS 0.776 ± 0.002; AutoReg 0.817
 """
 
-from experiments.forecast import Forecast
+from experiments.forecast import Data, Forecast, Model, Run, Train
 
 config = Forecast(
-    data="sunspots",
-    season=11,
-    horizon=10,
-    test=60,
-    validation=60,
-    stride=2,
-    transform="sqrt",
-    base="autoreg",
-    lags=9,
-    context=24,
-    shortest=45,
-    dropout=0.2,
-    output="gaussian",
-    members=8,
-    refits=6,
-    steps=200,
-    eval_every=10,
+    data=Data(
+        data="sunspots",
+        season=11,
+        horizon=10,
+        test=60,
+        validation=60,
+        stride=2,
+        transform="sqrt",
+        base="autoreg",
+        lags=9,
+        context=24,
+        shortest=45,
+    ),
+    model=Model(dropout=0.2, output="gaussian", members=8),
+    train=Train(refits=6, steps=200),
+    run=Run(eval_every=10),
 )

@@ -6,13 +6,10 @@ Score:    mean squared error, where 0.167 is that of always answering 1; mean of
           orthogonal 0.080, min_gru 0.0007, min_lstm 0.0009, signed_min_gru 0.0017
 """
 
-from experiments.memory.settings import Memory
+from experiments.memory import Data, Memory, Model, Train
 
 config = Memory(
-    tasks=("adding",),
-    adding_length=200,
-    width=64,
-    batch=32,
-    updates=2000,
-    learning_rate=1e-2,
+    data=Data(tasks=("adding",), adding_length=200),
+    model=Model(width=64),
+    train=Train(batch=32, updates=2000, learning_rate=1e-2),
 )

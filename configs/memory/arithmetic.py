@@ -6,15 +6,10 @@ Score:    accuracy over lengths 41 to 500, chance 0.2; seeds 0 to 2: lstm 0.82, 
           min_gru and signed_min_gru between 0.198 and 0.203
 """
 
-from experiments.memory.settings import Memory
+from experiments.memory import Data, Memory, Model, Train
 
 config = Memory(
-    tasks=("arithmetic",),
-    cells=("elman", "lstm", "gru", "min_gru", "signed_min_gru"),
-    train_length=40,
-    test_length=500,
-    width=64,
-    batch=64,
-    updates=6000,
-    learning_rate=1e-2,
+    data=Data(tasks=("arithmetic",), train_length=40, test_length=500),
+    model=Model(cells=("elman", "lstm", "gru", "min_gru", "signed_min_gru"), width=64),
+    train=Train(batch=64, updates=6000, learning_rate=1e-2),
 )

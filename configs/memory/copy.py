@@ -6,14 +6,10 @@ Score:    nats per step, where the plateau is 10 ln 8 / 120 = 0.173; mean of see
           0.0089 (0.0077, 0.0144, 0.0046), min_gru 0.139
 """
 
-from experiments.memory.settings import Memory
+from experiments.memory import Data, Memory, Model, Train
 
 config = Memory(
-    tasks=("copy",),
-    cells=("lstm", "orthogonal", "min_gru"),
-    copy_delay=100,
-    width=128,
-    batch=32,
-    updates=4000,
-    learning_rate=3e-3,
+    data=Data(tasks=("copy",), copy_delay=100),
+    model=Model(cells=("lstm", "orthogonal", "min_gru"), width=128),
+    train=Train(batch=32, updates=4000, learning_rate=3e-3),
 )

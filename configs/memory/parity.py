@@ -7,15 +7,10 @@ Score:    accuracy over lengths 41 to 500, chance 0.5; mean of five seeds (worst
           to 0.501)
 """
 
-from experiments.memory.settings import Memory
+from experiments.memory import Data, Memory, Model, Train
 
 config = Memory(
-    tasks=("parity",),
-    cells=("lstm", "gru", "min_gru", "min_lstm", "signed_min_gru"),
-    train_length=40,
-    test_length=500,
-    width=64,
-    batch=64,
-    updates=2000,
-    learning_rate=1e-2,
+    data=Data(tasks=("parity",), train_length=40, test_length=500),
+    model=Model(cells=("lstm", "gru", "min_gru", "min_lstm", "signed_min_gru"), width=64),
+    train=Train(batch=64, updates=2000, learning_rate=1e-2),
 )

@@ -9,31 +9,32 @@ Score:    seed 0: adding (mean squared error, chance 0.167): lstm 0.0016; copy (
 A model here is one cell and a dense layer: selective copy asks a minimal cell for more of them.
 """
 
-from experiments.memory.settings import Memory
+from experiments.memory import Data, Memory, Model, Run, Train
 
 config = Memory(
-    tasks=("adding", "copy", "parity", "selective_copy", "recall"),
-    adding_length=50,
-    copy_delay=20,
-    train_length=20,
-    test_length=100,
-    selective_length=32,
-    selective_tokens=4,
-    recall_delay=30,
-    width=32,
-    batch=32,
-    updates=1000,
-    updates_per_step=50,
-    learning_rate=1e-2,
-    eval_every=4,
-    judged_by=(
-        "lstm_adding",
-        "lstm_copy",
-        "orthogonal_copy",
-        "lstm_parity",
-        "min_gru_parity",
-        "signed_min_gru_parity",
-        "lstm_recall",
-        "min_gru_recall",
+    data=Data(
+        tasks=("adding", "copy", "parity", "selective_copy", "recall"),
+        adding_length=50,
+        copy_delay=20,
+        train_length=20,
+        test_length=100,
+        selective_length=32,
+        selective_tokens=4,
+        recall_delay=30,
+    ),
+    model=Model(width=32),
+    train=Train(batch=32, updates=1000, updates_per_step=50, learning_rate=1e-2),
+    run=Run(
+        eval_every=4,
+        judged_by=(
+            "lstm_adding",
+            "lstm_copy",
+            "orthogonal_copy",
+            "lstm_parity",
+            "min_gru_parity",
+            "signed_min_gru_parity",
+            "lstm_recall",
+            "min_gru_recall",
+        ),
     ),
 )

@@ -6,13 +6,10 @@ Score:    accuracy, chance 0.125; seeds 0 to 2: min_gru and min_lstm 1.000; lstm
           between 0.105 and 0.133
 """
 
-from experiments.memory.settings import Memory
+from experiments.memory import Data, Memory, Model, Train
 
 config = Memory(
-    tasks=("recall",),
-    recall_delay=200,
-    width=64,
-    batch=32,
-    updates=2000,
-    learning_rate=1e-2,
+    data=Data(tasks=("recall",), recall_delay=200),
+    model=Model(width=64),
+    train=Train(batch=32, updates=2000, learning_rate=1e-2),
 )

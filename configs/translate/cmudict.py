@@ -5,6 +5,11 @@ Time:     18 minutes on two cores
 Score:    7.3 % of the phonemes wrong, 30.4 % of the words (seed 0, five hypotheses)
 """
 
-from experiments.translate.settings import Translate
+from experiments.translate import Data, Model, Run, Train, Translate
 
-config = Translate(data="cmudict", width=128, dropout=0.1, steps=12_000, learning_rate=4e-3, eval_every=600)
+config = Translate(
+    data=Data(data="cmudict"),
+    model=Model(width=128, dropout=0.1),
+    train=Train(steps=12_000, learning_rate=4e-3),
+    run=Run(eval_every=600),
+)

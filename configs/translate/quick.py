@@ -5,6 +5,11 @@ Time:     3 minutes on two cores
 Score:    9.9 % of the phonemes wrong, 39.9 % of the words (seed 0, five hypotheses)
 """
 
-from experiments.translate.settings import Translate
+from experiments.translate import Data, Model, Run, Train, Translate
 
-config = Translate(data="cmudict", width=128, dropout=0.1, steps=1500, learning_rate=4e-3, eval_every=500)
+config = Translate(
+    data=Data(data="cmudict"),
+    model=Model(width=128, dropout=0.1),
+    train=Train(steps=1500, learning_rate=4e-3),
+    run=Run(eval_every=500),
+)

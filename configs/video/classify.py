@@ -2,7 +2,7 @@
 
 Settings were chosen by the validation clips.
 
-Command:  python -m experiments.seeds video configs/video/classify.py --seeds 0 1 2 --keep
+Command:  python -m experiments.seeds video configs/video/classify.py --seeds 0 1 2 --record
 Time:     7 to 8 minutes for each seed on one core, two and a half of which go into the net without memory
 Score:    0.9847 ± 0.0042 of the test clips have digit and direction right (mean and standard deviation of seeds 0 to
           2): all directions and 0.9847 of the digits. Without memory 0.146: the digits, but not the directions

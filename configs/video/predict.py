@@ -3,7 +3,7 @@
 Scores are how many times smaller the mean squared error is than that of copying the last frame. Settings were chosen by
 the validation clips.
 
-Command:  python -m experiments.seeds video configs/video/predict.py --seeds 0 1 2 --keep
+Command:  python -m experiments.seeds video configs/video/predict.py --seeds 0 1 2 --record
 Time:     8 to 12 minutes for each seed on one core of a busy machine, nearly half of which go into the net without
           memory
 Score:    24.2 ± 1.0 times better than copying the last frame (mean and standard deviation of seeds 0 to 2); 4.5 times

@@ -1,11 +1,11 @@
-"""Tables of measured times, made from the runs on record in `experiments/results/speed/`."""
+"""Tables of measured times, made from the runs on record in `experiments/records/speed/`."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-RECORDS = Path(__file__).parents[2] / "experiments" / "results" / "speed"
+RECORDS = Path(__file__).parents[2] / "experiments" / "records" / "speed"
 
 Row = dict[str, Any]
 

@@ -5,6 +5,6 @@ python -m experiments.char_lm sample RUN --prime "In the beginning" --length 500
 python -m experiments.char_lm compare configs/char_lm/kjv.py --cells lstm gru min_gru [-- overrides]
 """
 
-from experiments.char_lm.settings import CharLM
+from experiments.char_lm.config import CharLM, Data, Model, Run, Train
 
-__all__ = ["CharLM"]
+__all__ = ["CharLM", "Data", "Model", "Run", "Train"]

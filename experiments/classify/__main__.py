@@ -1,7 +1,4 @@
-"""See `experiments/classify/__init__.py`."""
-
 from experiments import command
-from experiments.classify.experiment import main
+from experiments.classify import train
 
-if __name__ == "__main__":
-    command.run(main)
+command.run(train.main)

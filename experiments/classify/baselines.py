@@ -1,15 +1,15 @@
-"""What classifiers without a recurrent net reach on the same training and test examples."""
+"""Classifiers without a recurrent net, on the same training and test examples."""
 
 import collections
 from typing import Any
 
 import numpy as np
 
-from experiments.classify.data import Data, Examples, filled
+from experiments.classify.data import Dataset, Examples, filled
 from experiments.errors import UserError
 
 
-def baselines(data: Data) -> dict[str, float]:
+def baselines(data: Dataset) -> dict[str, float]:
     """Test accuracies: of the most frequent class, and of logistic regression on features that need no order of time.
 
     Those of a text are its runs of one to four characters, counted; those of a series the means, deviations and ends of

@@ -6,14 +6,19 @@ import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+import rnnx
+from experiments.classify.config import Data, Fill
 from experiments.errors import UserError
 from experiments.text import read_file
 
-Fill = Literal["refuse", "mean", "linear"]
+MOST_BYTES = 4e9
+"""Of the padded training set, which stays on the device."""
+UNKNOWN = 0
+"""The number of a character that training never saw."""
 
 
 class Examples(NamedTuple):
@@ -23,7 +28,7 @@ class Examples(NamedTuple):
     labels: list[str]
 
 
-class Data(NamedTuple):
+class Dataset(NamedTuple):
     """What is learned from, chosen by (it may be empty) and scored on."""
 
     train: Examples
@@ -40,14 +45,28 @@ class Encoded(NamedTuple):
     labels: np.ndarray
 
 
-def load(
-    name: str, *, test: Path | None, validation_fraction: float, test_fraction: float, smallest_class: int, seed: int
-) -> Data:
+class Batch(NamedTuple):
+    """Padded sequences: `xs` `[batch, time, channels]` or `[batch, time]`, with `lengths` and `labels` `[batch]`."""
+
+    xs: Any
+    lengths: Any
+    labels: Any
+
+
+def load(data: Data, seed: int) -> Dataset:
     """Reads known data, a `.ts` file with its test file, or a file of texts, and splits what comes unsplit.
 
     Splits are drawn by the seed, in each class by itself. `smallest_class` and `test_fraction` concern what comes
     without a test set.
     """
+    dataset = _load(data, seed)
+    if data.fill == "refuse":
+        refuse_gaps(dataset)
+    return dataset
+
+
+def _load(data: Data, seed: int) -> Dataset:
+    name, test = data.data, data.test_data
     if name == "tzdata":
         if test is not None:
             raise UserError(f"The data 'tzdata' is split by the seed; leave out --test-data {test}.")
@@ -59,15 +78,15 @@ def load(
             raise UserError(
                 f"The series of {name!r} have {channels} channels in training and test; both need the same."
             )
-        return split_off_validation(train, held_out, validation_fraction, seed)
+        return split_off_validation(train, held_out, data.validation_fraction, seed)
     else:
         everything = read_texts(Path(name))
         if test is not None:
-            return split_off_validation(everything, read_texts(test), validation_fraction, seed)
-    everything = with_enough(distinct(everything), smallest_class)
-    train, held_out = split(everything, test_fraction, seed)
+            return split_off_validation(everything, read_texts(test), data.validation_fraction, seed)
+    everything = with_enough(distinct(everything), data.smallest_class)
+    train, held_out = split(everything, data.test_fraction, seed)
     # The validation takes its share of all, not of what is left.
-    return split_off_validation(train, held_out, validation_fraction / (1 - test_fraction), seed)
+    return split_off_validation(train, held_out, data.validation_fraction / (1 - data.test_fraction), seed)
 
 
 def series_files(name: str, test: Path | None) -> tuple[Path, Path]:
@@ -215,7 +234,7 @@ def with_enough(examples: Examples, smallest: int) -> Examples:
     return kept
 
 
-def split_off_validation(train: Examples, test: Examples, fraction: float, seed: int) -> Data:
+def split_off_validation(train: Examples, test: Examples, fraction: float, seed: int) -> Dataset:
     """Checks that every class of the test, and every class left out for validation, can be learned."""
     unseen = sorted(set(test.labels) - set(train.labels))
     if unseen:
@@ -230,7 +249,7 @@ def split_off_validation(train: Examples, test: Examples, fraction: float, seed:
     validation = Examples([], [])
     if fraction:
         train, validation = split(train, fraction, seed + 1)
-    return Data(train, validation, test, tuple(sorted(set(train.labels))), hashed.hexdigest())
+    return Dataset(train, validation, test, tuple(sorted(set(train.labels))), hashed.hexdigest())
 
 
 def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
@@ -255,20 +274,18 @@ def taken(examples: Examples, indices: Iterable[int]) -> Examples:
     return Examples([examples.items[i] for i in indices], [examples.labels[i] for i in indices])
 
 
-def make_encode(
-    train: Examples, classes: Sequence[str], *, fill: Fill, fold_case: bool
-) -> tuple[Callable[[Examples], Encoded], int]:
+def make_encode(data: Data, train: Examples, classes: Sequence[str]) -> tuple[Callable[[Examples], Encoded], int]:
     """How examples become numbers, by what the training set holds alone; and how many characters it knows.
 
     Characters are numbered from 1; 0 stands for one that training never saw. Each channel of a series gets mean 0 and
     variance 1 over the training set, so that "mean" fills with zeros; "linear" draws lines between what is there.
     """
     if isinstance(train.items[0], str):
-        fold = str.casefold if fold_case else str
+        fold = str.casefold if data.fold_case else str
         alphabet = {character: i for i, character in enumerate(sorted(set(fold("".join(train.items)))), 1)}
 
         def numbers(item: Any) -> np.ndarray:
-            return np.array([alphabet.get(character, 0) for character in fold(item)], np.int32)
+            return np.array([alphabet.get(character, UNKNOWN) for character in fold(item)], np.int32)
 
         return functools.partial(encode, numbers, classes), len(alphabet) + 1
 
@@ -284,7 +301,7 @@ def make_encode(
     deviation[deviation == 0] = 1
 
     def standardised(item: Any) -> np.ndarray:
-        series = filled((item - mean) / deviation, fill)
+        series = filled((item - mean) / deviation, data.fill)
         return series.astype(np.float32)
 
     return functools.partial(encode, standardised, classes), 0
@@ -308,7 +325,7 @@ def filled(series: np.ndarray, fill: Fill) -> np.ndarray:
     return np.where(np.isnan(series), 0, series)
 
 
-def refuse_gaps(data: Data) -> None:
+def refuse_gaps(data: Dataset) -> None:
     """Missing values must be asked for."""
     for name, examples in (("training", data.train), ("validation", data.validation), ("test", data.test)):
         gaps = [i for i, item in enumerate(examples.items) if not isinstance(item, str) and np.isnan(item).any()]
@@ -317,3 +334,17 @@ def refuse_gaps(data: Data) -> None:
                 f"{len(gaps)} of {len(examples.items)} series of the {name} set have missing values, the first of them "
                 f"number {gaps[0] + 1}. Say what to put there: --fill mean or --fill linear."
             )
+
+
+def padded(examples: Encoded) -> Batch:
+    steps = [len(sequence) for sequence in examples.sequences]
+    longest = max(steps)
+    size = len(steps) * longest * examples.sequences[0][:1].nbytes
+    if size > MOST_BYTES:
+        raise UserError(
+            f"Sequence {steps.index(longest) + 1} of the training set has {longest:,} steps; to pad all "
+            f"{len(steps):,} to that takes {size / 1e9:.1f} GB, but {MOST_BYTES / 1e9:.0f} GB are the most. "
+            "Leave out or cut the longest."
+        )
+    xs, lengths = rnnx.pad(examples.sequences)
+    return Batch(xs, lengths, examples.labels)

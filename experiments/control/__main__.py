@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -144,9 +143,8 @@ def finished(run: Path) -> Control:
     return configs.saved_config(run, Control)
 
 
-def main() -> None:
+def main(args: Sequence[str]) -> None:
     commands = {"curves": curves_command, "animate": animate_command}
-    args = sys.argv[1:]
     command = commands.get(args[0]) if args else None
     if command:
         command(args[1:])

@@ -5,6 +5,6 @@ python -m experiments.forecast configs/forecast/quick.py --data my.csv --column 
 python -m experiments.forecast configs/forecast/mackey_glass.py
 """
 
-from experiments.forecast.settings import Forecast, MackeyGlass
+from experiments.forecast.config import Data, Forecast, MackeyGlass, Model, Reservoir, Run, Train
 
-__all__ = ["Forecast", "MackeyGlass"]
+__all__ = ["Data", "Forecast", "MackeyGlass", "Model", "Reservoir", "Run", "Train"]

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnx
-from experiments import config as configs
-from experiments import results
-from experiments.forecast.settings import MackeyGlass, check_mackey_glass
+from experiments import runs
+from experiments.files import read_json
+from experiments.forecast.config import MackeyGlass, Reservoir
+from experiments.runs import open_run_dir, show_finished
 
 
-class Data(NamedTuple):
+class Parts(NamedTuple):
     """Squashed series: `train` `[time]`, the others `[sequences, time]`, of which the washout is heard."""
 
     train: np.ndarray
@@ -51,20 +52,20 @@ def squash(y: np.ndarray) -> np.ndarray:
     return np.tanh(y - 1)
 
 
-def make_layers(config: MackeyGlass, seed: int) -> tuple[rnnx.Layer, rnnx.Layer]:
+def make_layers(model: Reservoir, seed: int) -> tuple[rnnx.Layer, rnnx.Layer]:
     """From the last value `[..., 1]` to the states that the readout sees; and on to the next value."""
     reservoir = rnnx.reservoir(
-        config.width,
-        leak=config.rate * config.decay,
-        spectral_radius=config.spectral_radius / config.decay,
-        density=config.density,
-        input_scale=config.feedback_scale,
-        bias_scale=config.bias_scale,
+        model.width,
+        leak=model.rate * model.decay,
+        spectral_radius=model.spectral_radius / model.decay,
+        density=model.density,
+        input_scale=model.feedback_scale,
+        bias_scale=model.bias_scale,
         seed=seed,
         state_dtype=jnp.float64,
     )
     squares = rnnx.pointwise(lambda h: jnp.concatenate([h, h**2], axis=-1))
-    states = rnnx.stack(reservoir, squares) if config.squares else reservoir
+    states = rnnx.stack(reservoir, squares) if model.squares else reservoir
     return states, rnnx.stack(states, nn.Dense(1, param_dtype=jnp.float64))
 
 
@@ -84,8 +85,8 @@ def nrmse(truth: np.ndarray, forecasts: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean((forecasts - truth) ** 2, axis=0)) / truth.std()
 
 
-def free_runs(config: MackeyGlass, network: rnnx.Layer, heard: jax.Array) -> Callable[[Any], np.ndarray]:
-    """A function of the params: what the network says by itself after it `heard` `[sequences, time]`."""
+def make_rollout(config: MackeyGlass, network: rnnx.Layer, heard: jax.Array) -> Callable[[Any], np.ndarray]:
+    """A function of the params: the network's own forecast after it `heard` `[sequences, time]`."""
     # The states do not depend on the readout, so they are made once for all ridges.
     xs = heard[..., None]
     untrained = network.init(jax.random.key(0), xs[:, :2])
@@ -93,55 +94,59 @@ def free_runs(config: MackeyGlass, network: rnnx.Layer, heard: jax.Array) -> Cal
 
     @jax.jit
     def run(params: Any) -> jax.Array:
-        steps = config.steps_ahead
+        steps = config.data.steps_ahead
         return rnnx.generate(network, params, carry, xs[:, -1], steps=steps, sample=lambda key, y: y)[1][..., 0]
 
     return lambda params: np.asarray(run(params))
 
 
-def one_network(config: MackeyGlass, seed: int, data: Data) -> dict[str, Any]:
-    """Its ridge, chosen on validation series, and its free runs over the test series."""
-    states, network = make_layers(config, seed)
+def one_network(config: MackeyGlass, seed: int, data: Parts) -> dict[str, Any]:
+    """Its ridge, chosen on validation series, and its rollouts over the test series."""
+    states, network = make_layers(config.model, seed)
     xs = jnp.asarray(data.train)[None, :-1, None]
     ys = jax.jit(lambda xs: rnnx.unroll(states, states.init(jax.random.key(0), xs), xs)[1][0])(xs)
-    fits = readouts(ys[config.washout :], jnp.asarray(data.train[config.washout + 1 :]), config.ridges)
+    fits = readouts(ys[config.data.washout :], jnp.asarray(data.train[config.data.washout + 1 :]), config.model.ridges)
     dense = [{**network.init(jax.random.key(0), xs[:, :2]), "1_Dense": fitted} for fitted in fits]
 
-    heard, truth = np.split(data.validation, [config.washout], axis=1)
-    validate = free_runs(config, network, jnp.asarray(heard))
+    heard, truth = np.split(data.validation, [config.data.washout], axis=1)
+    validate = make_rollout(config, network, jnp.asarray(heard))
     errors = [nrmse(truth, validate(params))[-1] for params in dense]
     best = int(np.nanargmin(errors))
-    heard, truth = np.split(data.test, [config.washout], axis=1)
-    runs = free_runs(config, network, jnp.asarray(heard))(dense[best])
-    return {"ridge": config.ridges[best], "validation": errors[best], "runs": runs, "errors": nrmse(truth, runs)}
+    heard, truth = np.split(data.test, [config.data.washout], axis=1)
+    rollouts = make_rollout(config, network, jnp.asarray(heard))(dense[best])
+    return {
+        "ridge": config.model.ridges[best],
+        "validation": errors[best],
+        "rollouts": rollouts,
+        "errors": nrmse(truth, rollouts),
+    }
 
 
-def load_data(config: MackeyGlass) -> Data:
+def load_data(config: MackeyGlass) -> Parts:
     """Every series from a seed of its own: none of them has heard of another."""
-    length = config.washout + config.steps_ahead
-    seeds = np.random.RandomState(config.seed).randint(2**31, size=3)
-    return Data(
-        squash(mackey_glass(seeds[0], 1, config.washout + config.train + 1, config.tau)[0]),
-        squash(mackey_glass(seeds[1], config.sequences, length, config.tau)),
-        squash(mackey_glass(seeds[2], 2 * config.sequences, length, config.tau)),
+    length = config.data.washout + config.data.steps_ahead
+    seeds = np.random.RandomState(config.run.seed).randint(2**31, size=3)
+    return Parts(
+        squash(mackey_glass(seeds[0], 1, config.data.washout + config.data.train + 1, config.data.tau)[0]),
+        squash(mackey_glass(seeds[1], config.data.sequences, length, config.data.tau)),
+        squash(mackey_glass(seeds[2], 2 * config.data.sequences, length, config.data.tau)),
     )
 
 
-def train(config: MackeyGlass, run_dir: Path) -> None:
-    check_mackey_glass(config)
-    configs.claim(run_dir, configs.settings(config))
-    if results.show_finished(run_dir, lambda: show(run_dir)):
+def run(config: MackeyGlass) -> None:
+    run_dir = open_run_dir(config)
+    if show_finished(run_dir, show):
         return
     started = time.monotonic()
     with jax.enable_x64(True):
         data = load_data(config)
         networks = []
-        for n in range(config.networks):
-            networks.append(one_network(config, config.seed * config.networks + n, data))
+        for n in range(config.model.networks):
+            networks.append(one_network(config, config.run.seed * config.model.networks + n, data))
             row = networks[-1]
             print(
-                f"network {n + 1} of {config.networks}: NRMSE after {config.steps_ahead} steps {row['errors'][-1]:.2e} "
-                f"(validation {row['validation']:.2e} with ridge {row['ridge']:g}), "
+                f"network {n + 1} of {config.model.networks}: NRMSE after {config.data.steps_ahead} steps "
+                f"{row['errors'][-1]:.2e} (validation {row['validation']:.2e} with ridge {row['ridge']:g}), "
                 f"{time.monotonic() - started:.0f} s",
                 flush=True,
             )
@@ -149,39 +154,39 @@ def train(config: MackeyGlass, run_dir: Path) -> None:
     show(run_dir)
 
 
-def report(config: MackeyGlass, run_dir: Path, data: Data, networks: Sequence[dict[str, Any]], seconds: float) -> None:
-    from experiments.forecast import pictures  # not at the top: a second of start-up
+def report(config: MackeyGlass, run_dir: Path, data: Parts, networks: Sequence[dict[str, Any]], seconds: float) -> None:
+    from experiments.forecast import plots  # not at the top: a second of start-up
 
     errors = np.stack([row["errors"] for row in networks])
-    truth = data.test[:, config.washout :]
+    truth = data.test[:, config.data.washout :]
     median = int(np.argsort(errors[:, -1])[len(errors) // 2])
-    pictures.free_run(run_dir / "free_run.png", truth[0], networks[median]["runs"][0], errors)
-    # Jaeger's series is tanh(y - 1), as it is here; y itself is had back by the inverse.
-    unsquashed = [nrmse(np.arctanh(truth), np.arctanh(row["runs"]))[-1] for row in networks]
-    results.finish(
+    plots.rollout(run_dir / "rollout.png", truth[0], networks[median]["rollouts"][0], errors)
+    # Jaeger's series is tanh(y - 1), as it is here; the inverse gives y.
+    unsquashed = [nrmse(np.arctanh(truth), np.arctanh(row["rollouts"]))[-1] for row in networks]
+    runs.finish(
         run_dir,
-        {f"median_nrmse{config.steps_ahead}": np.median(errors[:, -1])},
-        seed=config.seed,
+        {f"median_nrmse{config.data.steps_ahead}": np.median(errors[:, -1])},
+        seed=config.run.seed,
         seconds=seconds,
-        steps_ahead=config.steps_ahead,
+        steps_ahead=config.data.steps_ahead,
         networks=[
             {"nrmse": row["errors"][-1], "validation_nrmse": row["validation"], "ridge": row["ridge"]}
             for row in networks
         ],
         nrmse_one_step=np.median(errors[:, 0]),
         median_nrmse_of_y=np.median(unsquashed),
-        train=config.train,
+        train=config.data.train,
         test_series=len(truth),
-        readout_numbers=(2 if config.squares else 1) * config.width + 1,
+        readout_numbers=(2 if config.model.squares else 1) * config.model.width + 1,
     )
 
 
 def show(run_dir: Path) -> None:
-    run = configs.read_json(run_dir / "results.json")
+    run = read_json(run_dir / "results.json")
     errors = sorted(row["nrmse"] for row in run["networks"])
-    print(f"--- results ({run_dir / 'results.json'}; picture: {run_dir / 'free_run.png'})")
+    print(f"--- results ({run_dir / 'results.json'}; plot: {run_dir / 'rollout.png'})")
     print(
-        f"NRMSE after {run['steps_ahead']} steps on its own, over {run['test_series']} series: median of "
+        f"NRMSE after {run['steps_ahead']} steps of its own forecast, over {run['test_series']} series: median of "
         f"{len(errors)} networks {next(iter(run['scores'].values())):.2e}, from {errors[0]:.2e} to {errors[-1]:.2e}"
     )
     print("Jaeger, GMD Report 148 (tau 17, 84 steps): 2.8e-04 with 3,000 training steps, 1.2e-04 with 21,000")

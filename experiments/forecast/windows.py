@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.forecast.series import Series
-from experiments.forecast.settings import Forecast
+from experiments.forecast.config import Data
+from experiments.forecast.data import Series
 
 Transform = Callable[[np.ndarray], np.ndarray]
 FORWARD: dict[str, Transform] = {"none": lambda x: x, "log": np.log, "sqrt": np.sqrt}
@@ -38,75 +38,75 @@ class Parts(NamedTuple):
     test: Windows
 
 
-def split(config: Forecast, series: Sequence[Series]) -> Parts:
+def split(data: Data, series: Sequence[Series]) -> Parts:
     """The targets of each part's windows lie in that part of the series; all before a target's origin may be read."""
-    held_out = config.test + config.validation
+    held_out = data.test + data.validation
     return Parts(
-        to_learn_from(config, series, held_out),
-        to_score(config, series, held_out, config.test),
-        to_score(config, series, config.test, 0),
+        to_learn_from(data, series, held_out),
+        to_score(data, series, held_out, data.test),
+        to_score(data, series, data.test, 0),
     )
 
 
-def to_learn_from(config: Forecast, series: Sequence[Series], held_out: int) -> Windows:
+def to_learn_from(data: Data, series: Sequence[Series], held_out: int) -> Windows:
     """From every origin, with no target among the last `held_out` values of a series."""
     ends = [len(one.values) - held_out for one in series]
-    places = [(i, origin, end) for i, end in enumerate(ends) for origin in range(config.shortest, end)]
-    return windows(config, series, places)
+    places = [(i, origin, end) for i, end in enumerate(ends) for origin in range(data.shortest, end)]
+    return windows(data, series, places)
 
 
-def to_score(config: Forecast, series: Sequence[Series], begin: int, end: int) -> Windows:
+def to_score(data: Data, series: Sequence[Series], begin: int, end: int) -> Windows:
     """From every `stride`-th origin, with all targets among the last `begin` values, but not the last `end`."""
     places = []
     for i, one in enumerate(series):
         count = len(one.values)
-        origins = range(count - begin, count - end - config.horizon + 1, config.stride)
-        places += [(i, origin, count - end) for origin in origins if origin >= config.shortest]
-    return windows(config, series, places)
+        origins = range(count - begin, count - end - data.horizon + 1, data.stride)
+        places += [(i, origin, count - end) for origin in origins if origin >= data.shortest]
+    return windows(data, series, places)
 
 
-def stretches(config: Forecast, series: Sequence[Series], test: Windows) -> list[tuple[int, np.ndarray]]:
+def stretches(data: Data, refits: int, series: Sequence[Series], test: Windows) -> list[tuple[int, np.ndarray]]:
     """`(held_out, rows)` of each stretch of the test part in which a forecast begins: how many values at the end of
     each series lie behind the stretch's beginning, and which windows have their origin in it."""
-    passed = test.origin - np.array([len(series[i].values) - config.test for i in test.series])
-    borders = [config.test * n // max(config.refits, 1) for n in range(config.refits + 1)]
+    passed = test.origin - np.array([len(series[i].values) - data.test for i in test.series])
+    borders = [data.test * n // max(refits, 1) for n in range(refits + 1)]
     within = [(begin, (begin <= passed) & (passed < end)) for begin, end in itertools.pairwise(borders)]
-    return [(config.test - begin, rows) for begin, rows in within if rows.any()]
+    return [(data.test - begin, rows) for begin, rows in within if rows.any()]
 
 
-def windows(config: Forecast, series: Sequence[Series], places: Sequence[tuple[int, int, int]]) -> Windows:
+def windows(data: Data, series: Sequence[Series], places: Sequence[tuple[int, int, int]]) -> Windows:
     """One for each `(series, origin, end)`; targets from `end` on are not counted."""
-    values = [FORWARD[config.transform](one.values) for one in series]
-    trained = [x[: len(x) - config.test - config.validation] for x in values]
+    values = [FORWARD[data.transform](one.values) for one in series]
+    trained = [x[: len(x) - data.test - data.validation] for x in values]
     rows = []
     for i, origin, end in places:
-        inputs, length, base, scale = prepared(config, values[i][:origin], trained[i])
-        target = values[i][origin : min(origin + config.horizon, end)]
-        target = np.pad((target - base[: len(target)]) / scale, (0, config.horizon - len(target)))
-        counted = np.arange(config.horizon) < end - origin
+        inputs, length, base, scale = prepared(data, values[i][:origin], trained[i])
+        target = values[i][origin : min(origin + data.horizon, end)]
+        target = np.pad((target - base[: len(target)]) / scale, (0, data.horizon - len(target)))
+        counted = np.arange(data.horizon) < end - origin
         rows.append((i, origin, inputs, length, target, counted, base, [scale]))
     kinds = (np.int32, np.int32, np.float32, np.int32, np.float32, bool, float, float)
     return Windows(*(np.array(column, kind) for column, kind in zip(zip(*rows), kinds)))
 
 
-def prepared(config: Forecast, past: np.ndarray, trained: np.ndarray) -> tuple[np.ndarray, int, np.ndarray, float]:
+def prepared(data: Data, past: np.ndarray, trained: np.ndarray) -> tuple[np.ndarray, int, np.ndarray, float]:
     """`(inputs, length, base, scale)` from what comes before the origin, and the training part of the series."""
-    read = past[-config.context :]
-    ahead = np.arange(1, config.horizon + 1)
-    if config.base == "seasonal":
-        level, base = trend_and_season(read, config.horizon, config.season)
+    read = past[-data.context :]
+    ahead = np.arange(1, data.horizon + 1)
+    if data.base == "seasonal":
+        level, base = trend_and_season(read, data.horizon, data.season)
     else:
-        level = trained.mean() if config.scaling == "series" else read[-1]
-        base = np.full(config.horizon, level)
-        if config.base == "drift":
+        level = trained.mean() if data.scaling == "series" else read[-1]
+        base = np.full(data.horizon, level)
+        if data.base == "drift":
             base = read[-1] + ahead * np.diff(read).mean()
-        elif config.base == "autoreg":
-            base = autoregression(past, config.horizon, config.lags)
+        elif data.base == "autoreg":
+            base = autoregression(past, data.horizon, data.lags)
     left = read - level
     steps = np.diff(left, prepend=left[0])
-    scale = trained.std() if config.scaling == "series" else np.abs(steps[1:]).mean() or 1.0
+    scale = trained.std() if data.scaling == "series" else np.abs(steps[1:]).mean() or 1.0
     inputs = np.stack([left, steps], axis=1) / scale
-    return np.pad(inputs, ((0, config.context - len(read)), (0, 0))), len(read), base, float(scale)
+    return np.pad(inputs, ((0, data.context - len(read)), (0, 0))), len(read), base, float(scale)
 
 
 def trend_and_season(read: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -362,5 +361,5 @@ def check(config: Journey) -> None:
         raise UserError(f"--animate shows the Elman network, but --nets is {' '.join(config.nets)}: add elman to it.")
 
 
-def main() -> None:
-    train(sys.argv[1:])
+def main(args: Sequence[str]) -> None:
+    train(args)

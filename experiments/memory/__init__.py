@@ -3,6 +3,10 @@
 python -m experiments.memory configs/memory/quick.py [--cells lstm elman ...] [--tasks copy ...] [overrides]
 python -m experiments.memory table [results.json ...]
 
-The tasks are drawn at random inside the training step: there is no data set. `tasks.py` says what each asks for,
-`cells.py` which cells there are. `table` puts runs together, seeds of a config among them: by default those on record.
+The tasks are drawn at random inside the training step: there is no data set. `table` puts runs together, seeds of a
+config among them: by default those on record.
 """
+
+from experiments.memory.config import Data, Memory, Model, Run, Train
+
+__all__ = ["Data", "Memory", "Model", "Run", "Train"]

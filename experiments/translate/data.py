@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.text import read_file
-from experiments.translate.settings import Translate
+from experiments.translate.config import Data
 
 Symbols = tuple[str, ...]
 SPLIT_SEED = 0
@@ -43,22 +43,22 @@ class Pairs(NamedTuple):
     target_lengths: np.ndarray
 
 
-def load(config: Translate) -> Translations:
-    known = {"cmudict": cmudict, "dates": lambda: dates(config.examples)}
-    pairs = known[config.data]() if config.data in known else from_file(Path(config.data), list(known))
+def load(given: Data) -> Translations:
+    known = {"cmudict": cmudict, "dates": lambda: dates(given.examples)}
+    pairs = known[given.data]() if given.data in known else from_file(Path(given.data), list(known))
     longest = max(max(len(source), 1 + max(map(len, targets))) for source, targets in pairs.items())
     if longest > EDGES[-1]:
         raise UserError(
-            f"The longest source or target of {config.data!r} has {longest - 1} symbols or more, but there "
+            f"The longest source or target of {given.data!r} has {longest - 1} symbols or more, but there "
             f"is room for {EDGES[-1] - 1}; leave long ones out."
         )
     order = sorted(pairs)
     shuffled = np.random.default_rng(SPLIT_SEED).permutation(len(order))
-    test, validation = int(len(order) * config.test_fraction), int(len(order) * config.val_fraction)
+    test, validation = int(len(order) * given.test_fraction), int(len(order) * given.val_fraction)
     if min(test, validation, len(order) - test - validation) < 1:
         raise UserError(
-            f"{config.data!r} has {len(order)} sources; with --test-fraction {config.test_fraction} and --val-fraction "
-            f"{config.val_fraction} that is {test} to test, {validation} to validate on: give more pairs."
+            f"{given.data!r} has {len(order)} sources; with --test-fraction {given.test_fraction} and --val-fraction "
+            f"{given.val_fraction} that is {test} to test, {validation} to validate on: give more pairs."
         )
     parts = np.split(shuffled, [test, test + validation])
     held_out, chosen_by, learned = ({order[i]: pairs[order[i]] for i in sorted(part)} for part in parts)
@@ -69,7 +69,7 @@ def load(config: Translate) -> Translations:
         new |= {symbol for all_of in part.values() for target in all_of for symbol in target} - set(targets)
         if new:
             raise UserError(
-                f"The {name} part of {config.data!r} has symbols that training never saw: {sorted(new)}. Give more "
+                f"The {name} part of {given.data!r} has symbols that training never saw: {sorted(new)}. Give more "
                 "pairs with them, or leave them out."
             )
     digest = hashlib.sha256(repr([(source, pairs[source]) for source in order]).encode()).hexdigest()

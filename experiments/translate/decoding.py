@@ -9,21 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.translate.data import EDGES, STOP, Symbols, Translations, numbered
-from experiments.translate.model import Model
+from experiments.translate.model import Seq2Seq
 
 LONGEST = EDGES[-1]
 
 
 class Written(NamedTuple):
     """The hypotheses, best first: `tokens` `[batch, beam, LONGEST]`, zero from the end on; `log_prob` `[batch, beam]`,
-    of all of them, the end included; `weights` `[batch, beam, LONGEST, source]`, where the decoder looked."""
+    of all of them, the end included; `weights` `[batch, beam, LONGEST, source]`, the attention of the decoder."""
 
     tokens: jax.Array
     log_prob: jax.Array
     weights: jax.Array
 
 
-def search(model: Model, params: Any, source: jax.Array, lengths: jax.Array, *, beam: int) -> Written:
+def search(model: Seq2Seq, params: Any, source: jax.Array, lengths: jax.Array, *, beam: int) -> Written:
     """Keeps the `beam` hypotheses `[batch, beam]` that are likeliest so far; one that has ended stays as it is."""
     batch = len(source)
     memory = jax.tree.map(lambda a: jnp.repeat(a, beam, axis=0), model.encode(params, source, lengths))
@@ -67,7 +67,7 @@ class Translator:
 
     BATCH = 256
 
-    def __init__(self, model: Model, data: Translations) -> None:
+    def __init__(self, model: Seq2Seq, data: Translations) -> None:
         self._data = data
         self._search = jax.jit(functools.partial(search, model), static_argnames="beam")
 
@@ -84,7 +84,7 @@ class Translator:
         return found
 
     def attention(self, params: Any, source: Symbols) -> tuple[Symbols, np.ndarray]:
-        """The target of a source by a single hypothesis, and where each of its symbols looked, `[target, source]`."""
+        """The target of a source by a single hypothesis, and each symbol's attention, `[target, source]`."""
         numbers, lengths = numbered([source], self._data.sources, LONGEST)
         written = self._search(params, numbers, lengths, beam=1)
         target = self._symbols(np.asarray(written.tokens[0, 0]))

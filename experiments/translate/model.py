@@ -1,26 +1,23 @@
-"""Encoder, decoder and attention between them, and the loss.
+"""Encoder, decoder and attention between them.
 
-The decoder looks back at what the encoder put out at each step (M.-T. Luong, H. Pham and C. Manning, *Effective
+The decoder attends to the encoder's output at each step (M.-T. Luong, H. Pham and C. Manning, *Effective
 approaches to attention-based neural machine translation*, EMNLP 2015, the form "general"):
 
     a_ts = softmax_s(y_t W e_s),    c_t = sum_s a_ts e_s,    logits_t = V tanh(U [y_t; c_t])
 
-Nothing of it goes back into the decoder's state, so while the targets are known, all steps attend at once.
+None of it enters the decoder's state, so in training all steps attend in parallel.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 import rnnx
-from experiments.training import Loss
-from experiments.translate.data import STOP, Pairs, Translations
-from experiments.translate.settings import Translate
+from experiments.translate import config
+from experiments.translate.data import Translations
 
 
 class Memory(NamedTuple):
@@ -49,7 +46,7 @@ class Attend(nn.Module):
         return nn.Dense(self.symbols, name="readout")(seen), weights
 
 
-class Model(NamedTuple):
+class Seq2Seq(NamedTuple):
     """`init(key) -> params`; `encode(params, source, lengths, key) -> memory`; `decode(params, memory, carry, read,
     key) -> (carry, logits, weights)`, of symbols `read` `[batch, time]`, where the carry is None at the beginning."""
 
@@ -58,16 +55,16 @@ class Model(NamedTuple):
     decode: Callable[..., tuple[Any, jax.Array, jax.Array]]
 
 
-def make_model(config: Translate, data: Translations) -> Model:
+def make_model(model: config.Model, data: Translations) -> Seq2Seq:
     cells: dict[str, Callable[[int], rnnx.Layer]] = {"gru": rnnx.gru, "lstm": rnnx.lstm}
-    make, width = cells[config.cell], config.width
+    make, width = cells[model.cell], model.width
     count = 1 + len(data.targets)
 
     def deep(layer: Callable[[], rnnx.Layer]) -> rnnx.Layer:
-        return rnnx.stack(*(part for _ in range(config.layers) for part in (rnnx.dropout(config.dropout), layer())))
+        return rnnx.stack(*(part for _ in range(model.layers) for part in (rnnx.dropout(model.dropout), layer())))
 
-    encoder = rnnx.stack(nn.Embed(1 + len(data.sources), config.embed), deep(lambda: rnnx.bidirectional(make(width))))
-    embed, decoder, attend = nn.Embed(count, config.embed), deep(lambda: make(width)), Attend(count, config.dropout)
+    encoder = rnnx.stack(nn.Embed(1 + len(data.sources), model.embed), deep(lambda: rnnx.bidirectional(make(width))))
+    embed, decoder, attend = nn.Embed(count, model.embed), deep(lambda: make(width)), Attend(count, model.dropout)
 
     def encode(params: Any, source: jax.Array, lengths: jax.Array, key: jax.Array | None = None) -> Memory:
         _, outputs = rnnx.unroll(encoder, params["encoder"], source, lengths=lengths, key=key)
@@ -94,38 +91,8 @@ def make_model(config: Translate, data: Translations) -> Model:
         return {
             "encoder": encoder.init(k_encoder, tokens),
             "embed": embed.init(k_embed, tokens),
-            "decoder": decoder.init(k_decoder, jnp.zeros((1, 2, config.embed + 2 * width))),
+            "decoder": decoder.init(k_decoder, jnp.zeros((1, 2, model.embed + 2 * width))),
             "attend": attend.init(k_attend, jnp.zeros((1, 2, width)), memory, noisy=False),
         }
 
-    return Model(init, encode, decode)
-
-
-def pair_loss(config: Translate, model: Model, params: Any, key: jax.Array | None, pairs: Pairs) -> jax.Array:
-    """Nats per symbol of the targets, their end included."""
-    k_encoder, k_decoder = (None, None) if key is None else jax.random.split(key)
-    memory = model.encode(params, pairs.source, pairs.source_lengths, k_encoder)
-    begun = jnp.pad(pairs.target[:, :-1], ((0, 0), (1, 0)), constant_values=STOP)
-    _, logits, _ = model.decode(params, memory, None, begun, k_decoder)
-    smooth = config.label_smoothing if key is not None else 0.0
-    wanted = optax.smooth_labels(jax.nn.one_hot(pairs.target, logits.shape[-1]), smooth)
-    counted = jnp.arange(pairs.target.shape[1])[None] <= pairs.target_lengths[:, None]
-    return jnp.where(counted, optax.softmax_cross_entropy(logits, wanted), 0).sum() / counted.sum()
-
-
-def make_loss(config: Translate, model: Model, sizes: tuple[int, ...]) -> Loss:
-    """Of a batch from one of the buckets, drawn as often as they are large: no step is padded to the longest pair."""
-
-    def of_bucket(i: int, params: Any, key: jax.Array, data: tuple[Pairs, ...]) -> jax.Array:
-        k_rows, k_noise = jax.random.split(key)
-        rows = jax.random.randint(k_rows, (config.batch,), 0, sizes[i])
-        return pair_loss(config, model, params, k_noise, jax.tree.map(lambda array: array[rows], data[i]))
-
-    branches = [functools.partial(of_bucket, i) for i in range(len(sizes))]
-
-    def loss(params: Any, key: jax.Array, data: tuple[Pairs, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
-        k_bucket, k_batch = jax.random.split(key)
-        bucket = jax.random.categorical(k_bucket, jnp.log(jnp.array(sizes, jnp.float32)))
-        return jax.lax.switch(bucket, branches, params, k_batch, data), {}
-
-    return loss
+    return Seq2Seq(init, encode, decode)

@@ -1,7 +1,6 @@
 """Trains the nets of each task, and makes scores and pictures of them."""
 
 import functools
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,8 +114,8 @@ def show(run_dir: Path) -> None:
         )
 
 
-def main() -> None:
-    train(sys.argv[1:])
+def main(args: Sequence[str]) -> None:
+    train(args)
 
 
 if __name__ == "__main__":

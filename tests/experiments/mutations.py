@@ -26,19 +26,17 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import numpy as np
 from rich.console import Console
 
-from experiments import config as configs
-from experiments import report
-from experiments.char_lm.corpus import load_corpus
-from experiments.char_lm.settings import LATER, CharLM
+from experiments import files, report, runs
+from experiments.char_lm import CharLM
+from experiments.char_lm.data import load_corpus
 from experiments.classify import data as classified
 from experiments.errors import UserError
-from experiments.forecast import series
-from experiments.forecast.settings import Forecast
+from experiments.forecast import data as series
 from experiments.logs import read_metrics
+from experiments.settings import replace
 from experiments.speed.report import print_bars, print_rows, read_rows
 from experiments.text import decode, encode, pieces_of, vocabulary_from
 from experiments.translate import data as translated
-from experiments.translate.settings import Translate
 from rnnx.interop import from_keras, from_torch_arrays
 
 MARK = "executed"
@@ -174,49 +172,51 @@ LABELLED = "".join(f"{'ab'[n % 2]}\tword {n} é\n" for n in range(12))
 PAIRS = "".join(f"{n:03d}\t{n:b}\n" for n in range(200))
 METRICS = "".join(json.dumps({"step": n, "loss": 1 / n, "val_loss": float("nan")}) + "\n" for n in range(1, 30))
 RESULTS = {"scores": {"val_nats": 1.5, "b": 2}, "seed": 0, "seconds": 3.5, "quality": {"sample": {"x": 1}}, "rows": [1]}
-ROWS = json.loads((Path(__file__).parents[2] / "experiments/results/speed/cpu2.json").read_text(encoding="utf-8"))[:3]
+ROWS = json.loads((Path(__file__).parents[2] / "experiments/records/speed/cpu2.json").read_text(encoding="utf-8"))[:3]
 
 
 def load_text(path: Path, draw: random.Random) -> Any:
     level = draw.choice(("char", "byte", "word"))
-    return load_corpus(CharLM(corpus=str(path), level=level, words=20, batch=2, time=4, eval_rows=2, eval_warmup=2))
+    return load_corpus(
+        replace(CharLM(), corpus=str(path), level=level, words=20, batch=2, time=4, eval_rows=2, eval_warmup=2)
+    )
 
 
 def load_series(path: Path, draw: random.Random) -> Any:
     options = {"dates": draw.choice(("", "date")), "fill": draw.choice(("none", "forward", "linear"))}
     options |= {"transform": draw.choice(("none", "log", "sqrt"))}
     small = {"season": 2, "horizon": 4, "test": 8, "validation": 8, "context": 5, "shortest": 5}
-    return series.load(Forecast(data=str(path), column="value", **options, **small))
+    return series.load(series.Data(data=str(path), column="value", **options, **small))
 
 
 def load_labelled(path: Path, draw: random.Random) -> Any:
     fill = draw.choice(("refuse", "mean", "linear"))
-    options = {"validation_fraction": 0.2, "test_fraction": 0.3, "smallest_class": 3, "seed": 0}
-    data = classified.load(str(path), test=path if path.suffix == ".ts" else None, **options)
-    if fill == "refuse":
-        classified.refuse_gaps(data)
-    encoded, _ = classified.make_encode(data.train, data.classes, fill=fill, fold_case=True)
+    given = classified.Data(
+        str(path), path if path.suffix == ".ts" else None, fill, True, validation_fraction=0.2, test_fraction=0.3
+    )
+    data = classified.load(given, seed=0)
+    encoded, _ = classified.make_encode(given, data.train, data.classes)
     return [encoded(part) for part in (data.train, data.validation, data.test)]
 
 
 def load_pairs(path: Path, draw: random.Random) -> Any:
-    data = translated.load(Translate(data=str(path), val_fraction=0.1, test_fraction=0.1))
+    data = translated.load(translated.Data(data=str(path), val_fraction=0.1, test_fraction=0.1))
     return translated.bucketed(data)
 
 
 def load_vocabulary(path: Path, draw: random.Random) -> Any:
-    vocab = configs.parsed(path, vocabulary_from)
+    vocab = files.parsed(path, vocabulary_from)
     return list(decode(encode(pieces_of(vocab.pieces[0], vocab.level), vocab).tolist(), vocab))
 
 
 def load_config(path: Path, draw: random.Random) -> Any:
     if draw.random() < 0.5:
-        return configs.saved_config(path.parent, CharLM, LATER)
-    return configs.differences(configs.read_json(path), configs.settings(CharLM()))
+        return runs.saved_config(path.parent, CharLM)
+    return runs.differences(files.read_json(path), runs.saved_settings(CharLM()))
 
 
 def load_results(path: Path, draw: random.Random) -> Any:
-    return configs.read_results(path)
+    return runs.read_results(path)
 
 
 def load_record(path: Path, draw: random.Random) -> Any:
@@ -225,7 +225,7 @@ def load_record(path: Path, draw: random.Random) -> Any:
 
 def load_rows(path: Path, draw: random.Random) -> Any:
     rows = read_rows(path)
-    with configs.showing(path, ""):
+    with files.showing(path, ""):
         console = Console(file=io.StringIO(), width=140)
         print_rows(console, rows)
         print_bars(console, rows)
@@ -237,7 +237,7 @@ FILES = [
     Kind("own.ts", TS.encode(), load_labelled),
     Kind("labelled.tsv", LABELLED.encode(), load_labelled),
     Kind("pairs.tsv", PAIRS.encode(), load_pairs),
-    Kind("config.json", json.dumps(configs.as_json(CharLM())).encode(), load_config),
+    Kind("config.json", json.dumps(runs.saved_settings(CharLM())).encode(), load_config),
     Kind("vocab.json", json.dumps(["char", sorted(set(TEXT))]).encode(), load_vocabulary),
     Kind("words/vocab.json", json.dumps(["word", ["<unk>", " the", "."]]).encode(), load_vocabulary),
     Kind("metrics.jsonl", METRICS.encode(), lambda path, draw: read_metrics(path.parent)),

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 
 from experiments.char_lm import CharLM
-from experiments.char_lm.model import initial_state, make_model
+from experiments.char_lm.model import make_model
+from experiments.char_lm.train import initial_state
 from experiments.checkpoints import Checkpoints
+from experiments.settings import replace
 
 ROOT = Path(__file__).parents[2]
 STEPS = 160
@@ -52,7 +54,7 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[str]) -> 
 
 def final_state(corpus: Path, run_dir: Path, batch: int = 2) -> Any:
     """All of the newest checkpoint: weights, optimiser, average, carry, key and step."""
-    config = CharLM(width=8, embed=4, batch=batch, time=8)
+    config = replace(CharLM(), width=8, embed=4, batch=batch, time=8)
     model = make_model(config, len(set(corpus.read_text(encoding="utf-8"))))
     like = jax.eval_shape(lambda: initial_state(config, model))
     restored = Checkpoints(run_dir / "checkpoints", monitor="val_loss").resume(like)

@@ -9,18 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from processes import STEPS, arguments, copy_unreported, damage, start, train
+from processes import STEPS, arguments, copy_unreported, damage, start
+from processes import train as start_training
 
 import rnnx
-from experiments.char_lm import CharLM, training
-from experiments.char_lm.comparing import compare
-from experiments.char_lm.corpus import Corpus, load_corpus, read_chunk
-from experiments.char_lm.model import initial_state, make_model, make_optimizer, make_train_step
-from experiments.char_lm.quality import quality
-from experiments.char_lm.scoring import Scorer, final_score, make_evaluate
-from experiments.char_lm.writing import sample_command
+from experiments.char_lm import CharLM, Train, compare, sampling, train
+from experiments.char_lm.data import Corpus, load_corpus, read_chunk
+from experiments.char_lm.evaluate import Scorer, final_score, make_evaluate, quality
+from experiments.char_lm.model import make_model
+from experiments.char_lm.train import initial_state, make_optimizer, make_train_step
 from experiments.errors import UserError
 from experiments.logs import read_metrics
+from experiments.settings import replace
 from experiments.text import Vocabulary, encode
 
 
@@ -59,7 +59,7 @@ def test_a_finished_run_prints_its_results_again(
 ) -> None:
     run_dir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
-    training.train(arguments(corpus, run_dir))
+    train.main(arguments(corpus, run_dir))
     output = capsys.readouterr().out
     assert "is finished" in output
     assert (
@@ -72,7 +72,7 @@ def test_a_finished_run_prints_its_results_again(
 def test_changed_settings_are_listed(finished: tuple[Path, str], corpus: Path, tmp_path: Path) -> None:
     run_dir, _ = finished
     with pytest.raises(UserError) as error:
-        training.train(arguments(corpus, run_dir, "--width", "9", "--cell", "gru"))
+        train.main(arguments(corpus, run_dir, "--width", "9", "--cell", "gru"))
     message = str(error.value)
     assert "width: saved 8, given 9" in message
     assert 'cell: saved "lstm", given "gru"' in message
@@ -84,7 +84,7 @@ def test_changed_settings_are_listed(finished: tuple[Path, str], corpus: Path, t
     try:
         corpus.write_text(original + "More.", encoding="utf-8")
         with pytest.raises(UserError, match="corpus_sha256"):
-            training.train(arguments(corpus, other))
+            train.main(arguments(corpus, other))
     finally:
         corpus.write_text(original, encoding="utf-8")
 
@@ -95,18 +95,16 @@ def test_the_default_folder_follows_from_config_and_seed(
     args = arguments(corpus, tmp_path, "--seed", "3", "--corpus", str(tmp_path / "absent"))
     at = args.index("--run-dir")
     del args[at : at + 2]
-    claimed = []
-    monkeypatch.setattr(
-        training, "load_corpus", lambda config: Corpus(np.zeros(9, int), Vocabulary("char", "a"), 5, "")
-    )
-    monkeypatch.setattr(training.configs, "claim", lambda run_dir, *_: claimed.append(run_dir) or 1 / 0)
+    opened = []
+    monkeypatch.setattr(train, "load_corpus", lambda config: Corpus(np.zeros(9, int), Vocabulary("char", "a"), 5, ""))
+    monkeypatch.setattr(train, "open_run_dir", lambda config, **_: opened.append(config.run.run_dir) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        training.train(args)
-    assert claimed == [Path("runs/char_lm/kjv-seed3")]
+        train.main(args)
+    assert opened == [Path("runs/char_lm/kjv-seed3")]
 
 
-def test_each_row_walks_its_own_stretch_of_the_circle() -> None:
-    config = CharLM(batch=3, time=4, reset_probability=0.0)
+def test_each_row_reads_its_own_stretch_of_the_circle() -> None:
+    config = Train(batch=3, time=4, reset_probability=0.0)
     text, split = jnp.arange(100, 120), 17
     read = [read_chunk(config, split, text, jnp.int32(s), jax.random.key(0)) for s in range(5)]
     inputs, targets, resets = (np.concatenate(parts, axis=1) for parts in zip(*read, strict=True))
@@ -118,7 +116,7 @@ def test_each_row_walks_its_own_stretch_of_the_circle() -> None:
 
 
 def test_rows_are_reset_at_random_at_the_start_of_a_chunk_only() -> None:
-    config = CharLM(batch=1000, time=3, reset_probability=0.25)
+    config = Train(batch=1000, time=3, reset_probability=0.25)
     text = jnp.zeros(9000, int)
     _, _, resets = read_chunk(config, 9000, text, jnp.int32(5), jax.random.key(0))
     assert 0.2 < resets[:, 0].mean() < 0.3
@@ -127,7 +125,7 @@ def test_rows_are_reset_at_random_at_the_start_of_a_chunk_only() -> None:
 
 def test_the_final_score_is_that_of_one_stream(corpus: Path) -> None:
     text = corpus.read_text(encoding="utf-8")
-    config = CharLM(corpus=str(corpus), width=8, embed=4, batch=2, time=8, train_fraction=0.5, eval_rows=4)
+    config = replace(CharLM(), corpus=str(corpus), width=8, embed=4, batch=2, time=8, train_fraction=0.5, eval_rows=4)
     loaded = load_corpus(config)
     model = make_model(config, len(loaded.vocab.pieces))
     params = initial_state(config, model).params
@@ -146,7 +144,7 @@ def test_the_final_score_is_that_of_one_stream(corpus: Path) -> None:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "elman"])
 def test_every_cell_in_layers(cell: Literal["lstm", "gru", "elman"]) -> None:
-    config = CharLM(width=4, embed=3, batch=2, time=5, cell=cell, layers=2, dropout=0.25)
+    config = replace(CharLM(), width=4, embed=3, batch=2, time=5, cell=cell, layers=2, dropout=0.25)
     model = make_model(config, 7)
     assert str(model).count(f"{cell}(width=4)") == 2
     assert str(model).count("dropout(rate=0.25)") == 2
@@ -158,7 +156,7 @@ def test_every_cell_in_layers(cell: Literal["lstm", "gru", "elman"]) -> None:
 
 def test_the_average_follows_the_weights() -> None:
     for decay in (0.0, 0.9):
-        config = CharLM(width=4, embed=3, batch=2, time=5, ema=decay, cell="elman", warmup=0)
+        config = replace(CharLM(), width=4, embed=3, batch=2, time=5, ema=decay, cell="elman", warmup=0)
         model = make_model(config, 7)
         state = initial_state(config, model)
         step = jax.jit(make_train_step(config, model, 90))
@@ -171,8 +169,8 @@ def test_the_average_follows_the_weights() -> None:
 
 
 def test_weight_decay_leaves_biases_alone() -> None:
-    config = CharLM(learning_rate=0.1, weight_decay=1.0, warmup=0)
-    optimizer, _ = make_optimizer(config)
+    config = replace(CharLM(), learning_rate=0.1, weight_decay=1.0, warmup=0)
+    optimizer = make_optimizer(config)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
     assert (updates["kernel"] < 0).all()
@@ -190,7 +188,7 @@ def test_sample_streams_and_is_repeatable(finished: tuple[Path, str], capsys: py
     assert first.startswith("The cat")
 
     def sample(*options: str) -> str:
-        sample_command([str(run_dir), "--prime", "The", "--length", "30", *options])
+        sampling.main([str(run_dir), "--prime", "The", "--length", "30", *options])
         return capsys.readouterr().out
 
     drawn = sample("--seed", "1")
@@ -213,17 +211,17 @@ def test_sample_streams_and_is_repeatable(finished: tuple[Path, str], capsys: py
 )
 def test_sample_refuses_bad_input(finished: tuple[Path, str], options: list[str], message: str) -> None:
     with pytest.raises(UserError) as error:
-        sample_command([str(finished[0]), *options])
+        sampling.main([str(finished[0]), *options])
     assert message in str(error.value)
 
 
 def test_sample_needs_a_run_with_checkpoints(finished: tuple[Path, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.json"):
-        sample_command([str(tmp_path)])
+        sampling.main([str(tmp_path)])
     for name in ("config.json", "vocab.json"):
         (tmp_path / name).write_bytes((finished[0] / name).read_bytes())
     with pytest.raises(UserError, match="no checkpoint"):
-        sample_command([str(tmp_path)])
+        sampling.main([str(tmp_path)])
 
 
 def test_sample_falls_back_from_a_damaged_checkpoint(
@@ -232,7 +230,7 @@ def test_sample_falls_back_from_a_damaged_checkpoint(
     run_dir = copy_unreported(finished[0], tmp_path / "run")
     steps = sorted((run_dir / "checkpoints").iterdir(), key=lambda path: int(path.name))
     damage(steps[-1])
-    sample_command([str(run_dir), "--length", "3"])
+    sampling.main([str(run_dir), "--length", "3"])
     output = capsys.readouterr().out
     assert f"Checkpoint {steps[-1].name} is damaged" in output
     assert f"Falling back to the next good checkpoint, step {steps[-2].name}" in output
@@ -240,7 +238,7 @@ def test_sample_falls_back_from_a_damaged_checkpoint(
         damage(step)
     before = sorted(run_dir.rglob("*"))
     with pytest.raises(UserError, match="All checkpoints"):
-        sample_command([str(run_dir), "--length", "3"])
+        sampling.main([str(run_dir), "--length", "3"])
     assert sorted(run_dir.rglob("*")) == before
 
 
@@ -260,7 +258,7 @@ def test_bad_settings_are_refused_before_anything_is_written(
     corpus: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        training.train(arguments(corpus, tmp_path / "run", *overrides))
+        train.main(arguments(corpus, tmp_path / "run", *overrides))
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -269,11 +267,11 @@ def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"has 0 characters.*16 are needed"):
-        training.train(arguments(empty, tmp_path / "run"))
+        train.main(arguments(empty, tmp_path / "run"))
 
 
 def test_a_loss_that_explodes_stops_the_run(corpus: Path, tmp_path: Path) -> None:
-    process = train(corpus, tmp_path / "run", "--learning-rate", "1e38", "--warmup", "0")
+    process = start_training(corpus, tmp_path / "run", "--learning-rate", "1e38", "--warmup", "0")
     _, errors = process.communicate(timeout=90)
     assert process.returncode == 1
     assert "became" in errors
@@ -301,13 +299,13 @@ def test_bytes_and_words_are_trained_on_and_written(
     level: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = ("--steps", "4", "--eval-every", "2", "--eval-chars", "40", "--cell", "elman")
-    training.train(arguments(corpus, tmp_path / "run", "--level", level, "--words", "12", *short))
+    train.main(arguments(corpus, tmp_path / "run", "--level", level, "--words", "12", *short))
     results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert math.isfinite(results["scores"][f"val_nats_per_{level}"])
     assert (results["unknown_share"] > 0) == (level == "word")
     assert results["quality"]["held_out"]["longest_copy"] > 0
     capsys.readouterr()
-    sample_command([str(tmp_path / "run"), "--prime", ".", "--length", "3"])
+    sampling.main([str(tmp_path / "run"), "--prime", ".", "--length", "3"])
     assert capsys.readouterr().out.startswith(".")
 
 
@@ -315,7 +313,7 @@ def test_cells_are_compared(corpus: Path, tmp_path: Path, capsys: pytest.Capture
     config, *overrides = arguments(
         corpus, tmp_path / "unused", "--steps", "4", "--eval-every", "2", "--eval-chars", "40"
     )
-    compare([config, "--cells", "elman", "min_gru", "--run-dir", str(tmp_path / "all"), "--", *overrides])
+    compare.main([config, "--cells", "elman", "min_gru", "--run-dir", str(tmp_path / "all"), "--", *overrides])
     output = capsys.readouterr().out
     results = json.loads((tmp_path / "all" / "results.json").read_text(encoding="utf-8"))
     assert list(results["scores"]) == ["elman_val_nats_per_char", "min_gru_val_nats_per_char"]
@@ -325,5 +323,5 @@ def test_cells_are_compared(corpus: Path, tmp_path: Path, capsys: pytest.Capture
         assert f"## {cell}" in samples
         assert f"{cell:<10}{results['scores'][f'{cell}_val_nats_per_char']:>8.4f}" in output
     assert "held out" in output
-    with pytest.raises(UserError, match="must name each cell once"):
-        compare([config, "--cells", "elman", "elman"])
+    with pytest.raises(UserError, match="must have one name or more, each once"):
+        compare.main([config, "--cells", "elman", "elman"])

@@ -1,6 +1,5 @@
 """The classifier of sequences of different lengths: the real configs, shrunk."""
 
-import dataclasses
 import functools
 import json
 import math
@@ -14,12 +13,12 @@ import pytest
 from processes import ROOT
 
 import rnnx
+from experiments.classify import Classify, Data, Model, Train, evaluate, model, train
 from experiments.classify import data as datasets
-from experiments.classify import experiment, metrics
 from experiments.classify.data import Examples
-from experiments.classify.experiment import Classify
 from experiments.errors import UserError
 from experiments.logs import read_metrics
+from experiments.settings import replace
 from rnnx.testing import eps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -32,7 +31,7 @@ LETTERS = {"first": "abcd", "second": "wxyz"}
 
 def run(config: str, run_dir: Path, *overrides: str) -> dict[str, Any]:
     settings = [text for name, value in TINY.items() for text in (f"--{name}", str(value))]
-    experiment.train([str(ROOT / f"configs/classify/{config}.py"), *settings, "--run-dir", str(run_dir), *overrides])
+    train.main([str(ROOT / f"configs/classify/{config}.py"), *settings, "--run-dir", str(run_dir), *overrides])
     return json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
 
 
@@ -56,8 +55,8 @@ def write_series(folder: Path) -> Path:
 
 
 def test_a_run_on_series_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train, run_dir = write_series(tmp_path), tmp_path / "run"
-    results = run("japanese_vowels", run_dir, "--data", str(train), "--nets", "2")
+    path, run_dir = write_series(tmp_path), tmp_path / "run"
+    results = run("japanese_vowels", run_dir, "--data", str(path), "--nets", "2")
     scores = results["scores"]
     assert all(math.isfinite(score) for score in scores.values())
     assert scores["test_accuracy"] == scores["test_accuracy_packed"]
@@ -73,7 +72,7 @@ def test_a_run_on_series_leaves_a_complete_folder(tmp_path: Path, capsys: pytest
     assert (run_dir / "overview.png").read_bytes().startswith(b"\x89PNG")
     assert [row["step"] for row in read_metrics(run_dir) if "loss" in row] == [1, 2, 3, 4]
     assert f"{scores['test_nll']:.4f}" in capsys.readouterr().out
-    assert run("japanese_vowels", run_dir, "--data", str(train), "--nets", "2") == results
+    assert run("japanese_vowels", run_dir, "--data", str(path), "--nets", "2") == results
     assert "is finished" in capsys.readouterr().out
 
 
@@ -98,11 +97,10 @@ def test_a_run_on_texts_keeps_what_is_best_in_validation(tmp_path: Path) -> None
 def test_pads_and_packing_change_no_logit() -> None:
     rng = np.random.default_rng(0)
     sequences = [rng.normal(size=(n, 3)).astype(np.float32) for n in (5, 1, 9, 5, 1, 5)]
-    net = experiment.make_net(Classify(width=4), characters=0, classes=3)
-    batch = experiment.Batch(*rnnx.pad(sequences), None)
-    params = jax.jit(functools.partial(experiment.init, net, 2, batch))(jax.random.key(0))
-    predict = experiment.Predict(net)
-    alone = jax.jit(functools.partial(experiment.classify, net))
+    net = model.make_net(Model(width=4), characters=0, classes=3)
+    params = jax.jit(functools.partial(model.init, net, 2, *rnnx.pad(sequences)))(jax.random.key(0))
+    predict = evaluate.Predict(net)
+    alone = jax.jit(functools.partial(model.classify, net))
     second = jax.tree.map(lambda leaf: leaf[1], params)
     expected = np.concatenate([alone(second, x[None], jnp.array([len(x)])) for x in sequences])
     assert np.abs(expected - expected.mean(axis=0)).max() > 0.01  # they do differ
@@ -112,8 +110,8 @@ def test_pads_and_packing_change_no_logit() -> None:
 
 
 def test_each_net_of_several_learns_as_it_would_alone() -> None:
-    config = Classify(nets=2, weight_decay=0.1, warmup=0)
-    both, own = experiment.make_optimizer(config), experiment.make_optimizer(dataclasses.replace(config, nets=1))
+    config = replace(Classify(), nets=2, weight_decay=0.1, warmup=0)
+    both, own = train.make_optimizer(config), train.make_optimizer(replace(config, nets=1))
     rng = np.random.default_rng(0)
     params, gradient = ({"kernel": rng.normal(size=(2, 3, 4)), "bias": rng.normal(size=(2, 4))} for _ in range(2))
     halved = jax.tree.map(lambda leaf: leaf / 2, gradient)  # that of the nets' mean loss
@@ -126,9 +124,9 @@ def test_each_net_of_several_learns_as_it_would_alone() -> None:
 def test_a_warped_series_keeps_its_ends_and_its_shape() -> None:
     lines = np.stack([np.linspace(0, 1, 20)[:, None], np.linspace(0, 19 / 9, 20)[:, None]])
     lengths = jnp.array([20, 10])
-    config = Classify(warp=0.5)
+    config = Train(warp=0.5)
     seen = set()
-    augment = jax.jit(functools.partial(experiment.augment, config))
+    augment = jax.jit(functools.partial(train.augment, config))
     for seed in range(20):
         xs, warped = augment(jax.random.key(seed), jnp.asarray(lines), lengths)
         for x, n, longest in zip(np.asarray(xs), warped.tolist(), (20, 17)):
@@ -137,8 +135,8 @@ def test_a_warped_series_keeps_its_ends_and_its_shape() -> None:
         seen.add(int(warped[1]))
     assert min(seen) < 8
     assert max(seen) > 12
-    config, key = Classify(offset=1.0), jax.random.key(0)
-    moved, unchanged = experiment.augment(config, key, jnp.asarray(lines), lengths)
+    config, key = Train(offset=1.0), jax.random.key(0)
+    moved, unchanged = train.augment(config, key, jnp.asarray(lines), lengths)
     added = np.asarray(moved[1, :10, 0]) - lines[1, :10, 0]
     np.testing.assert_allclose(added, added[0], atol=1e-6)
     assert abs(added[0]) > 1e-3
@@ -148,7 +146,7 @@ def test_a_warped_series_keeps_its_ends_and_its_shape() -> None:
 def test_the_metrics_agree_with_plain_loops() -> None:
     rng = np.random.default_rng(0)
     logits, labels = 3 * rng.normal(size=(200, 4)), rng.integers(0, 4, 200)
-    probability = metrics.probabilities(logits)
+    probability = evaluate.probabilities(logits)
     np.testing.assert_allclose(probability, np.asarray(jax.nn.softmax(logits)), rtol=1e-5)
     confusion, nll, bins = np.zeros((4, 4), int), 0.0, [[] for _ in range(10)]
     for row, label in zip(probability, labels):
@@ -157,11 +155,11 @@ def test_the_metrics_agree_with_plain_loops() -> None:
         nll -= math.log(row[label]) / 200
         bins[min(int(row[guess] * 10), 9)].append((row[guess], guess == label))
     error = sum(abs(sum(p for p, _ in b) - sum(r for _, r in b)) for b in bins) / 200
-    assert (metrics.confusion(probability, labels) == confusion).all()
-    assert metrics.accuracy(probability, labels) == np.trace(confusion) / 200
-    assert metrics.negative_log_likelihood(probability, labels) == pytest.approx(nll)
-    assert metrics.calibration(probability, labels).error == pytest.approx(error)
-    certain = metrics.calibration(np.eye(4)[labels], labels)
+    assert (evaluate.confusion(probability, labels) == confusion).all()
+    assert evaluate.accuracy(probability, labels) == np.trace(confusion) / 200
+    assert evaluate.negative_log_likelihood(probability, labels) == pytest.approx(nll)
+    assert evaluate.calibration(probability, labels).error == pytest.approx(error)
+    certain = evaluate.calibration(np.eye(4)[labels], labels)
     assert (certain.error, certain.counts[-1], certain.accuracy[-1]) == (0, 200, 1)
 
 
@@ -177,17 +175,17 @@ def test_the_vowels_are_those_of_the_archive() -> None:
 
 
 def test_what_the_net_reads_comes_from_training_alone() -> None:
-    train = Examples([np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[5.0, 5.0]])], ["a", "b"])
-    encode, characters = datasets.make_encode(train, ("a", "b"), fill="refuse", fold_case=False)
+    examples = Examples([np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[5.0, 5.0]])], ["a", "b"])
+    encode, characters = datasets.make_encode(Data(), examples, ("a", "b"))
     assert characters == 0
-    values = np.concatenate(encode(train).sequences)
+    values = np.concatenate(encode(examples).sequences)
     np.testing.assert_allclose(values[:, 0], np.array([-2, 0, 2]) / math.sqrt(8 / 3), rtol=1e-6)
     assert (values[:, 1] == 0).all()  # a constant channel
     np.testing.assert_allclose(
         encode(Examples([np.array([[7.0, 6.0]])], ["b"])).sequences[0], [[4 / math.sqrt(8 / 3), 1]]
     )
     texts = Examples(["bA", "C"], ["x", "y"])
-    encode, characters = datasets.make_encode(texts, ("x", "y"), fill="refuse", fold_case=True)
+    encode, characters = datasets.make_encode(Data(fold_case=True), texts, ("x", "y"))
     assert characters == 4
     numbers = encode(Examples(["aBcZ"], ["y"]))
     assert (numbers.sequences[0].tolist(), numbers.labels.tolist()) == ([1, 2, 3, 0], [1])
@@ -201,7 +199,8 @@ def test_missing_values_are_filled_as_asked() -> None:
 
 
 def test_a_split_keeps_the_shares_of_the_classes_and_no_text_is_on_two_sides() -> None:
-    data = datasets.load("tzdata", test=None, validation_fraction=0.15, test_fraction=0.25, smallest_class=30, seed=3)
+    given = Data("tzdata", validation_fraction=0.15, smallest_class=30)
+    data = datasets.load(given, seed=3)
     parts = [set(zip(*part)) for part in data[:3]]
     everything = datasets.read_tzdata()
     assert len(parts[0] | parts[1] | parts[2]) == sum(len(part.items) for part in data[:3])
@@ -210,8 +209,7 @@ def test_a_split_keeps_the_shares_of_the_classes_and_no_text_is_on_two_sides() -
         shares = [sum(own == label for _, own in part) / count for part in parts]
         assert sum(shares) == pytest.approx(1)
         np.testing.assert_allclose(shares, [0.6, 0.15, 0.25], atol=0.03)
-    again = datasets.load("tzdata", test=None, validation_fraction=0.15, test_fraction=0.25, smallest_class=30, seed=3)
-    other = datasets.load("tzdata", test=None, validation_fraction=0.15, test_fraction=0.25, smallest_class=30, seed=4)
+    again, other = (datasets.load(given, seed) for seed in (3, 4))
     assert again == data
     assert other.test != data.test
 
@@ -287,7 +285,7 @@ def test_bad_texts_are_refused(tmp_path: Path, text: str, message: str) -> None:
         (["--data", "nowhere.ts"], "its name does not end in _TRAIN.ts. Give --test-data"),
         (["--test-data", "some.tsv"], "'tzdata' is split by the seed; leave out --test-data some.tsv"),
         (["--steps", "0"], "--steps is 0, but must be 1 or more"),
-        (["--dropout", "1"], "--dropout is 1.0, but must be from 0 up to below 1"),
+        (["--dropout", "1"], "--dropout is 1.0, but must be at least 0 and below 1"),
         (["--validation-fraction", "0.8"], "leave nothing to train on"),
     ],
 )

@@ -1,45 +1,34 @@
 """What cannot be meant ends in one sentence and an exit status, in every experiment, and nothing saved is touched."""
 
-import importlib
 import os
+import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from processes import ROOT, arguments, copy_unreported
 
-from experiments import command, locks
-from experiments import config as configs
+from experiments import command, files, locks, runs
 from experiments.errors import UserError
 from experiments.logs import MetricsLog, read_metrics
 
-MODULES = {
-    "char_lm": "experiments.char_lm.__main__",
-    "classify": "experiments.classify.experiment",
-    "control": "experiments.control.__main__",
-    "forecast": "experiments.forecast.__main__",
-    "journey": "experiments.journey.classifier",
-    "memory": "experiments.memory.__main__",
-    "online": "experiments.online",
-    "translate": "experiments.translate.__main__",
-    "video": "experiments.video.__main__",
-}
+EXPERIMENTS = ["char_lm", "classify", "control", "forecast", "journey", "memory", "online", "translate", "video"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # as modules are run again
 Ending = tuple[int, str]
 Run = Callable[..., Ending]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Calls an experiment's main as its command line would: `(exit status, what stands on stderr)`."""
+    """Runs `python -m experiments.<experiment>` in this process: `(exit status, what stands on stderr)`."""
 
     def run(experiment: str, *args: str | Path) -> Ending:
-        main = importlib.import_module(MODULES.get(experiment, f"experiments.{experiment}")).main
         monkeypatch.setattr(sys, "argv", [experiment, *map(str, args)])
         capsys.readouterr()
         try:
-            command.run(main)
+            runpy.run_module(f"experiments.{experiment}", run_name="__main__")
         except SystemExit as end:
             said = capsys.readouterr().err
             if isinstance(end.code, str):  # which Python writes, and ends with status 1
@@ -64,9 +53,10 @@ def started(run: Run, corpus: Path) -> Run:
     return lambda experiment, *args: run(experiment, quick(experiment), *small.get(experiment, []), *args)
 
 
-@pytest.mark.parametrize("experiment", MODULES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_config_file_with_an_error_shows_its_line(experiment: str, tmp_path: Path, run: Run) -> None:
     whole = quick(experiment).read_text(encoding="utf-8")
+    run_settings = "(run=Run({}))\n".format if "Run(" in whole else "({})\n".format
     first, call = whole.index("config = "), "config = " + whole.split("config = ")[1].split("(")[0]
     path, before = tmp_path / "own.py", whole[:first]
     line = before.count("\n") + 1
@@ -77,9 +67,9 @@ def test_a_config_file_with_an_error_shows_its_line(experiment: str, tmp_path: P
         (before + "import rnnx; rnnx.lstmm\n", "lstmm"),
         (before + "raise SystemExit(0)\n", f"{path}:{line}: it ends the program (SystemExit: 0)"),
         (call + "()\n", f"{path}:1: NameError"),
-        (before + call + "(seed='1')\n", "--seed is '1', but must be a whole number"),
-        (before + call + "(seed=True)\n", "--seed is True, but must be a whole number"),
-        (before + call + "(run_dir='runs')\n", "--run-dir is 'runs', but must be a Path or None"),
+        (before + call + run_settings("seed='1'"), "--seed is '1', but must be a whole number"),
+        (before + call + run_settings("seed=True"), "--seed is True, but must be a whole number"),
+        (before + call + run_settings("run_dir='runs'"), "--run-dir is 'runs', but must be a Path or None"),
         ("\0" + whole, "null bytes"),
         ("", "there `config` is NoneType"),
     ):
@@ -91,7 +81,7 @@ def test_a_config_file_with_an_error_shows_its_line(experiment: str, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("experiment", MODULES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_numbers_that_cannot_be_meant(experiment: str, tmp_path: Path, started: Run) -> None:
     for seed in ("-1", str(2**34), str(10**30)):
         status, said = started(experiment, "--seed", seed, "--run-dir", tmp_path / "run")
@@ -105,7 +95,7 @@ def test_numbers_that_cannot_be_meant(experiment: str, tmp_path: Path, started: 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("experiment", MODULES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_run_folders_that_cannot_be_used(experiment: str, tmp_path: Path, run: Run, started: Run) -> None:
     file = tmp_path / "file"
     file.write_text("kept", encoding="utf-8")
@@ -134,27 +124,26 @@ def test_run_folders_that_cannot_be_used(experiment: str, tmp_path: Path, run: R
     assert file.read_text(encoding="utf-8") == "kept"
 
 
-@pytest.mark.parametrize("experiment", MODULES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_results_that_are_none_are_not_shown_as_a_finished_run(experiment: str, tmp_path: Path, started: Run) -> None:
     """The folder is begun by a run that is stopped at once."""
-    original, asked = configs.claim, []
+    asked = []
 
-    def claim(run_dir: Path, settings: dict[str, object], later: object = None) -> None:
+    def begin(run_dir: Path, settings: dict[str, object], added: object) -> None:
         asked.append(settings)
         raise UserError("stopped")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(configs, "claim", claim)
+        patch.setattr(runs, "begin_or_resume", begin)
         assert started(experiment, "--run-dir", tmp_path)[1].endswith("stopped")
-    assert configs.claim is original
-    configs.write_json(tmp_path / "config.json", asked[0])
+    files.write_json(tmp_path / "config.json", asked[0])
     whole = {"scores": {"x": 1.0}, "seed": 0, "seconds": 1.0}
     for written in ({}, {**whole, "scores": {}}, {**whole, "scores": {"x": "1"}}, {**whole, "scores": {"x": None}}):
-        configs.write_json(tmp_path / "results.json", written)
+        files.write_json(tmp_path / "results.json", written)
         status, said = started(experiment, "--run-dir", tmp_path)
         assert status == 1
         assert "is not that of a finished run" in said
-    configs.write_json(tmp_path / "results.json", whole)  # and nothing that is to be shown beside
+    files.write_json(tmp_path / "results.json", whole)  # and nothing that is to be shown beside
     status, said = started(experiment, "--run-dir", tmp_path)
     assert (status, "Remove it, and the same command" in said) == (1, True), said
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "results.json"}
@@ -250,7 +239,7 @@ def test_the_second_run_on_a_folder_leaves(
     folder.mkdir()
     process = holder(folder / "lock")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    for experiment in MODULES:
+    for experiment in EXPERIMENTS:
         status, said = started(experiment, "--run-dir", folder)
         assert status == 1
         assert f"{folder} is in use by process {process.pid} on {os.uname().nodename}, since 20" in said
@@ -273,7 +262,7 @@ def test_the_second_run_on_a_folder_leaves(
 def test_what_is_printed_ends_nothing(tmp_path: Path) -> None:
     code = (
         "from experiments import command\n"
-        "def main():\n"
+        "def main(args):\n"
         "    for _ in range(20000): print('\\xd7 \\xc6 \\udcc3')\n"
         "    open('done', 'w', encoding='utf-8').close()\n"
         "command.run(main)"
@@ -294,18 +283,18 @@ def test_what_is_printed_ends_nothing(tmp_path: Path) -> None:
 
 
 def test_json_holds_names_of_any_encoding(tmp_path: Path) -> None:
-    configs.write_json(tmp_path / "a.json", {"corpus": "Æ\udcc3"})
-    assert configs.read_json(tmp_path / "a.json") == {"corpus": "Æ\udcc3"}
+    files.write_json(tmp_path / "a.json", {"corpus": "Æ\udcc3"})
+    assert files.read_json(tmp_path / "a.json") == {"corpus": "Æ\udcc3"}
 
 
 def test_what_is_no_fault_of_the_users_keeps_its_traceback() -> None:
-    def main() -> None:
+    def main(args: Sequence[str]) -> None:
         raise KeyError("a fault of the program")
 
     with pytest.raises(KeyError):
         command.run(main)
     with pytest.raises(SystemExit) as stopped:
-        command.run(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        command.run(lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
     assert stopped.value.code == 130
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,22 @@ from scipy.stats import norm
 
 from experiments import config as configs
 from experiments.errors import UserError
-from experiments.forecast import Forecast, MackeyGlass, baselines, mackey_glass, metrics, model, train, windows
-from experiments.forecast import series as series_
-from experiments.forecast.__main__ import run
+from experiments.forecast import (
+    Data,
+    Forecast,
+    Model,
+    Reservoir,
+    baselines,
+    evaluate,
+    mackey_glass,
+    model,
+    train,
+    windows,
+)
+from experiments.forecast import data as series_
+from experiments.forecast.train import main as run
 from experiments.logs import read_metrics
+from experiments.settings import replace
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -32,16 +44,20 @@ def options(**settings: Any) -> list[str]:
 
 
 def of_file(name: str, *overrides: str) -> Any:
-    return configs.load(Forecast(), [config_file(name), *overrides], command="", directory=Path())[0]
+    return configs.load(Forecast, [config_file(name), *overrides])
 
 
 def some(values: Any, name: str = "some") -> series_.Series:
     return series_.plain(name, np.asarray(values, float), np.arange(len(values)))
 
 
+def nets_of(config: Forecast) -> model.Nets:
+    return model.make_nets(config.model, config.data)
+
+
 def small(**changes: Any) -> Forecast:
     settings = {"season": 2, "horizon": 2, "test": 4, "validation": 4, "stride": 1, "context": 6, "shortest": 3}
-    return Forecast(**{**settings, "lags": 1, "cell": "elman", "width": 4, "members": 2, **changes})
+    return replace(Forecast(), **{**settings, "lags": 1, "cell": "elman", "width": 4, "members": 2, **changes})
 
 
 def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +73,7 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFi
     assert results["scores"]["mase_best_baseline"] == best
     assert results["scores"]["mase"] == results["methods"]["net"]["mase"]
     assert f"{results['scores']['mase']:>18.4f}" in output
-    assert [row["step"] for row in read_metrics(run_dir) if train.MONITOR in row] == [2, 4]
+    assert [row["step"] for row in read_metrics(run_dir) if evaluate.MONITOR in row] == [2, 4]
     assert read_metrics(run_dir / "refit2")[-1]["step"] == results["best_step"]
     for picture in ("forecast", "methods", "learning_curve"):
         assert (run_dir / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
@@ -84,7 +100,7 @@ def test_the_mackey_glass_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert 0 < results["scores"]["median_nrmse20"] < 0.05
     assert results["nrmse_one_step"] < 1e-2
-    assert (run_dir / "free_run.png").read_bytes().startswith(b"\x89PNG")
+    assert (run_dir / "rollout.png").read_bytes().startswith(b"\x89PNG")
     assert f"{results['scores']['median_nrmse20']:.2e}" in capsys.readouterr().out
     assert jnp.zeros(()).dtype == jnp.float32  # float64 is for the run alone
 
@@ -94,17 +110,17 @@ def test_the_mackey_glass_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_no_window_knows_what_comes_after_its_origin(scaling: Any, base: Any) -> None:
     config = small(scaling=scaling, base=base, transform="log")
     values = np.exp(np.random.RandomState(0).normal(size=24).cumsum() / 5)
-    whole = windows.split(config, [some(values)])
+    whole = windows.split(config.data, [some(values)])
     for part, made in whole._asdict().items():
         for row, origin in enumerate(made.origin):
             # In the training part, the mean and the spread of the whole part are known.
             known = max(origin, 16 if scaling == "series" else 0)
-            changed = windows.split(config, [some(np.r_[values[:known], 2 * values[known:]])])._asdict()[part]
+            changed = windows.split(config.data, [some(np.r_[values[:known], 2 * values[known:]])])._asdict()[part]
             for field in ("inputs", "lengths", "base", "scale"):
                 assert (getattr(changed, field)[row] == getattr(made, field)[row]).all(), (part, field, origin)
     assert whole.train.origin.tolist() == list(range(3, 16))
     assert whole.train.counted.sum(axis=1).tolist() == [2] * 12 + [1]
-    refit = windows.to_learn_from(config, [some(values)], 4)
+    refit = windows.to_learn_from(config.data, [some(values)], 4)
     assert refit.origin.tolist() == list(range(3, 20))
     assert refit.counted.sum(axis=1).tolist() == [2] * 16 + [1]
     assert whole.validation.origin.tolist() == [16, 17, 18]
@@ -119,24 +135,24 @@ def test_no_window_knows_what_comes_after_its_origin(scaling: Any, base: Any) ->
 def test_targets_put_back_are_the_values(transform: Any, base: Any, scaling: Any) -> None:
     config = small(transform=transform, base=base, scaling=scaling)
     series = [some(1 + np.random.RandomState(i).uniform(size=20 + i)) for i in range(2)]
-    made = windows.split(config, series).test
-    back = train.unscaled(config, made, made.targets[..., None])[..., 0]
-    np.testing.assert_allclose(back, train.actual(config, series, made), rtol=1e-5)
-    for i, origin, value in zip(made.series, made.origin, train.actual(config, series, made)):
+    made = windows.split(config.data, series).test
+    back = evaluate.unscaled(config.data, made, made.targets[..., None])[..., 0]
+    np.testing.assert_allclose(back, evaluate.actual(config.data, series, made), rtol=1e-5)
+    for i, origin, value in zip(made.series, made.origin, evaluate.actual(config.data, series, made)):
         assert value.tolist() == series[i].values[origin : origin + 2].tolist()
 
 
 def test_a_window_by_hand() -> None:
     config = small(scaling="window", base="drift", context=4)
-    inputs, length, base, scale = windows.prepared(config, np.array([9.0, 1, 2, 4, 7]), np.zeros(3))
+    inputs, length, base, scale = windows.prepared(config.data, np.array([9.0, 1, 2, 4, 7]), np.zeros(3))
     assert (length, scale) == (4, 2)
     assert inputs[:, 0].tolist() == [-3, -2.5, -1.5, 0]
     assert inputs[:, 1].tolist() == [0, 0.5, 1, 1.5]
     assert base.tolist() == [9, 11]
-    short, length, _, _ = windows.prepared(config, np.array([2.0, 4, 7]), np.zeros(3))
+    short, length, _, _ = windows.prepared(config.data, np.array([2.0, 4, 7]), np.zeros(3))
     assert (length, short[3].tolist()) == (3, [0, 0])
     seasonal = small(scaling="window", base="seasonal", context=4, horizon=3)
-    _, _, base, _ = windows.prepared(seasonal, np.array([0.0, 10, 1, 13]), np.zeros(3))
+    _, _, base, _ = windows.prepared(seasonal.data, np.array([0.0, 10, 1, 13]), np.zeros(3))
     # The seasons differ by 1 and by 3, so the line rises by 1 a step; less it, they are -0.5 and 9.5.
     np.testing.assert_allclose(base, [3.5, 14.5, 5.5])
 
@@ -144,18 +160,18 @@ def test_a_window_by_hand() -> None:
 def test_nets_trained_anew_know_nothing_of_what_they_forecast() -> None:
     config = small(horizon=2, test=7, stride=3, refits=3)
     series = [some(np.arange(30.0)), some(np.arange(24.0))]
-    test = windows.split(config, series).test
-    parts = windows.stretches(config, series, test)
+    test = windows.split(config.data, series).test
+    parts = windows.stretches(config.data, config.train.refits, series, test)
     assert [held_out for held_out, _ in parts] == [7, 5]  # none begins in the last three
     assert sum(rows.astype(int) for _, rows in parts).tolist() == [1] * len(test.origin)
     for held_out, rows in parts:
-        learnt = windows.to_learn_from(config, series, held_out)
+        learnt = windows.to_learn_from(config.data, series, held_out)
         for i in range(len(series)):
             own = learnt.series == i
             last = (learnt.origin[own] + learnt.counted[own].sum(axis=1)).max()
             first = test.origin[rows & (test.series == i)].min()
             assert last == len(series[i].values) - held_out <= first
-    assert windows.stretches(small(refits=0), series, test) == []
+    assert windows.stretches(config.data, 0, series, test) == []
 
 
 def test_an_autoregression_is_had_back() -> None:
@@ -171,18 +187,18 @@ def test_metrics_agree_with_other_ways_to_them() -> None:
     z = (value - mean) / std
     closed = std * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
     # The levels from 0.05 to 0.95 leave out the ends of the distribution.
-    np.testing.assert_allclose(metrics.crps(value, metrics.gaussian(mean, std)), closed, rtol=0.1)
+    np.testing.assert_allclose(evaluate.crps(value, evaluate.gaussian(mean, std)), closed, rtol=0.1)
     outputs, value32 = jnp.stack([mean, np.log(np.expm1(std))], axis=-1), jnp.float32(value)
-    np.testing.assert_allclose(model.crps(small(output="gaussian"), outputs, value32), closed, rtol=1e-3)
+    np.testing.assert_allclose(model.crps(small(output="gaussian").model, outputs, value32), closed, rtol=1e-3)
     quantiles = np.sort(draw.normal(size=(5, 19)))
-    of_quantiles = model.crps(small(), jnp.float32(quantiles), value32)
-    np.testing.assert_allclose(of_quantiles, metrics.crps(value, quantiles), rtol=1e-4)
-    assert metrics.smape(np.array([1.0, 0, 2]), np.array([3.0, 0, 2])).tolist() == [100, 0, 0]
-    assert metrics.naive_error(np.array([1.0, 2, 4, 4]), 2) == 2.5
+    of_quantiles = model.crps(small().model, jnp.float32(quantiles), value32)
+    np.testing.assert_allclose(of_quantiles, evaluate.crps(value, quantiles), rtol=1e-4)
+    assert evaluate.smape(np.array([1.0, 0, 2]), np.array([3.0, 0, 2])).tolist() == [100, 0, 0]
+    assert evaluate.naive_error(np.array([1.0, 2, 4, 4]), 2) == 2.5
 
     point = np.array([[[2.0, 4]], [[1.0, 1]], [[0.0, 0]]])[:, 0]
     values = np.array([[1.0, 1], [1, 3], [6, 0]])
-    scores = metrics.score(np.array([0, 0, 1]), values, np.repeat(point[..., None], 19, axis=-1), np.array([2.0, 3]))
+    scores = evaluate.score(np.array([0, 0, 1]), values, np.repeat(point[..., None], 19, axis=-1), np.array([2.0, 3]))
     assert scores.mase == pytest.approx(((0.5 + 1.5 + 0 + 1) / 4 + (2 + 0) / 2) / 2)
     assert scores.next_value_mase == pytest.approx(((0.5 + 0) / 2 + 2) / 2)
     assert scores.scaled_crps == pytest.approx(scores.mase)  # of a forecast without any spread
@@ -213,16 +229,16 @@ def test_baselines_follow_a_trend_and_a_season(name: str, length: int, season: i
     assert np.abs(mean - series[length:]).max() < 2.5
 
 
-@pytest.mark.parametrize("cell", list(model.CELLS))
+@pytest.mark.parametrize("cell", get_args(get_type_hints(Model)["cell"]))
 def test_every_cell_forecasts(cell: Any) -> None:
-    made = model.make_model(small(cell=cell, layers=2, output="gaussian"))
+    made = nets_of(small(cell=cell, layers=2, output="gaussian"))
     one = jax.eval_shape(lambda key: jax.tree.map(lambda leaf: leaf[0], made.init(key)), jax.random.key(0))
     inputs, lengths = jax.ShapeDtypeStruct((3, 6, 2), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.int32)
     assert jax.eval_shape(lambda *args: made.apply(*args, None), one, inputs, lengths).shape == (3, 2, 2)
 
 
 def test_the_last_value_read_decides_and_no_pad() -> None:
-    made = model.make_model(small())
+    made = nets_of(small())
     params = jax.tree.map(lambda leaf: leaf[0], jax.jit(made.init)(jax.random.key(0)))
     inputs = jax.random.normal(jax.random.key(1), (3, 6, 2))
     lengths = jnp.array([3, 6, 1])
@@ -236,35 +252,35 @@ def test_the_last_value_read_decides_and_no_pad() -> None:
 
 def test_members_differ_and_what_is_not_counted_teaches_nothing() -> None:
     config = small()
-    made = model.make_model(config)
+    made = nets_of(config)
     params = jax.jit(made.init)(jax.random.key(0))
     assert all((leaf[0] != leaf[1]).any() for leaf in jax.tree.leaves(params) if leaf.ndim > 2)
-    data = windows.split(config, [some(np.random.RandomState(0).normal(size=20).cumsum())]).train
-    loss = jax.jit(model.make_loss(config, made))
-    spoilt = data._replace(targets=np.where(data.counted, data.targets, 1e9))
-    assert loss(params, jax.random.key(1), data)[0] == loss(params, jax.random.key(1), spoilt)[0]
+    data = windows.split(config.data, [some(np.random.RandomState(0).normal(size=20).cumsum())]).train
+    loss = jax.jit(train.make_loss(config, made))
+    changed = data._replace(targets=np.where(data.counted, data.targets, 1e9))
+    assert loss(params, jax.random.key(1), data)[0] == loss(params, jax.random.key(1), changed)[0]
 
 
 def test_series_from_packages() -> None:
-    [spots] = series_.load(of_file("sunspots"))
+    [spots] = series_.load(of_file("sunspots").data)
     assert (len(spots.values), spots.times[0], spots.values[0], spots.values.max()) == (309, 1700, 5, 190.2)
-    [air] = series_.load(of_file("co2"))
+    [air] = series_.load(of_file("co2").data)
     assert len(air.values) == 526  # months from March 1958 to December 2001
     assert air.values[0] == pytest.approx(316.1)
     assert not air.filled[-150:].any()
     assert air.filled.sum() > 5
     with pytest.raises(UserError, match=r"59 of 2284 values of co2 are missing \(the week of 1958-05-10"):
-        series_.load(of_file("co2", "--fill", "none"))
+        series_.load(of_file("co2", "--fill", "none").data)
 
 
 def test_the_series_of_m1() -> None:
     config = of_file("m1_yearly")
-    series = series_.load(config)
+    series = series_.load(config.data)
     lengths = [len(one.values) for one in series]
     assert (len(series), min(lengths), max(lengths)) == (181, 15, 58)
-    assert (config.horizon, config.test, config.season) == (6, 6, 1)
+    assert (config.data.horizon, config.data.test, config.data.season) == (6, 6, 1)
     assert series[0].values[:2].tolist() == [3600, 7700]
-    made = windows.split(config, series).test
+    made = windows.split(config.data, series).test
     assert [lengths[i] - origin for i, origin in zip(made.series, made.origin)] == [6] * 181
 
 
@@ -285,7 +301,7 @@ def test_mackey_glass_follows_its_equation() -> None:
 
 def test_the_reservoir_is_that_of_jaeger() -> None:
     """His leaky unit, written out, has the states of ours, but for their size."""
-    config = MackeyGlass(width=30, density=0.2)
+    config = Reservoir(width=30, density=0.2)
     with jax.enable_x64(True):
         states, _ = mackey_glass.make_layers(config, 3)
         xs = jnp.asarray(np.random.RandomState(0).normal(size=(1, 20, 1)) / 3)
@@ -371,8 +387,8 @@ def test_bad_files_are_refused_before_anything_is_written(
     ],
 )
 def test_gaps_are_filled_as_named(tmp_path: Path, cells: list[str], how: Any, filled: list[float]) -> None:
-    config = Forecast(data=write(tmp_path, *days(*cells)), column="value", fill=how)
-    one = series_.from_csv(config)
+    data = Data(data=write(tmp_path, *days(*cells)), column="value", fill=how)
+    one = series_.from_csv(data)
     assert one.values.tolist() == filled
     assert one.filled.tolist() == [cell in ("", "NaN") for cell in cells]
 
@@ -381,7 +397,7 @@ def test_gaps_are_filled_as_named(tmp_path: Path, cells: list[str], how: Any, fi
     ("name", "overrides", "message"),
     [
         ("quick", ["--steps", "0"], "--steps is 0, but must be 1 or more"),
-        ("quick", ["--dropout", "1"], "--dropout is 1.0, but must be in [0, 1)"),
+        ("quick", ["--dropout", "1"], "--dropout is 1.0, but must be at least 0 and below 1"),
         ("quick", ["--horizon", "999"], "--test is 200, but must hold at least one forecast of --horizon, 999"),
         ("quick", ["--base", "autoreg", "--shortest", "29"], "--shortest is 29, but must be 30 or more"),
         ("quick", ["--data", "none.csv", "--column", "x"], "--data is 'none.csv', but must be one of sine, sunspots"),
@@ -389,7 +405,7 @@ def test_gaps_are_filled_as_named(tmp_path: Path, cells: list[str], how: Any, fi
         (
             "quick",
             ["--base", "seasonal", "--shortest", "30"],
-            "is 30 and --context 80, but --base seasonal needs two of --season, 20",
+            "--shortest is 30, but must be 40 or more: --base seasonal needs two of --season, 20",
         ),
         ("mackey_glass", ["--density", "0"], "--density is 0.0, but must be in (0, 1]"),
         ("mackey_glass", ["--rate", "2"], "--rate times --decay is 1.8, but must not be above 1"),

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import config as configs
-from experiments import results
+from experiments import files, runs
 from experiments.errors import UserError
 from experiments.loop import Fitted, Plan, fit
 
@@ -46,11 +45,11 @@ def test_files_that_may_not_grow(tmp_path: Path, small_files: int) -> None:
         UserError, match=r"Stopped at step \d: File too large\. Make room.*No checkpoint was saved yet in"
     ):
         training(tmp_path / "run")
-    configs.write_json(tmp_path / "whole.json", {"a": 1})
-    for write in (configs.write_json, lambda path, value: configs.write_text(path, str(value))):
+    files.write_json(tmp_path / "whole.json", {"a": 1})
+    for write in (files.write_json, lambda path, value: files.write_text(path, str(value))):
         with pytest.raises(OSError, match=r"whole\.json"):
             write(tmp_path / "whole.json", "x" * 2 * small_files)
-    assert configs.read_json(tmp_path / "whole.json") == {"a": 1}
+    assert files.read_json(tmp_path / "whole.json") == {"a": 1}
     assert not list(tmp_path.glob("*.partial"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert training(tmp_path / "run").last_step == 6
@@ -80,11 +79,11 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     resumed = training(small_disk / "run")
     assert resumed.last_step == 6
     assert (resumed.best["x"] == undisturbed.best["x"]).all()
-    results.finish(small_disk / "run", {"loss": 1.0}, seed=0, seconds=1.0)
+    runs.finish(small_disk / "run", {"loss": 1.0}, seed=0, seconds=1.0)
     if small_disk.is_mount():
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
         with pytest.raises(UserError, match=r"--run-dir .* cannot be used: .*Read-only file system\. Give a place"):
-            configs.claim(small_disk / "other", {})
-        shown: list[int] = []
-        assert results.show_finished(small_disk / "run", lambda: shown.append(1))  # which needs no more than to read
+            runs.begin_or_resume(small_disk / "other", {}, {})
+        shown: list[Path] = []
+        assert runs.show_finished(small_disk / "run", shown.append)  # which needs no more than to read
         assert shown

@@ -13,10 +13,11 @@ from processes import ROOT
 
 import rnnx
 from experiments.errors import UserError
-from experiments.memory import __main__ as memory
-from experiments.memory import pictures, tasks
-from experiments.memory.cells import CELLS, signed_min_gru
-from experiments.memory.settings import TASKS, Memory
+from experiments.memory import Memory, evaluate, plots, train
+from experiments.memory import data as tasks
+from experiments.memory.config import CELLS, TASKS
+from experiments.memory.model import make_model, signed_min_gru
+from experiments.settings import replace
 from rnnx.testing import eps
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -32,7 +33,7 @@ def arguments(run_dir: Path, *overrides: str) -> list[str]:
 
 
 def tiny(**changes: Any) -> Memory:
-    return Memory(**{name.replace("-", "_"): value for name, value in TINY.items()} | changes)
+    return replace(Memory(), **{name.replace("-", "_"): value for name, value in TINY.items()} | changes)
 
 
 def drawn(draw: Any, batch: int = 50, **sizes: Any) -> Any:
@@ -45,7 +46,7 @@ def test_a_run_leaves_a_complete_folder_and_a_table(
 ) -> None:
     run_dir = tmp_path / "run"
     chosen = ["--tasks", "parity", "--cells", "elman", "signed_min_gru", "--judged-by", "elman_parity"]
-    memory.train(arguments(run_dir, *chosen))
+    train.main(arguments(run_dir, *chosen))
     output = capsys.readouterr().out
     results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert list(results["scores"]) == ["elman_parity_accuracy"]
@@ -63,38 +64,38 @@ def test_a_run_leaves_a_complete_folder_and_a_table(
     assert parity["score"] == pytest.approx(np.mean(longer), abs=1e-4) == results["scores"]["elman_parity_accuracy"]
     for name in ("table.png", "curves.png", "lengths.png"):
         assert (run_dir / name).read_bytes().startswith(b"\x89PNG")
-    memory.train(arguments(run_dir, *chosen))
+    train.main(arguments(run_dir, *chosen))
     assert "is finished" in capsys.readouterr().out
     with pytest.raises(UserError, match="width: saved 4, given 5"):
-        memory.train(arguments(run_dir, *chosen, "--width", "5"))
+        train.main(arguments(run_dir, *chosen, "--width", "5"))
 
     monkeypatch.chdir(tmp_path)
-    memory.table([str(run_dir / "results.json")] * 2)
+    evaluate.main([str(run_dir / "results.json")] * 2)
     output = capsys.readouterr().out
     assert f"{parity['score']:>9.4f}{parity['score']:>9.4f}{parity['score']:>9.4f}{0.5:>9.4f}{2:>7}" in output
     assert (tmp_path / "runs/memory/table.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match="There is no run on record"):
-        memory.table([])
+        evaluate.main([])
     with pytest.raises(UserError, match=r"There is no nowhere\.json"):
-        memory.table(["nowhere.json"])
+        evaluate.main(["nowhere.json"])
 
 
 def test_a_training_ends_when_its_task_is_solved(tmp_path: Path) -> None:
     config = tiny()
-    task = TASKS["adding"](config)._replace(enough=1e9)
-    model = memory.make_model(config, task, "elman")
-    fitted = memory.fit_one(config, task, model, memory.make_measure(task, model), tmp_path)
+    task = tasks.make_task("adding", config.data)._replace(enough=1e9)
+    model = make_model(config.model, task.outputs, "elman")
+    fitted = train.fit_one(config, task, model, evaluate.make_measure(task, model), tmp_path)
     # Evaluations come every two steps of two updates: the first finds it solved, the second no better.
     assert (fitted.best_step, int(fitted.best.step), fitted.last_step) == (2, 4, 4)
 
 
 def test_a_training_goes_on_while_its_loss_stands_still() -> None:
     config = tiny()
-    task = TASKS["adding"](config)
+    task = tasks.make_task("adding", config.data)
     losses = iter([0.2, 0.3, 1e-3, 0.2])
-    evaluate = memory.make_evaluate(config, task, lambda params, batch: (next(losses), 0.0, jnp.zeros(1)))
-    state = memory.initial_state(config, task, memory.make_model(config, task, "elman"))
-    monitored = [evaluate(state._replace(step=jnp.array(step)))[memory.MONITOR] for step in (2, 4, 6, 8)]
+    look = evaluate.make_evaluate(config, task, lambda params, batch: (next(losses), 0.0, jnp.zeros(1)))
+    state = train.initial_state(config, task, make_model(config.model, task.outputs, "elman"))
+    monitored = [look(state._replace(step=jnp.array(step)))[evaluate.MONITOR] for step in (2, 4, 6, 8)]
     assert monitored == [6, 4, -1, 0]  # a new best, a new best, solved, no new best
 
 
@@ -175,8 +176,8 @@ def test_recall_wants_the_symbol_with_the_flag() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_one_who_remembers_nothing_scores_at_chance(name: str) -> None:
-    task = TASKS[name](tiny())
+def test_outputs_without_memory_score_at_chance(name: str) -> None:
+    task = tasks.make_task(name, tiny().data)
     batch = drawn(task.draw, 2000)
     outputs = np.zeros((*batch.targets.shape, task.outputs), "float32")
     if name == "adding":
@@ -228,25 +229,25 @@ def test_every_cell_makes_a_model() -> None:
     xs = jax.ShapeDtypeStruct((2, 3, 2), jnp.float32)
     for cell in CELLS:
         config = tiny(layers=2 if cell in ("lstm", "s5") else 1, width=32)
-        model = memory.make_model(config, TASKS["parity"](config), cell)
+        model = make_model(config.model, 2, cell)
         params = jax.eval_shape(model.init, jax.random.key(0), xs)
         carry = jax.eval_shape(model.initial_carry, params, xs, None)
         assert jax.eval_shape(model.apply, params, carry, xs)[1].shape == (2, 3, 2), cell
 
 
 def test_smoothing_takes_the_median_of_those_around() -> None:
-    assert pictures.smooth(np.array([1.0, 2, 3, 4, 10]), share=0.6).tolist() == [1.5, 2, 3, 4, 7]
-    assert pictures.smooth(np.array([1.0, 3.0])).tolist() == [1, 3]
+    assert plots.smooth(np.array([1.0, 2, 3, 4, 10]), share=0.6).tolist() == [1.5, 2, 3, 4, 7]
+    assert plots.smooth(np.array([1.0, 3.0])).tolist() == [1, 3]
 
 
 def test_the_best_seed_has_the_highest_accuracy_or_the_lowest_loss() -> None:
     for metric, expected in (("accuracy", (0.9, 0.2)), ("loss", (0.2, 0.9))):
-        assert pictures.best_and_worst([{"metric": metric, "score": score} for score in (0.5, 0.9, 0.2)]) == expected
+        assert plots.best_and_worst([{"metric": metric, "score": score} for score in (0.5, 0.9, 0.2)]) == expected
 
 
 def test_rows_of_several_seeds_are_put_together() -> None:
     rows = [{"title": "parity", "cell": cell, "score": score} for cell, score in (("a", 1), ("b", 2), ("a", 3))]
-    assert {key: [row["score"] for row in seeds] for key, seeds in pictures.grouped(rows).items()} == {
+    assert {key: [row["score"] for row in seeds] for key, seeds in plots.grouped(rows).items()} == {
         ("parity", "a"): [1, 3],
         ("parity", "b"): [2],
     }
@@ -270,6 +271,6 @@ def test_bad_settings_are_refused_before_anything_is_written(
     tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        memory.train(arguments(tmp_path / "run", *overrides))
+        train.main(arguments(tmp_path / "run", *overrides))
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()

@@ -2,14 +2,13 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 from processes import ROOT
 
 from experiments import __main__ as listing
-from experiments import report, results, seeds
+from experiments import report, runs, seeds
 from experiments.errors import UserError
 
 
@@ -50,22 +49,24 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
 
 
 def test_published_figures_belong_to_runs_on_record() -> None:
-    rows = {(row["experiment"], row["config"], row["metric"]) for row in report.rows_of(report.read_runs(report.KEPT))}
+    rows = {
+        (row["experiment"], row["config"], row["metric"]) for row in report.rows_of(report.read_runs(report.RECORDS))
+    }
     assert set(report.PUBLISHED) <= rows
 
 
 def test_a_run_without_a_finite_score_is_not_finished(tmp_path: Path) -> None:
     for scores in ({"accuracy": float("nan")}, {}):
         with pytest.raises(UserError, match="no score"):
-            results.finish(tmp_path, scores, seed=0, seconds=1.0)
+            runs.finish(tmp_path, scores, seed=0, seconds=1.0)
     assert not (tmp_path / "results.json").exists()
-    results.finish(tmp_path, {"accuracy": 0.5}, seed=0, seconds=1.0, folds=3)
+    runs.finish(tmp_path, {"accuracy": 0.5}, seed=0, seconds=1.0, folds=3)
     saved = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert (saved["scores"], saved["folds"]) == ({"accuracy": 0.5}, 3)
 
 
 def test_every_experiment_is_listed_with_a_line_and_its_configs(capsys: pytest.CaptureFixture[str]) -> None:
-    listing.main()
+    listing.main([])
     output = capsys.readouterr().out
     for path in (ROOT / "configs").glob("*/*.py"):
         assert str(path.relative_to(ROOT)) in output
@@ -87,13 +88,11 @@ def test_seeds_runs_what_is_not_finished_and_says_what_went_wrong(
     (finished / "results.json").write_text(json.dumps(results_of_seed_7), encoding="utf-8")
     config = str(ROOT / "configs/char_lm/kjv.py")
     core = str(min(os.sched_getaffinity(0)))
-    monkeypatch.setattr(sys, "argv", ["seeds", "char_lm", config, "--seeds", "7", "--keep", "--cores", core])
-    seeds.main()
-    kept = tmp_path / "experiments" / "results" / "char_lm" / "kjv-seed7.json"
+    args = ["char_lm", config, "--seeds", "7", "--record", "--cores", core]
+    seeds.main(args)
+    kept = tmp_path / "experiments" / "records" / "char_lm" / "kjv-seed7.json"
     assert json.loads(kept.read_text(encoding="utf-8")) == results_of_seed_7
-    sys.argv += ["--seeds", "7", "8", "--", "--width", "0"]
     with pytest.raises(UserError, match=r"Seed 8 did not finish: --width is 0, but must be 1 or more"):
-        seeds.main()
-    monkeypatch.setattr(sys, "argv", ["seeds", "char_lm", "missing.py"])
+        seeds.main([*args, "--seeds", "7", "8", "--", "--width", "0"])
     with pytest.raises(UserError, match=r"no config file missing.py"):
-        seeds.main()
+        seeds.main(["char_lm", "missing.py"])

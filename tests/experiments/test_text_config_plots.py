@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import matplotlib.image
 import numpy as np
@@ -12,8 +13,7 @@ import pytest
 import requests
 from processes import ROOT
 
-from experiments import config as configs
-from experiments import logs, plots, text
+from experiments import config, files, logs, memory, plots, runs, settings, text
 from experiments.char_lm import CharLM
 from experiments.errors import UserError
 
@@ -84,16 +84,16 @@ def test_a_download_that_fails(error: Exception, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/char_lm").glob("*.py")), ids=lambda path: path.stem)
 def test_every_config_loads_and_says_how_to_run_it(path: Path) -> None:
-    loaded, name = load(str(path), "--seed", "4")
-    assert name == path.stem
-    assert loaded.seed == 4
+    loaded = load(str(path), "--seed", "4")
+    assert loaded.run.run_dir == Path(f"runs/char_lm/{path.stem}-seed4")
+    assert loaded.run.seed == 4
     (command,) = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("Command:"))
     assert command.split()[1:4] == ["python", "-m", "experiments.char_lm"]
     assert command.split()[-1] == f"configs/char_lm/{path.name}"
 
 
-def load(*args: str) -> tuple[CharLM, str]:
-    return configs.load(CharLM(), args, command="train", directory=ROOT / "configs/char_lm")
+def load(*args: str) -> CharLM:
+    return config.load(CharLM, args)
 
 
 KJV = str(ROOT / "configs/char_lm/kjv.py")
@@ -105,9 +105,14 @@ def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:
             load(*args)
         assert stop.value.code == 0
         output = capsys.readouterr().out
-        for field in dataclasses.fields(CharLM):
-            assert "--" + field.name.replace("_", "-") in output
+        for name in settings.hints(CharLM):
+            assert "--" + name.replace("_", "-") in output
+        for group in ("data", "model", "train", "run"):
+            assert f"{group} options" in output
         assert "Peak learning rate of AdamW" in output
+        *_, title, first, second, _ = output.split("\n")
+        assert title == "Examples:"
+        assert second == f"{first} --seed 1 --run-dir runs/mine"
 
 
 @pytest.mark.parametrize(
@@ -134,24 +139,24 @@ def test_a_missing_or_foreign_config_file(tmp_path: Path) -> None:
 def test_a_damaged_config_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="is damaged"):
-        configs.claim(tmp_path, {"a": 1})
+        runs.begin_or_resume(tmp_path, {"a": 1}, {})
 
 
 def test_a_run_says_what_changed_since_it_began(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    configs.claim(tmp_path, {"a": 1})
-    configs.claim(tmp_path, {"a": 1})
+    runs.begin_or_resume(tmp_path, {"a": 1}, {})
+    runs.begin_or_resume(tmp_path, {"a": 1}, {})
     assert not capsys.readouterr().out
-    began = configs.read_json(tmp_path / "environment.json")
-    configs.write_json(tmp_path / "environment.json", {**began, "jax": "0.4.0", "of old": 1})
-    configs.claim(tmp_path, {"a": 1})
+    began = files.read_json(tmp_path / "environment.json")
+    files.write_json(tmp_path / "environment.json", {**began, "jax": "0.4.0", "of old": 1})
+    runs.begin_or_resume(tmp_path, {"a": 1}, {})
     assert f"begun with jax 0.4.0 (now {began['jax']}): it goes on" in capsys.readouterr().out
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
-    configs.write_json(path, {"a": "Æ"})
+    files.write_json(path, {"a": "Æ"})
     with pytest.raises(TypeError):
-        configs.write_json(path, {"a": object()})
+        files.write_json(path, {"a": object()})
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": "Æ"}
 
 
@@ -193,3 +198,50 @@ def test_the_progress_line_has_the_columns_of_the_script(
         assert "accuracy 50%" in output
         assert "games/s" in output
         assert "[half] way" in output
+
+
+TRAIN, RUN = settings.Train(), settings.Run()
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouped(settings.Experiment):
+    """For these tests."""
+
+    added: ClassVar = {"clip": 2.0}
+    train: settings.Train = TRAIN
+    run: settings.Run = RUN
+
+
+def test_a_setting_is_read_and_replaced_by_its_own_name() -> None:
+    changed = settings.replace(Grouped(), steps=3, seed=4)
+    assert (changed.train.steps, changed.run.seed, changed.train.batch) == (3, 4, 32)
+    assert settings.flat(changed)["steps"] == 3
+    with pytest.raises(TypeError, match="stepps"):
+        settings.replace(changed, stepps=1)
+
+
+def test_a_config_file_of_flat_settings_is_told_their_groups(tmp_path: Path) -> None:
+    (tmp_path / "flat.py").write_text("from experiments.char_lm import CharLM\nconfig = CharLM(width=3)\n")
+    with pytest.raises(UserError, match=r"flat\.py:2: TypeError.*'width' \(is model=Model\(width=\.\.\.\) meant\?\)"):
+        load(str(tmp_path / "flat.py"))
+
+
+def test_groups_of_another_type_and_numbers_out_of_range_are_refused() -> None:
+    for wrong, message in (
+        (Grouped(train=settings.Run()), r"--train is Run\(.*, but must be a Train"),
+        (settings.replace(Grouped(), steps=0), "--steps is 0, but must be 1 or more"),
+        (settings.replace(Grouped(), learning_rate="a"), "--learning-rate is 'a', but must be a finite number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            settings.check_types(wrong)
+    with pytest.raises(UserError, match="--updates is 4, but must be a multiple of --updates-per-step, 3"):
+        memory.Train(updates=4, updates_per_step=3).check()
+
+
+def test_a_run_begun_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
+    saved = {name: value for name, value in runs.saved_settings(Grouped()).items() if name != "clip"}
+    files.write_json(tmp_path / "config.json", saved)
+    assert runs.saved_config(tmp_path, Grouped) == settings.replace(Grouped(), clip=2.0)
+    runs.open_run_dir(settings.replace(Grouped(), clip=2.0, run_dir=tmp_path))
+    with pytest.raises(UserError, match=r"clip: saved 2\.0, given 1\.0"):
+        runs.open_run_dir(settings.replace(Grouped(), run_dir=tmp_path))

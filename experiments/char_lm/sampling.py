@@ -1,4 +1,4 @@
-"""A trained model writes on."""
+"""A trained model continues a text."""
 
 import dataclasses
 import functools
@@ -13,14 +13,16 @@ import numpy as np
 import tyro
 
 import rnnx
-from experiments import config as configs
-from experiments.char_lm.corpus import PLURAL
-from experiments.char_lm.model import initial_state, make_model
-from experiments.char_lm.scoring import MONITOR
-from experiments.char_lm.settings import COMMAND, CONFIGS, LATER, CharLM
+from experiments.char_lm.config import MONITOR, CharLM
+from experiments.char_lm.data import PLURAL
+from experiments.char_lm.model import make_model
 from experiments.checkpoints import Checkpoints
 from experiments.command import unread
+from experiments.config import parse
 from experiments.errors import UserError
+from experiments.files import parsed
+from experiments.runs import saved_config
+from experiments.settings import Count
 from experiments.text import Vocabulary, decode, encode, pieces_of, unknown, vocabulary_from
 
 
@@ -61,16 +63,16 @@ def stream(
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Lets a trained run write on."""
+    """Lets a trained run continue a text."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
     prime: str | None = None
-    """The text to go on from; default: a line break."""
-    length: int = 500
+    """The text to continue; default: a line break."""
+    length: Count = 500
     """Characters (bytes, words) to write."""
     temperature: float = 0.8
-    """Below 1 surer, above 1 bolder; 0 takes the likeliest each time."""
+    """Below 1 safer, above 1 bolder; 0 takes the likeliest each time."""
     top_k: int | None = None
     """Draw only among the k likeliest."""
     top_p: float | None = None
@@ -79,15 +81,17 @@ class Sample:
     """The same seed draws the same text."""
 
 
-def sample_command(args: Sequence[str]) -> None:
-    options = configs.parse(Sample, args, command=f"{COMMAND} sample")
+def main(args: Sequence[str]) -> None:
+    from experiments.char_lm.train import initial_state  # which imports this module
+
+    options = parse(Sample, args, command="python -m experiments.char_lm sample")
     if not (options.run / "config.json").exists():
         raise UserError(
             f"{options.run} is not the folder of a run: it has no config.json. "
-            f"Train one first: {COMMAND} {CONFIGS / 'kjv.py'}"
+            f"Train one first: python -m experiments.char_lm configs/char_lm/kjv.py"
         )
-    config = configs.saved_config(options.run, CharLM, LATER)
-    vocab = configs.parsed(options.run / "vocab.json", vocabulary_from)
+    config = saved_config(options.run, CharLM)
+    vocab = parsed(options.run / "vocab.json", vocabulary_from)
     prime = default_prime(vocab) if options.prime is None else options.prime
     strange = unknown(pieces_of(prime, vocab.level), vocab)
     if strange or not prime:
@@ -95,8 +99,6 @@ def sample_command(args: Sequence[str]) -> None:
         what = f"has {PLURAL[vocab.level]} that the model does not know: {listed}" if prime else "is empty"
         known = vocab.pieces if vocab.level == "char" else f"{options.run / 'vocab.json'}"
         raise UserError(f"The prime {prime!r} {what}. Those it knows: {''.join(known)!r}")
-    if options.length < 1:
-        raise UserError(f"--length is {options.length}, but must be 1 or more.")
     try:
         draw = rnnx.sampler(options.temperature, top_k=options.top_k, top_p=options.top_p)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Where the decoder looked."""
+"""The attention of the decoder."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The picture of a run."""
+"""The plot of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.classify.metrics import Calibration
+from experiments.classify.evaluate import Calibration
 from experiments.plots import draw_confusion, plt
 
 

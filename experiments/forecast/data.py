@@ -1,4 +1,4 @@
-"""The series: made, from packages, or from a file; refused where something is missing or odd."""
+"""The series: made here, from packages, or from a file; refused where something is missing or odd."""
 
 import csv
 import importlib.util
@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.forecast.settings import Forecast
+from experiments.forecast.config import Data
 from experiments.text import read_file
 
 
 class Series(NamedTuple):
-    """`values`, finite; where they were `filled`; the `times`, for the axis of a picture; each `[time]`."""
+    """`values`, finite; where they were `filled`; the `times`, for the axis of a plot; each `[time]`."""
 
     name: str
     values: np.ndarray
@@ -25,48 +25,48 @@ class Series(NamedTuple):
     times: np.ndarray
 
 
-def load(config: Forecast) -> list[Series]:
+def load(data: Data) -> list[Series]:
     made = {"sine": noisy_sine, "sunspots": sunspots, "co2": co2, "m1_yearly": m1_yearly}
-    if config.data in made:
-        series = made[config.data](config)
-    elif Path(config.data).is_file():
-        series = [from_csv(config)]
+    if data.data in made:
+        series = made[data.data](data)
+    elif Path(data.data).is_file():
+        series = [from_csv(data)]
     else:
-        raise UserError(f"--data is {config.data!r}, but must be one of {', '.join(made)}, or the path of a CSV file.")
+        raise UserError(f"--data is {data.data!r}, but must be one of {', '.join(made)}, or the path of a CSV file.")
     for one in series:
-        check(config, one)
-    longest, needed = max(len(one.values) for one in series), config.shortest + 1 + config.validation + config.test
+        check(data, one)
+    longest, needed = max(len(one.values) for one in series), data.shortest + 1 + data.validation + data.test
     if longest < needed:
         raise UserError(
-            f"{config.data} has at most {longest} values in a series, but {needed} are needed: --shortest "
-            f"{config.shortest} to read, 1 to learn from, --validation {config.validation} and --test {config.test}. "
+            f"{data.data} has at most {longest} values in a series, but {needed} are needed: --shortest "
+            f"{data.shortest} to read, 1 to learn from, --validation {data.validation} and --test {data.test}. "
             "Give more, or lower these."
         )
     return series
 
 
-def noisy_sine(config: Forecast, length: int = 1200, period: float = 20, noise: float = 0.2) -> list[Series]:
+def noisy_sine(data: Data, length: int = 1200, period: float = 20, noise: float = 0.2) -> list[Series]:
     """The same for every seed, so that scores compare."""
     times = np.arange(length)
     values = np.sin(2 * np.pi * times / period) + noise * np.random.RandomState(0).normal(size=length)
     return [plain("noisy sine", values, times)]
 
 
-def sunspots(config: Forecast) -> list[Series]:
+def sunspots(data: Data) -> list[Series]:
     from statsmodels.datasets import sunspots as dataset  # not at the top: a second of start-up
 
     table = dataset.load_pandas().data
     return [plain("yearly sunspots", table["SUNACTIVITY"].to_numpy(float), table["YEAR"].to_numpy(float))]
 
 
-def co2(config: Forecast) -> list[Series]:
+def co2(data: Data) -> list[Series]:
     """Monthly means of the weeks; the missing weeks are filled first. A month is filled where any of its weeks is."""
     from statsmodels.datasets import co2 as dataset
 
     table = dataset.load_pandas().data
     weeks = table["co2"].to_numpy(float)
     months = table.index.year.to_numpy() * 12 + table.index.month.to_numpy() - 1
-    values, filled = fill(weeks, config, lambda i: f"the week of {table.index[i]:%Y-%m-%d}")
+    values, filled = fill(weeks, data, lambda i: f"the week of {table.index[i]:%Y-%m-%d}")
     wanted = np.unique(months)
     return [
         Series(
@@ -78,7 +78,7 @@ def co2(config: Forecast) -> list[Series]:
     ]
 
 
-def m1_yearly(config: Forecast) -> list[Series]:
+def m1_yearly(data: Data) -> list[Series]:
     spec = importlib.util.find_spec("aeon")
     if spec is None or spec.origin is None:
         raise UserError("The series of m1_yearly come with the package aeon, which is not installed: pip install aeon")
@@ -96,32 +96,32 @@ def plain(name: str, values: np.ndarray, times: np.ndarray) -> Series:
     return Series(name, values, np.zeros(len(values), bool), times)
 
 
-def from_csv(config: Forecast) -> Series:
-    path = config.data
+def from_csv(data: Data) -> Series:
+    path = data.data
     rows = csv.DictReader(io.StringIO(read_file(Path(path)), newline=""))
     cells: list[float] = []
     lines: list[int] = []
     dates: list[str | None] = []
     try:
         columns = rows.fieldnames or []
-        for column in filter(None, (config.column, config.dates)):
+        for column in filter(None, (data.column, data.dates)):
             if columns.count(column) != 1:
                 many = "no column" if column not in columns else f"{columns.count(column)} columns"
                 raise UserError(
                     f"{path} has {many} {column!r}; it has {', '.join(map(repr, columns))[:300] or 'none'}."
                 )
         for row in rows:
-            cells.append(number(row[config.column], f"{path}, line {rows.line_num}, column {config.column!r}"))
+            cells.append(number(row[data.column], f"{path}, line {rows.line_num}, column {data.column!r}"))
             lines.append(rows.line_num)
-            dates.append(row[config.dates] if config.dates else None)
+            dates.append(row[data.dates] if data.dates else None)
     except csv.Error as error:
         raise UserError(
             f"{path}, line {rows.line_num + 1}: {error}. Values with commas between them are wanted."
         ) from None
-    if config.dates:
+    if data.dates:
         check_dates(dates, lines, path)
-    values, filled = fill(np.array(cells, float), config, lambda i: f"line {lines[i]}")
-    return Series(config.column, values, filled, np.arange(len(values)))
+    values, filled = fill(np.array(cells, float), data, lambda i: f"line {lines[i]}")
+    return Series(data.column, values, filled, np.arange(len(values)))
 
 
 def number(cell: str | None, where: str) -> float:
@@ -164,52 +164,52 @@ def check_dates(dates: Sequence[str | None], lines: list[int], path: str) -> Non
         )
 
 
-def fill(values: np.ndarray, config: Forecast, place: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
-    """The values with none missing, and where they were. `place` tells of an index where it is."""
+def fill(values: np.ndarray, data: Data, place: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
+    """The values with none missing, and where they were. `place` names the place of an index."""
     missing = np.isnan(values)
     if not missing.any():
         return values, missing
     at = np.flatnonzero(missing)
     where = ", ".join(place(i) for i in at[:3]) + (", ..." if len(at) > 3 else "")
-    if config.fill == "none":
+    if data.fill == "none":
         raise UserError(
-            f"{len(at)} of {len(values)} values of {config.data} are missing ({where}). Say what stands in for them: "
+            f"{len(at)} of {len(values)} values of {data.data} are missing ({where}). Say what stands in for them: "
             "--fill forward or --fill linear."
         )
     known = np.flatnonzero(~missing)
     if missing[0]:
-        raise UserError(f"{config.data} begins with missing values ({where}), which no value before them can fill.")
-    if config.fill == "linear" and missing[-1]:
-        raise UserError(f"{config.data} ends with missing values; --fill linear has none after them. Take forward.")
-    if config.fill == "linear":
+        raise UserError(f"{data.data} begins with missing values ({where}), which no value before them can fill.")
+    if data.fill == "linear" and missing[-1]:
+        raise UserError(f"{data.data} ends with missing values; --fill linear has none after them. Take forward.")
+    if data.fill == "linear":
         return np.interp(np.arange(len(values)), known, values[known]), missing
     return values[known[np.searchsorted(known, np.arange(len(values)), side="right") - 1]], missing
 
 
-def check(config: Forecast, series: Series) -> None:
+def check(data: Data, series: Series) -> None:
     """Refuses a series that the settings cannot be meant for."""
     count = len(series.values)
-    trained = count - config.validation - config.test
-    needed = max(config.shortest, config.season + 1 + config.validation) + config.test
+    trained = count - data.validation - data.test
+    needed = max(data.shortest, data.season + 1 + data.validation) + data.test
     if count < needed:
         raise UserError(
-            f"The series {series.name!r} has {count} values, but {needed} are needed: --test {config.test}, and before "
-            f"them --shortest {config.shortest} to read, or --validation {config.validation} and more than a --season, "
-            f"{config.season}. Give a longer one, or lower these."
+            f"The series {series.name!r} has {count} values, but {needed} are needed: --test {data.test}, and before "
+            f"them --shortest {data.shortest} to read, or --validation {data.validation} and more than a --season, "
+            f"{data.season}. Give a longer one, or lower these."
         )
-    if config.fill == "linear" and series.filled[trained - 1 :].any():
+    if data.fill == "linear" and series.filled[trained - 1 :].any():
         at = trained - 1 + int(np.argmax(series.filled[trained - 1 :]))
         raise UserError(
             f"--fill linear would let forecasts look ahead: value {at + 1} of {series.name!r} is missing, and from "
             f"{trained} on they are for validation and test. Take --fill forward."
         )
-    if config.transform == "log" and series.values.min() <= 0:
+    if data.transform == "log" and series.values.min() <= 0:
         raise UserError(f"--transform log needs values above 0, but {series.name!r} has {series.values.min():g}.")
-    if config.transform == "sqrt" and series.values.min() < 0:
+    if data.transform == "sqrt" and series.values.min() < 0:
         raise UserError(f"--transform sqrt needs values of 0 or more, but {series.name!r} has {series.values.min():g}.")
     known = series.values[:trained]
-    if not np.abs(known[config.season :] - known[: -config.season]).any():
+    if not np.abs(known[data.season :] - known[: -data.season]).any():
         raise UserError(
-            f"The first {trained} values of {series.name!r}, to train on, repeat a --season of {config.season} "
+            f"The first {trained} values of {series.name!r}, to train on, repeat a --season of {data.season} "
             "exactly: MASE, which divides by what changes from one to the next, has no value."
         )

@@ -1,4 +1,4 @@
-"""The cells by name, each a function from a width to a Layer."""
+"""The models: cells by name, each a function from a width to a Layer, and what stands around them."""
 
 import math
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import rnnx
+from experiments.memory.config import LINEAR, Model
 from rnnx.linear import Affine
 
 Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
@@ -22,8 +23,8 @@ def signed_min_gru(width: int, *, bias_init: Initializer = nn.initializers.zeros
         z, n &= W x_t + b \\
         h_t &= (1 - 2\sigma(z)) \odot h_{t-1} + \sigma(z) \odot n
 
-    One factor, 2, tells it from `rnnx.cells.min_gru` (in its paper's first form). With it a step can turn a unit round,
-    h into n - h, which is what parity asks for; a product of numbers in [0, 1] never turns anything round.
+    Only the factor 2 differs from `rnnx.cells.min_gru` (in its paper's first form). It lets a step flip a unit, h into
+    n - h, which parity needs; a product of numbers in [0, 1] never flips anything.
 
     Returns:
         The AssociativeCell. Params: `input_kernel` (D, 2H), `bias` (2H,), z first. One step takes x `(D,)` and the
@@ -55,9 +56,9 @@ def signed_min_gru(width: int, *, bias_init: Initializer = nn.initializers.zeros
 
 
 def slowly(*scales: float) -> Initializer:
-    """Biases of gates that let in so little at first that units remember for some 1 to 200 steps.
+    """Biases of gates with which units initially remember for 1 to 200 steps.
 
-    `scales` has one number for each gate: -1 for what lets in, 0 for gates whose bias begins at zero. C. Tallec and
+    `scales` has one number for each gate: -1 for an input gate, 0 for a gate whose bias starts at zero. C. Tallec and
     Y. Ollivier, *Can recurrent neural networks warp time?*, ICLR 2018.
     """
 
@@ -81,28 +82,24 @@ def min_lstm(width: int) -> rnnx.Layer:
     return rnnx.min_lstm(width, bias_init=slowly(0, -1, 0))
 
 
-NONLINEAR = [
-    "elman",
-    "lstm",
-    "gru",
-    "mgu",
-    "ugrnn",
-    "janet",
-    "indrnn",
-    "rhn",
-    "slstm",
-    "orthogonal",
-    "cornn",
-    "lem",
-    "lmu",
-]
-LINEAR = ["qrnn", "sru", "gla", "mlstm", "delta_net", "gated_delta_net", "lru", "s4d", "s5", "s6", "rg_lru"]
-
-nonlinear: dict[str, Callable[[int], rnnx.Layer]] = {name: getattr(rnnx, name) for name in NONLINEAR} | {"irnn": irnn}
-linear: dict[str, Callable[[int], rnnx.Layer]] = {name: getattr(rnnx, name) for name in LINEAR} | {
+OWN: dict[str, Callable[[int], rnnx.Layer]] = {
+    "irnn": irnn,
     "min_gru": min_gru,
     "min_lstm": min_lstm,
     "signed_min_gru": lambda width: rnnx.associative_scan(signed_min_gru(width)),
 }
-CELLS = nonlinear | linear
-"""By name. The gates of linear ones read the input alone, and some of them want as many features as they give."""
+"""Cells that are not made by rnnx's function of that name."""
+
+
+def make_model(model: Model, outputs: int, cell: str) -> rnnx.Layer:
+    width = model.width
+    make = OWN.get(cell) or getattr(rnnx, cell)
+    if model.layers == 1:
+        first = (nn.Dense(width),) if cell in LINEAR else ()
+        return rnnx.stack(*first, make(width), nn.Dense(outputs))
+    dense = nn.Dense(2 * width), rnnx.pointwise(jax.nn.gelu), nn.Dense(width)
+    block = (
+        rnnx.residual(rnnx.stack(nn.LayerNorm(), make(width))),
+        rnnx.residual(rnnx.stack(nn.LayerNorm(), *dense)),
+    )
+    return rnnx.stack(nn.Dense(width), *block * model.layers, nn.LayerNorm(), nn.Dense(outputs))

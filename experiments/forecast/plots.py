@@ -1,4 +1,4 @@
-"""What the forecasts look like."""
+"""The plots of forecasts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from experiments.forecast.metrics import LEVELS, MEDIAN, Scores
-from experiments.forecast.series import Series
-from experiments.forecast.settings import Forecast
+from experiments.forecast.config import Data
+from experiments.forecast.data import Series
+from experiments.forecast.evaluate import Scores
+from experiments.forecast.model import LEVELS, MEDIAN
 from experiments.forecast.windows import Windows
 from experiments.plots import plt
 
@@ -17,7 +18,7 @@ NET, BASELINE = "tab:blue", "tab:orange"
 
 def forecasts(
     path: Path,
-    config: Forecast,
+    data: Data,
     series: Sequence[Series],
     windows: Windows,
     net: np.ndarray,
@@ -25,15 +26,15 @@ def forecasts(
     name: str,
     panels: int = 6,
 ) -> None:
-    """The last forecasts that do not overlap, or those of as many series: quantiles as a fan, and what came."""
-    shown = choose(config, windows, panels)
+    """The last forecasts that do not overlap, or those of as many series: quantiles as a fan, and the true values."""
+    shown = choose(data, windows, panels)
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(4 * columns, 2.8 * rows), layout="constrained", squeeze=False)
     for axes, row in zip(grid.flat, shown):
         one, origin = series[windows.series[row]], windows.origin[row]
-        before = max(0, origin - max(2 * config.horizon, config.season))
-        ahead = slice(origin, origin + config.horizon)
+        before = max(0, origin - max(2 * data.horizon, data.season))
+        ahead = slice(origin, origin + data.horizon)
         axes.plot(one.times[before : ahead.stop], one.values[before : ahead.stop], "k.-", linewidth=1, markersize=4)
         axes.axvline((one.times[origin - 1] + one.times[origin]) / 2, color="gray", linestyle=":", linewidth=1)
         for low in (0, 4):
@@ -49,18 +50,18 @@ def forecasts(
         axes.set_visible(False)
     width = [f"{LEVELS[-1 - low] - LEVELS[low]:.0%}" for low in (4, 0)]
     handles = [
-        plt.Line2D([], [], color="k", marker=".", label="what came"),
+        plt.Line2D([], [], color="k", marker=".", label="true values"),
         plt.Line2D([], [], color=NET, linewidth=2, label=f"nets: median, {width[0]} and {width[1]} intervals"),
         plt.Line2D([], [], color=BASELINE, linestyle="--", label=f"best baseline: {name.replace('_', ' ')}"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    what = series[0].name if len(series) == 1 else f"{len(shown)} of {len(series)} series of {config.data}"
-    figure.suptitle(f"{what}: {config.horizon} steps ahead")
+    what = series[0].name if len(series) == 1 else f"{len(shown)} of {len(series)} series of {data.data}"
+    figure.suptitle(f"{what}: {data.horizon} steps ahead")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def choose(config: Forecast, windows: Windows, panels: int) -> list[int]:
+def choose(data: Data, windows: Windows, panels: int) -> list[int]:
     """Indices of windows."""
     names = np.unique(windows.series)
     if len(names) > 1:
@@ -68,7 +69,7 @@ def choose(config: Forecast, windows: Windows, panels: int) -> list[int]:
         return [int(np.flatnonzero(windows.series == i)[-1]) for i in wanted]
     chosen: list[int] = []
     for row in range(len(windows.origin) - 1, -1, -1):
-        if len(chosen) < panels and (not chosen or windows.origin[row] + config.horizon <= windows.origin[chosen[-1]]):
+        if len(chosen) < panels and (not chosen or windows.origin[row] + data.horizon <= windows.origin[chosen[-1]]):
             chosen.append(row)
     return chosen[::-1]
 
@@ -91,11 +92,11 @@ def bars(path: Path, table: Mapping[str, Scores], title: str) -> None:
     plt.close(figure)
 
 
-def free_run(path: Path, truth: np.ndarray, forecast: np.ndarray, errors: np.ndarray) -> None:
-    """One free run beside the truth, both `[time]`, and how the errors of all networks `[networks, time]` grow."""
+def rollout(path: Path, truth: np.ndarray, forecast: np.ndarray, errors: np.ndarray) -> None:
+    """One rollout beside the truth, both `[time]`, and how the errors of all networks `[networks, time]` grow."""
     figure, (above, below) = plt.subplots(2, 1, figsize=(8, 6), layout="constrained")
     above.plot(truth, color="k", linewidth=3, alpha=0.35, label="Mackey-Glass")
-    above.plot(forecast, color=NET, linewidth=1.3, label="free run of the median network")
+    above.plot(forecast, color=NET, linewidth=1.3, label="rollout of the median network")
     above.set(xlabel="steps after the last value heard", ylabel="y")
     above.margins(x=0, y=0.25)
     above.legend(loc="upper right", ncols=2)

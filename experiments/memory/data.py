@@ -1,6 +1,6 @@
-"""The tasks: each draws its batches from a key, and says what it is judged by.
+"""The tasks: each draws its batches from a key, and says how answers are scored.
 
-Networks here read from left to right: what follows the last step that is asked for changes nothing, and no lengths are
+Networks read from left to right, so what follows the last step that is asked for changes nothing, and no lengths are
 needed.
 """
 
@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+
+from experiments.memory.config import Data
 
 SYMBOLS = 8
 """Of copy and of delayed recall."""
@@ -266,3 +268,15 @@ def selective_copy(length: int, tokens: int) -> Task:
 
 def recall(delay: int) -> Task:
     return classes(f"delayed recall\nT = {delay}", functools.partial(draw_recall, delay=delay), SYMBOLS, SYMBOLS)
+
+
+def make_task(name: str, data: Data) -> Task:
+    tasks: dict[str, Callable[[], Task]] = {
+        "adding": lambda: adding(data.adding_length),
+        "copy": lambda: copy(data.copy_delay),
+        "parity": lambda: parity(data.train_length, data.test_length),
+        "arithmetic": lambda: arithmetic(data.train_length, data.test_length),
+        "selective_copy": lambda: selective_copy(data.selective_length, data.selective_tokens),
+        "recall": lambda: recall(data.recall_delay),
+    }
+    return tasks[name]()

@@ -1,4 +1,4 @@
-"""The pictures: a table of cells and tasks, the curves of training, and accuracy by length."""
+"""The plots: a table of cells and tasks, the curves of training, and accuracy by length."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +68,7 @@ def table(path: Path, rows: Sequence[Row]) -> None:
 
 
 def curves(path: Path, run_dir: Path, rows: Sequence[Row], chance: Mapping[str, float], updates_per_step: int) -> None:
-    """The training loss of each cell, a panel for each task; `chance` is the loss of one who remembers nothing."""
+    """The training loss of each cell, a panel for each task; `chance` is the loss without memory."""
     tasks, colour = unique([row["task"] for row in rows]), colours([row["cell"] for row in rows])
     columns = min(len(tasks), 3)
     lines = -(-len(tasks) // columns)
@@ -91,7 +91,7 @@ def curves(path: Path, run_dir: Path, rows: Sequence[Row], chance: Mapping[str, 
         axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")
         axes.grid(alpha=0.25)
     handles = [plt.Line2D([], [], color=c, label=cell) for cell, c in colour.items()]
-    handles.append(plt.Line2D([], [], color="black", linestyle="dotted", label="remembers\nnothing"))
+    handles.append(plt.Line2D([], [], color="black", linestyle="dotted", label="without\nmemory"))
     figure.legend(handles=handles, loc="outside right center")
     figure.suptitle("When each cell learns what to remember")
     figure.savefig(path, dpi=150)
@@ -105,7 +105,7 @@ def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
 
 
 def by_length(path: Path, rows: Sequence[Row]) -> None:
-    """Accuracy against length for the tasks tested on longer sequences than were trained on; no picture without any."""
+    """Accuracy against length for the tasks tested on longer sequences than were trained on; no plot without any."""
     rows = [row for row in rows if "by_length" in row]
     titles, colour = unique([row["title"] for row in rows]), colours([row["cell"] for row in rows])
     if not titles:

@@ -1,0 +1,87 @@
+"""Several cells under one config: their losses, and a text that each of them writes."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import tyro
+
+from experiments import locks, runs
+from experiments.char_lm import train
+from experiments.char_lm.config import Cell
+from experiments.config import parse
+from experiments.files import write_text
+from experiments.settings import check_names
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Trains each cell with the same settings; what follows `--` overrides these."""
+
+    config: Annotated[Path, tyro.conf.Positional]
+    """The config file."""
+    cells: tuple[Cell, ...] = get_args(Cell)
+    """Which cells."""
+    seed: int = 0
+    """Of all of them."""
+    run_dir: Path | None = None
+    """Folder, with one for each cell in it; default runs/char_lm/<config's name>-compared-seed<seed>."""
+
+
+def main(args: Sequence[str]) -> None:
+    from experiments.char_lm import plots  # not at the top: a second of start-up
+
+    split = args.index("--") if "--" in args else len(args)
+    options, overrides = (
+        parse(Compare, args[:split], command="python -m experiments.char_lm compare"),
+        args[split + 1 :],
+    )
+    check_names("cells", options.cells)
+    run_dir = options.run_dir or Path("runs/char_lm") / f"{options.config.stem}-compared-seed{options.seed}"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    locks.hold(run_dir / "lock", str(run_dir))
+    finished: dict[str, Any] = {}
+    for cell in options.cells:
+        given = ["--cell", cell, "--seed", str(options.seed), "--run-dir", str(run_dir / cell)]
+        train.main([str(options.config), *overrides, *given])
+        finished[cell] = runs.read_results(run_dir / cell / "results.json")
+    plots.curves(run_dir, finished)
+    write_text(run_dir / "samples.md", samples(run_dir, finished))
+    metric = next(iter(next(iter(finished.values()))["scores"]))
+    runs.finish(
+        run_dir,
+        {f"{cell}_{metric}": run["scores"][metric] for cell, run in finished.items()},
+        seed=options.seed,
+        seconds=sum(run["seconds"] for run in finished.values()),
+        parameters={cell: run["parameters"] for cell, run in finished.items()},
+        quality={cell: run["quality"] for cell, run in finished.items()},
+    )
+    print(
+        f"\n{table(finished)}\n\nCurves: {run_dir / 'learning_curves.png'}; what each wrote: {run_dir / 'samples.md'}"
+    )
+
+
+def table(runs: Mapping[str, Any]) -> str:
+    """The losses, and the quality of what was written; last that of the text which was held out."""
+    lines = [f"{'cell':<10}{'nats':>8}{'parameters':>12}{'seconds':>9}{'known words':>13}{'distinct':>10}{'copied':>8}"]
+    for cell, run in runs.items():
+        (nats,) = run["scores"].values()
+        head = f"{cell:<10}{nats:>8.4f}{run['parameters']:>12,}{run['seconds']:>9.0f}"
+        lines.append(head + of_quality(run["quality"]["sample"]))
+    last = list(runs.values())[-1]
+    lines.append(f"{'held out':<39}" + of_quality(last["quality"]["held_out"]))
+    return "\n".join(lines)
+
+
+def of_quality(row: Mapping[str, float]) -> str:
+    return f"{row['known_words']:>13.1%}{row['distinct_words']:>10.1%}{row['longest_copy']:>8}"
+
+
+def samples(run_dir: Path, runs: Mapping[str, Any]) -> str:
+    """A page with what each cell wrote."""
+    written = [f"# {run_dir.name}\n\n```\n{table(runs)}\n```\n"]
+    for cell in runs:
+        text = (run_dir / cell / "sample.txt").read_text(encoding="utf-8")
+        written.append(f"## {cell}\n\n```\n{text}\n```\n")
+    return "\n".join(written)

@@ -1,0 +1,194 @@
+"""The scores: how good a classifier is, and how well it knows that."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import rnnx
+from experiments import runs
+from experiments.classify.config import Classify
+from experiments.classify.data import Dataset, Encoded
+from experiments.classify.model import Net, classify, classify_packed
+from experiments.files import read_json
+from experiments.logs import read_metrics
+from experiments.loop import Fitted
+from experiments.training import TrainState
+
+
+class Calibration(NamedTuple):
+    """The test, in bins of the probability that the predicted class was given; each array `[bins]`."""
+
+    counts: np.ndarray
+    confidence: np.ndarray
+    """Mean probability of the predicted class; 0 in an empty bin."""
+    accuracy: np.ndarray
+    """Share that was right; 0 in an empty bin."""
+    error: float
+    """The expected calibration error: mean gap between confidence and accuracy, bins weighted by their counts."""
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """`[..., classes]`, in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def accuracy(probability: np.ndarray, labels: np.ndarray) -> float:
+    return float((probability.argmax(axis=1) == labels).mean())
+
+
+def negative_log_likelihood(probability: np.ndarray, labels: np.ndarray) -> float:
+    """Mean, in nats."""
+    given = probability[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(given, np.finfo(np.float64).tiny)).mean())
+
+
+def confusion(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """`[classes, classes]` counts: a row for each true class, a column for each predicted one."""
+    classes = probability.shape[1]
+    pairs = labels.astype(np.int64) * classes + probability.argmax(axis=1)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def calibration(probability: np.ndarray, labels: np.ndarray, bins: int = 10) -> Calibration:
+    """In bins of equal width.
+
+    Reference: C. Guo et al., *On calibration of modern neural networks*, ICML 2017.
+    """
+    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts, sure, correct = (
+        np.bincount(place, weights=weights, minlength=bins) for weights in (np.ones_like(confidence), confidence, right)
+    )
+    sure, correct = (total / np.maximum(counts, 1) for total in (sure, correct))
+    return Calibration(counts, sure, correct, float(counts @ np.abs(sure - correct) / len(labels)))
+
+
+class Predict:
+    """The logits `[nets, n, classes]` of any sequences, read with pads or packed."""
+
+    BATCH = 512
+
+    def __init__(self, net: Net) -> None:
+        self._padded = jax.jit(jax.vmap(functools.partial(classify, net), in_axes=(0, None, None)))
+        self._packed = jax.jit(jax.vmap(functools.partial(classify_packed, net), in_axes=(0, None)))
+
+    def padded(self, params: Any, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """In buckets of similar length, so that little is padding."""
+        batches = rnnx.bucket([len(sequence) for sequence in sequences], self.BATCH, edges=2)
+        logits = [self._padded(params, *rnnx.pad([sequences[i] for i in own], length=n)) for own, n in batches]
+        order = np.concatenate([own for own, _ in batches])
+        return np.concatenate(logits, axis=1)[:, np.argsort(order)]
+
+    def packed(self, params: Any, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Several to a row, which has room for two of the longest."""
+        length = 2 * max(len(sequence) for sequence in sequences)
+        parts = [sequences[start : start + self.BATCH] for start in range(0, len(sequences), self.BATCH)]
+        return np.concatenate([self._packed(params, rnnx.pack(part, length=length)) for part in parts], axis=1)
+
+
+def make_evaluate(predict: Predict, validation: Encoded) -> tuple[str, Callable[[TrainState], dict[str, float]]]:
+    """What decides which weights are kept, and the evaluation; without a validation set the last ones are kept."""
+    if not validation.sequences:
+        return "updates", lambda state: {"updates": float(state.step)}
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        probability = probabilities(predict.padded(state.params, validation.sequences)).mean(axis=0)
+        return {
+            "val_nll": negative_log_likelihood(probability, validation.labels),
+            "val_accuracy": accuracy(probability, validation.labels),
+        }
+
+    return "val_nll", evaluate
+
+
+def report(
+    config: Classify,
+    run_dir: Path,
+    data: Dataset,
+    parts: dict[str, Encoded],
+    predict: Predict,
+    fitted: Fitted[TrainState],
+) -> None:
+    """Scores the weights that were kept on the test, read both ways. Writes results.json last: it marks the end."""
+    from experiments.classify import plots  # not at the top: a second of start-up
+    from experiments.classify.baselines import baselines
+
+    params, test = fitted.best.params, parts["test"]
+    padded_logits = predict.padded(params, test.sequences)
+    packed_logits = predict.packed(params, test.sequences)
+    each, packed = probabilities(padded_logits), probabilities(packed_logits)
+
+    def mean(score: Callable[[np.ndarray, np.ndarray], float], probabilities: np.ndarray) -> float:
+        return float(np.mean([score(own, test.labels) for own in probabilities]))
+
+    scores = {
+        "test_accuracy": mean(accuracy, each),
+        "test_accuracy_packed": mean(accuracy, packed),
+        "test_nll": mean(negative_log_likelihood, each),
+        "test_calibration_error": mean(lambda *given: calibration(*given).error, each),
+    }
+    probability = each.mean(axis=0)  # what follows is of all nets together
+    bins, counts = calibration(probability, test.labels), confusion(probability, test.labels)
+    right = accuracy(probability, test.labels)
+    if config.model.nets > 1:
+        scores["ensemble_test_accuracy"] = right
+        scores["ensemble_test_nll"] = negative_log_likelihood(probability, test.labels)
+    lengths = np.array([len(sequence) for sequence in test.sequences])
+    wrong = np.flatnonzero(probability.argmax(axis=1) != test.labels)
+    rows = read_metrics(run_dir)
+    plots.overview(
+        run_dir / "overview.png",
+        rows,
+        confusion=counts,
+        classes=data.classes,
+        calibration=bins,
+        lengths=lengths,
+        wrong=wrong,
+        title=f"{run_dir.name}: {right:.2%} of {len(lengths)} test sequences right"
+        + (f", by {config.model.nets} nets together" if config.model.nets > 1 else ""),
+    )
+    runs.finish(
+        run_dir,
+        {**scores, **baselines(data)},
+        seed=config.run.seed,
+        seconds=fitted.seconds,
+        largest_difference_of_logits_padded_to_packed=float(np.abs(padded_logits - packed_logits).max()),
+        validation=[row for row in rows if row["step"] == fitted.best_step and "val_nll" in row],
+        best_step=fitted.best_step,
+        steps=fitted.last_step,
+        nets=config.model.nets,
+        parameters_of_a_net=runs.count(params) // config.model.nets,
+        examples={part: len(examples.sequences) for part, examples in parts.items()},
+        classes=data.classes,
+        confusion=counts.tolist(),
+        calibration={name: np.asarray(field).tolist() for name, field in bins._asdict().items()},
+        errors=[
+            {
+                "number": int(i) + 1,
+                **({"text": data.test.items[i]} if isinstance(data.test.items[i], str) else {}),
+                "length": int(lengths[i]),
+                "true": data.classes[test.labels[i]],
+                "predicted": data.classes[probability[i].argmax()],
+                "probability": float(probability[i].max()),
+            }
+            for i in wrong
+        ],
+        data_sha256=data.sha256,
+    )
+
+
+def show(run_dir: Path) -> None:
+    run = read_json(run_dir / "results.json")
+    print(f"--- results ({run_dir / 'results.json'}; plot: {run_dir / 'overview.png'})")
+    for score, value in run["scores"].items():
+        print(f"{score.replace('_', ' '):<32}{value:>8.4f}")
+    together = f" by {run['nets']} nets together" if run["nets"] > 1 else ""
+    print(
+        f"{len(run['errors'])} of {run['examples']['test']} wrong{together}; pads and packing differ by "
+        f"{run['largest_difference_of_logits_padded_to_packed']:.1e} at most in a logit"
+    )

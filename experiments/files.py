@@ -1,0 +1,64 @@
+"""Text and JSON files, written whole or not at all; a damaged one is named in one sentence."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from experiments.errors import UserError, explained, first_line
+
+Read = TypeVar("Read")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes by renaming a finished file, so that a killed process or a full disk leaves the old one or the new."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        # A file name of another encoding may hold half a character; its escape is JSON's own.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def parsed(path: Path, parse: Callable[[Any], Read]) -> Read:
+    """`parse(what a JSON file holds)`; `parse` raises ValueError or TypeError for contents that cannot be right."""
+    try:
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{explained(error)}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged ({first_line(str(error))}). Restore it from a backup, or start anew with another "
+            "--run-dir."
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return parsed(path, _object)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"it holds a {type(value).__name__}, where an object is wanted")
+    return value
+
+
+@contextlib.contextmanager
+def showing(path: Path, advice: str) -> Iterator[None]:
+    """Blames the file for an error that is raised while its contents are shown."""
+    try:
+        yield
+    except (OSError, LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be shown ({type(error).__name__}: {first_line(str(error))}): part of it is missing, "
+            f"damaged or of another version. {advice}"
+        ) from None

