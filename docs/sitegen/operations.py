@@ -23,6 +23,7 @@ SILENT = {
     "transpose",
     "stop_gradient",
     "copy",
+    "name",  # of rnnx.named
 }
 SYMBOLS = {"mul": "⊙", "add": "+", "add_any": "+", "sub": "−", "div": "÷"}
 FUNCTIONS = {
