@@ -1,4 +1,4 @@
 from experiments import command
-from experiments.char_lm import compare, sampling, train
+from experiments.char_lm import compare, gates, sampling, train
 
-command.run(train.main, sample=sampling.main, compare=compare.main)
+command.run(train.main, sample=sampling.main, compare=compare.main, gates=gates.main)

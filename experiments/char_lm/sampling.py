@@ -13,17 +13,12 @@ import numpy as np
 import tyro
 
 import rnnx
-from experiments.char_lm.config import MONITOR, CharLM
-from experiments.char_lm.data import PLURAL
-from experiments.char_lm.model import make_model
-from experiments.checkpoints import Checkpoints
+from experiments.char_lm.trained import check_text, read_trained, read_vocabulary
 from experiments.command import unread
 from experiments.config import parse
 from experiments.errors import UserError
-from experiments.files import parsed
-from experiments.runs import saved_config
 from experiments.settings import Count
-from experiments.text import Vocabulary, decode, encode, pieces_of, unknown, vocabulary_from
+from experiments.text import Vocabulary, decode, encode, pieces_of
 
 
 def stream(
@@ -82,30 +77,15 @@ class Sample:
 
 
 def main(args: Sequence[str]) -> None:
-    from experiments.char_lm.train import initial_state  # which imports this module
-
     options = parse(Sample, args, command="python -m experiments.char_lm sample")
-    if not (options.run / "config.json").exists():
-        raise UserError(
-            f"{options.run} is not the folder of a run: it has no config.json. "
-            f"Train one first: python -m experiments.char_lm configs/char_lm/kjv.py"
-        )
-    config = saved_config(options.run, CharLM)
-    vocab = parsed(options.run / "vocab.json", vocabulary_from)
+    vocab = read_vocabulary(options.run)
     prime = default_prime(vocab) if options.prime is None else options.prime
-    strange = unknown(pieces_of(prime, vocab.level), vocab)
-    if strange or not prime:
-        listed = ", ".join(map(repr, strange))
-        what = f"has {PLURAL[vocab.level]} that the model does not know: {listed}" if prime else "is empty"
-        known = vocab.pieces if vocab.level == "char" else f"{options.run / 'vocab.json'}"
-        raise UserError(f"The prime {prime!r} {what}. Those it knows: {''.join(known)!r}")
+    check_text(options.run, vocab, prime, "prime")
     try:
         draw = rnnx.sampler(options.temperature, top_k=options.top_k, top_p=options.top_p)
     except ValueError as error:
         raise UserError(f"{error}.") from None
-    model = make_model(config, len(vocab.pieces))
-    like = jax.eval_shape(functools.partial(initial_state, config, model))
-    params = Checkpoints(options.run / "checkpoints", monitor=MONITOR).best(like).state.average
+    _, _, model, params = read_trained(options.run, vocab)
     sys.stdout.write(prime.lstrip("\n"))
     drawn = stream(model, params, vocab, prime, length=options.length, sample=draw, seed=options.seed)
     try:

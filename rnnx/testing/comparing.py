@@ -19,7 +19,7 @@ import numpy as np
 
 from rnnx.base import PyTree
 
-TOLERANCE = 2e-5
+TOLERANCE = 3e-5
 
 
 def eps(units: float, dtype: Any = jnp.float32) -> float:

@@ -158,7 +158,8 @@ CALLS = {
     ],
     "interop": [
         (
-            'import torch; rnnx.interop.from_torch(torch.nn.LSTM(3, 4).to("meta"))',
+            'import pytest; torch = pytest.importorskip("torch")\n'
+            'rnnx.interop.from_torch(torch.nn.LSTM(3, 4).to("meta"))',
             ValueError,
             "the weights are on torch's meta device, which stores no values",
         ),

@@ -13,11 +13,12 @@ from processes import STEPS, arguments, copy_unreported, damage, start
 from processes import train as start_training
 
 import rnnx
-from experiments.char_lm import CharLM, Train, compare, sampling, train
+from experiments.char_lm import CharLM, Train, compare, gates, sampling, train
 from experiments.char_lm.data import Corpus, load_corpus, read_chunk
 from experiments.char_lm.evaluate import Scorer, final_score, make_evaluate, quality
 from experiments.char_lm.model import make_model
 from experiments.char_lm.train import initial_state, make_optimizer, make_train_step
+from experiments.char_lm.trained import read_trained, read_vocabulary
 from experiments.errors import UserError
 from experiments.logs import read_metrics
 from experiments.settings import replace
@@ -213,6 +214,26 @@ def test_sample_refuses_bad_input(finished: tuple[Path, str], options: list[str]
     with pytest.raises(UserError) as error:
         sampling.main([str(finished[0]), *options])
     assert message in str(error.value)
+
+
+def test_gates_are_those_of_the_model(finished: tuple[Path, str], tmp_path: Path) -> None:
+    run_dir, _ = finished
+    trained = read_trained(run_dir, read_vocabulary(run_dir))
+    tokens = encode("The cat sees", trained.vocab)
+    values = gates.gate_values(trained, tokens, ["i", "f", "g", "o", "c", "h"], layer=0)
+    before = np.concatenate([np.zeros((1, 8)), values["c"][:-1]])
+    np.testing.assert_allclose(values["c"], values["f"] * before + values["i"] * values["g"], rtol=1e-5, atol=1e-6)
+    carry, _ = rnnx.unroll(trained.model, trained.params, tokens[None])
+    np.testing.assert_allclose(values["h"][-1], carry[2].h[0], rtol=1e-4, atol=1e-6)
+
+    gates.main([str(run_dir), "--text", "The cat sees", "--units", "3", "--out", str(tmp_path / "gates.png")])
+    assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="--layer is 1, but the run has 1"):
+        gates.main([str(run_dir), "--text", "The cat sees", "--layer", "1"])
+    with pytest.raises(UserError, match="The text 'Ω' has characters that the model does not know"):
+        gates.main([str(run_dir), "--text", "Ω"])
+    with pytest.raises(ValueError, match=r"lstm has no value named 'q'; it has"):
+        gates.main([str(run_dir), "--text", "The cat sees", "--gates", "q"])
 
 
 def test_sample_needs_a_run_with_checkpoints(finished: tuple[Path, str], tmp_path: Path) -> None:

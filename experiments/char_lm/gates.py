@@ -1,0 +1,81 @@
+"""What the gates of a trained model do while it reads a sentence."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import flax.linen as nn
+import numpy as np
+import tyro
+
+import rnnx
+from experiments.char_lm.trained import Trained, check_text, read_trained, read_vocabulary
+from experiments.config import parse
+from experiments.errors import UserError
+from experiments.settings import Count, Natural
+from experiments.text import encode, pieces_of
+
+ROLES = {"i": "learn", "f": "forget (0 forgets, 1 keeps)", "c": "remember", "o": "use"}
+"""Of the gates and the memory of an LSTM."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gates:
+    """Draws the gates of a trained run over a text."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    text: str = "In the beginning God created the heaven and the earth."
+    """What the model reads."""
+    gates: tuple[str, ...] = ("i", "f", "c", "o")
+    """What to draw: names that the cell gives its gates, or fields of its carry; of an LSTM i, f, g, o, h and c."""
+    layer: Natural = 0
+    """Which recurrent layer, counted from the input."""
+    units: Count = 12
+    """How many units to draw: those whose gates change most over the text."""
+    out: Path = Path("gates.png")
+    """The picture."""
+
+
+def main(args: Sequence[str]) -> None:
+    from experiments.char_lm import plots
+
+    options = parse(Gates, args, command="python -m experiments.char_lm gates")
+    vocab = read_vocabulary(options.run)
+    check_text(options.run, vocab, options.text, "text")
+    trained = read_trained(options.run, vocab)
+    if options.layer >= trained.config.model.layers:
+        raise UserError(f"--layer is {options.layer}, but the run has {trained.config.model.layers}: 0 is the first")
+    pieces = pieces_of(options.text, vocab.level)
+    values = gate_values(trained, encode(pieces, vocab), options.gates, options.layer)
+    shown = liveliest(values, options.units)
+    plots.gates(options.out, pieces, {name: v[:, shown] for name, v in values.items()}, shown, ROLES)
+    print(options.out)
+
+
+def gate_values(trained: Trained, tokens: np.ndarray, gates: Sequence[str], layer: int) -> dict[str, np.ndarray]:
+    """Of each name `[time, units]`, while the model reads the tokens `[time]`."""
+    settings, params = trained.config.model, trained.params
+    cell = getattr(rnnx.cells, settings.cell)(settings.width)
+    make = getattr(rnnx, settings.cell)
+    # As in make_model, up to this layer: the params of a stack are named by their places.
+    below = [part for _ in range(layer) for part in (make(settings.width), rnnx.dropout(settings.dropout))]
+    front = nn.Embed(len(trained.vocab.pieces), settings.embed), rnnx.dropout(settings.embed_dropout), *below
+
+    def read(*names: str) -> Any:
+        exposed = rnnx.expose(cell, *names, "carry")
+        one = rnnx.as_cell(exposed) if isinstance(exposed, rnnx.AssociativeCell) else exposed
+        reader = rnnx.stack(*front, rnnx.scan(one))
+        own = {name: params[name] for name in list(params)[: len(front) + 1]}
+        return rnnx.unroll(reader, own, tokens[None])[1]
+
+    carry = read()["carry"]._asdict() if hasattr(read()["carry"], "_asdict") else {"h": read()["carry"]}
+    ys = {**read(*[name for name in gates if name not in carry]), **carry}
+    return {name: np.asarray(ys[name])[0] for name in gates}
+
+
+def liveliest(values: Mapping[str, np.ndarray], units: int) -> np.ndarray:
+    """The units whose gates change most, in the order of their numbers."""
+    change = sum(v.std(axis=0) / max(v.std(), 1e-6) for v in values.values())
+    return np.sort(np.argsort(-change)[:units])
