@@ -60,15 +60,22 @@ def sample_step(name, features):
     return {"x": x, "dt": jax.ShapeDtypeStruct((), jnp.float32)} if name in {"cfc", "ltc"} else x
 
 
-def test_the_table_of_cells_is_complete_and_counts_right():
-    table = read("docs/cells/index.md")
-    row = r"^\| \[`(\w+)`\]\(\1\.md\) \|(?:.*)\| ([^|]+) \| (yes|no) \|$"
-    rows = {name: rest for name, *rest in re.findall(row, table, re.M)}
+@pytest.fixture
+def sitegen(monkeypatch):
+    """What builds the site can be imported."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+
+
+def test_the_table_of_cells_is_complete_and_counts_right(sitegen):
+    from sitegen.cell_table import glances
+
     makers = {name: getattr(rnnx.cells, name) for name in rnnx.cells.__all__}
     kinds = {name: get_type_hints(make).get("return") for name, make in makers.items() if callable(make)}
+    rows = {one.name: one for one in glances()}
     assert set(rows) == {name for name, kind in kinds.items() if kind in (rnnx.Cell, rnnx.AssociativeCell)}
-    for name, (formula, parallel) in rows.items():
-        assert (parallel == "yes") == (kinds[name] is rnnx.AssociativeCell), name
+    for name, row in rows.items():
+        formula = row.parameters
+        assert row.parallel == (kinds[name] is rnnx.AssociativeCell), name
         h = 6
         d = 4 if "D" in formula else h
         cell, step = makers[name](h), sample_step(name, d)
@@ -147,12 +154,6 @@ class Page(HTMLParser):
         of = dict(attributes)
         self.anchors |= {of[key] for key in ("id", "name") if of.get(key)}
         self.links += [of[key] for key in ("href", "src") if of.get(key)]
-
-
-@pytest.fixture
-def sitegen(monkeypatch):
-    """What builds the site can be imported."""
-    monkeypatch.syspath_prepend(ROOT / "docs")
 
 
 def test_the_drawing_of_the_lstm_is_its_equation(sitegen):

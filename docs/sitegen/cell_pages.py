@@ -1,41 +1,34 @@
 """A page for each cell: its docstring, a drawing of one step, and the shapes of its params."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from sitegen import operations, step_drawing
+from sitegen.cell_table import Glance, glances
 from sitegen.cells import Traced, evaluator, makers, traced
 
-TABLE = Path(__file__).parents[1] / "cells" / "index.md"
-ROW = re.compile(r"^\| \[`(\w+)`\]\(\w+\.md\) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (yes|no) \|$", re.M)
 FEATURES, WIDTH = 64, 128
 
 
-def rows() -> dict[str, tuple[str, ...]]:
-    """The rows of the table of cells: class, what it is, reference, number of params, parallel."""
-    return {name: tuple(rest) for name, *rest in ROW.findall(TABLE.read_text(encoding="utf-8"))}
-
-
 def navigation() -> list[dict[str, Any]]:
-    """The pages under the name of their class, in the order of the table."""
+    """The pages under the name of their family, in the order of the table."""
     groups: dict[str, list[dict[str, str]]] = {}
-    for name, (kind, *_) in rows().items():
-        groups.setdefault(kind.capitalize(), []).append({name: f"cells/{name}.md"})
-    return [{kind: pages} for kind, pages in groups.items()]
+    for one in glances():
+        groups.setdefault(one.family.capitalize(), []).append({one.name: f"cells/{one.name}.md"})
+    return [{family: pages} for family, pages in groups.items()]
 
 
 def pages() -> dict[str, str]:
-    return {f"cells/{name}.md": page(name) for name in makers()}
+    return {f"cells/{one.name}.md": page(one) for one in glances()}
 
 
-def page(name: str) -> str:
-    kind, what, _, formula, _ = rows()[name]
+def page(one: Glance) -> str:
+    name = one.name
     return f"""# {name}
 
-{what[0].upper()}{what[1:]}. Class: {kind}.
+{one.what[0].upper()}{one.what[1:]}. Family: {one.family}.
 
 ## One step
 
@@ -47,7 +40,7 @@ def page(name: str) -> str:
 
 ## Params
 
-{formula}: with the default options, for H units and D features of the input.
+{one.parameters}: with the default options, for H units and D features of the input.
 
 {params_table(name, traced(name, FEATURES, WIDTH))}
 

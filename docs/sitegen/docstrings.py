@@ -11,6 +11,7 @@ from typing import Any
 
 import griffe
 
+from sitegen.cell_table import GLANCE
 from sitegen.names import linked
 
 BLOCK = r"(?P<body>(?:(?P=indent) +[^\n]*\n|[ \t]*\n)+)"
@@ -50,7 +51,7 @@ def show_what_is_imported(package: griffe.Module) -> None:
 
 def markdown(docstring: str, own: str = "") -> str:
     """The docstring of `own`, without links to itself."""
-    text = docstring.rstrip() + "\n"
+    text = GLANCE.sub("", docstring.rstrip() + "\n")  # the page says it elsewhere
     text = MATH.sub(lambda m: fenced(m, "math"), text)
     text = SECTION.sub(section, text)
     text = LITERAL.sub(

@@ -1,9 +1,11 @@
-"""Tables of measured times, made from the runs on record in `experiments/records/speed/`."""
+"""Tables: of all cells, and of times measured in the runs on record in `experiments/records/speed/`."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from sitegen import cell_table
 
 RECORDS = Path(__file__).parents[2] / "experiments" / "records" / "speed"
 
@@ -80,6 +82,7 @@ def devices() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "cells": cell_table.table,
     "fused": fused,
     "checkpoints": checkpoints,
     "linear": linear,

@@ -88,6 +88,8 @@ def alif(
         The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H, H), of which the diagonal is not used. One
         step takes x `(D,)` and `ALIFCarry(z, v, a)`, each `(H,)`, zero at first, and gives y `(H,)`, of 0 and 1.
 
+    At a glance: spiking | adaptive leaky integrate-and-fire | Bellec et al. 2018, 2020 | H (D + H) parameters.
+
     Raises:
         ValueError: for a width below 1, a time constant or a threshold not above 0, a number of betas other than
             1 or H, or (in `init`) inputs which are not floating features.

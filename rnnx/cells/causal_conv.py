@@ -45,6 +45,8 @@ def causal_conv(
         The Cell. Params: `kernel` (k, H), the last row for the present step, `bias` (H,). One step takes x `(H,)`
         and the carry of the last k - 1 inputs `(k - 1, H)`, oldest first, zero at first, and gives y `(H,)`.
 
+    At a glance: feed-forward | depthwise convolution that carries its last inputs | - | 5 H parameters.
+
     Raises:
         ValueError: for a width or size below 1, and (in `init`) for inputs which are not H floating features.
 
@@ -89,6 +91,8 @@ def window(size: Annotated[int, Whole(1, 100_000, "each step gives so many input
     Returns:
         The Cell, without params. One step takes x `(D,)` and the carry of the last k - 1 inputs `(k - 1, D)`,
         oldest first, zero at first, and gives y `(k D,)`, oldest first.
+
+    At a glance: feed-forward | the last inputs side by side; H of them | - | 0 parameters.
 
     Raises:
         ValueError: for a size below 1, or (where it begins) inputs which are not floating features.

@@ -65,6 +65,9 @@ def cfc(
         in the order f, g, alpha, beta. With L = 0 the first three are the heads, with 4H columns, and there are no
         others. One step takes `{"x": (D,), "dt": ()}` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: continuous time | closed-form continuous time, inputs `{"x", "dt"}` | Hasani et al. 2022 | 128 (D + H +
+    1) + 516 H parameters.
+
     Named for `rnnx.expose`: `f`, `g`, `s`.
 
     Raises:

@@ -62,6 +62,9 @@ def conv_gru(
         `reset_after`. One step takes x `(*space, C)` and the carry h `(*space, H)` with the space that the
         convolution of x leaves, zero at first, and gives y `(*space, H)`.
 
+    At a glance: convolutional | ConvGRU over 1, 2 or 3 space dimensions (counted in 2) | Ballas et al. 2016 | 3 H (9 D
+    + 9 H + 1) parameters.
+
     Named for `rnnx.expose`: `r`, `z`, `n`.
 
     Raises:

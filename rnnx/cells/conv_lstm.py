@@ -77,6 +77,9 @@ def conv_lstm(
         in the order i, f, o. One step takes x `(*space, C)` and `ConvLSTMCarry(h, c)`, each `(*space, H)` with the
         space that the convolution of x leaves, zero at first, and gives y `(*space, H)`.
 
+    At a glance: convolutional | ConvLSTM over 1, 2 or 3 space dimensions (counted in 2) | Shi et al. 2015 | 4 H (9 D +
+    9 H + 1) parameters.
+
     Named for `rnnx.expose`: `i`, `f`, `g`, `o`.
 
     Raises:

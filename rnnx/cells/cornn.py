@@ -61,6 +61,8 @@ def cornn(
         last read z, `bias` (H,). One step takes x `(D,)` and `CoRNNCarry(y, z)`, each `(H,)`, zero at first, and
         gives y `(H,)`.
 
+    At a glance: continuous time | coupled oscillators | Rusch & Mishra 2021 | H (D + 2 H + 1) parameters.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 

@@ -58,6 +58,9 @@ def delta_net(
         `(heads, K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector;
         matrices (K, K) arise only where steps are combined. The state is computed in float32 or more.
 
+    At a glance: linear | linear attention by the delta rule, in heads | Yang et al. 2024 | D (3 H + 1) + H (H + 1)
+    parameters.
+
     Named for `rnnx.expose`: `beta`.
 
     Raises:

@@ -46,6 +46,9 @@ def elman(
         The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H, H), `bias` (H,). One step takes
         x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: gated | simple recurrent network; tanh, relu, ...; IRNN with `rnnx.cells.scaled_identity` | Elman 1990,
+    Le et al. 2015 | H (D + H + 1) parameters.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 

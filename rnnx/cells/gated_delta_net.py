@@ -65,6 +65,8 @@ def gated_delta_net(
         K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector; matrices
         (K, K) arise only where steps are combined. The state is computed in float32 or more.
 
+    At a glance: linear | delta rule with decay, in heads | Yang et al. 2025 | D (4 H + 2) + 2 + H (H + 1) parameters.
+
     Named for `rnnx.expose`: `alpha`, `beta`, `r`: r after silu.
 
     Raises:

@@ -62,6 +62,9 @@ def gla(
         `output_kernel` (V, H). One step takes x `(D,)` and the carry S `(heads, K/heads, V/heads)`, zero at first,
         and gives y `(H,)`. The state is computed in float32 or more.
 
+    At a glance: linear | gated linear attention, in heads | Yang et al. 2024 | D (3 H + 16) + H (H + 1) + 17 H // 2
+    parameters.
+
     Named for `rnnx.expose`: `alpha`, `r`: r after silu.
 
     Raises:

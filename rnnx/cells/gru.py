@@ -56,6 +56,9 @@ def gru(
         (H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) when `reset_after`. One step takes x `(D,)`
         and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: gated | gated recurrent unit, reset after or before the product | Cho et al. 2014 | 3 H (D + H + 1) + H
+    parameters.
+
     Named for `rnnx.expose`: `r`, `z`, `n`.
 
     Raises:

@@ -45,6 +45,8 @@ def indrnn(
         The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H,), `bias` (H,). One step takes x `(D,)`
         and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: gated | independently recurrent network | Li et al. 2018 | H (D + 2) parameters.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 

@@ -56,6 +56,9 @@ def janet(
         The Cell. Params, with the gates in the order f, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
         `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: gated | LSTM with the forget gate alone | van der Westhuizen & Lasenby 2018 | 2 H (D + H + 1)
+    parameters.
+
     Named for `rnnx.expose`: `f`, `i`, `n`: f is :math:`\sigma(s)`, i is :math:`1 - \sigma(s - \beta)`.
 
     Raises:

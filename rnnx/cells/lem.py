@@ -63,6 +63,8 @@ def lem(
         (H, 4H), whose y block reads z, `bias` (4H,). One step takes x `(D,)` and `LEMCarry(y, z)`, each `(H,)`,
         zero at first, and gives y `(H,)`.
 
+    At a glance: continuous time | long expressive memory | Rusch et al. 2022 | 4 H (D + H + 1) parameters.
+
     Named for `rnnx.expose`: `a`, `a_bar`, with a_bar for :math:`\bar a`.
 
     Raises:

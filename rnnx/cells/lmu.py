@@ -91,6 +91,8 @@ def lmu(
         as `input_encoder` (D,), `hidden_encoder` (H,), `memory_encoder` (d,). One step takes x `(D,)` and
         `LMUCarry(h, m)`, `(H,)` and `(d,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: continuous time | Legendre memory unit | Voelker et al. 2019 | (H + 1) (D + 2 H) parameters.
+
     Raises:
         ValueError: for a width or an order below 1, a theta not above 0, or (in `init`) inputs which are not floating
             features.

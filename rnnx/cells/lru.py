@@ -52,6 +52,8 @@ def lru(
         the state near that of the input; all as in the paper's appendix. One step takes x `(H,)` and the carry
         `(re, im)`, each `(N,)`, zero at first, and gives y `(H,)`. The state is computed in float32 or more.
 
+    At a glance: linear | linear recurrent unit, complex diagonal | Orvieto et al. 2023 | 4 H (H + 1) parameters.
+
     Raises:
         ValueError: for a width or a state below 1, and (in `init`) for inputs which are not H floating features.
 

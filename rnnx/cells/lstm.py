@@ -109,6 +109,9 @@ def lstm(
         at first, and :math:`\beta_c` as `memory_bias` (H,), zero at first. `projection` adds `projection_kernel`
         (H, P); `recurrent_kernel` is then (P, 4H), and h and y are `(P,)`.
 
+    At a glance: gated | long short-term memory; options `peephole`, `coupled`, `layer_norm`, `projection` | Hochreiter
+    & Schmidhuber 1997, Gers et al. 2000 | 4 H (D + H + 1) parameters.
+
     Named for `rnnx.expose`: `i`, `f`, `g`, `o`.
 
     Raises:

@@ -51,6 +51,9 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32
         about 0 to 1: w and gleak in [0.001, 1), mu in [0.3, 0.8), sigma in [3, 8), cm in [0.4, 0.6) (before
         softplus), vleak in [-0.2, 0.2); erev is 1 or -1, twice as often 1; the maps of input and output do nothing.
 
+    At a glance: continuous time | liquid time constants, inputs `{"x", "dt"}` | Hasani et al. 2021 | 4 H (D + H) + 5 H
+    + 2 D parameters.
+
     Raises:
         ValueError: for a width or unfolds below 1, or (in `init`) inputs which are not a dict of floating features x
             and a floating dt.

@@ -61,6 +61,9 @@ def mgu(
         `bias` (2H,), and b'_n as `recurrent_bias` (H,) when `reset_after`. One step takes x `(D,)` and the carry h
         `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: gated | minimal gated unit, reset before or after the product | Zhou et al. 2016 | 2 H (D + H + 1)
+    parameters.
+
     Named for `rnnx.expose`: `f`, `n`.
 
     Raises:

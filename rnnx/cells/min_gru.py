@@ -50,6 +50,8 @@ def min_gru(
         float32 or more. (Values are those of the paper's log-space form; h itself is kept, not its logarithm, since a
         convex combination cannot overflow.)
 
+    At a glance: linear | minimal GRU | Feng et al. 2024 | 2 H (D + 1) parameters.
+
     Named for `rnnx.expose`: `z`, `n`.
 
     Raises:

@@ -47,6 +47,8 @@ def min_lstm(
         float32 or more. (f' and i' are computed from the difference of the gates' logarithms, so that neither
         becomes 0/0; h itself is kept, not its logarithm.)
 
+    At a glance: linear | minimal LSTM | Feng et al. 2024 | 3 H (D + 1) parameters.
+
     Named for `rnnx.expose`: `f`, `i`, `n`.
 
     Raises:

@@ -75,6 +75,8 @@ def mlstm(
         K/heads, H/heads)`, `(heads, K/heads)`, `(heads,)`, zero at first, and gives y `(H,)`. The state is computed in
         float32 or more.
 
+    At a glance: linear | matrix LSTM, in heads | Beck et al. 2024 | (4 H + 2) (D + 1) parameters.
+
     Named for `rnnx.expose`: `log_i`, `log_f`, `o`: log_i is i and log_f is :math:`\log\sigma(f)`, of which i' and f'
     are made.
 

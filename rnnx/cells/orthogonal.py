@@ -56,6 +56,8 @@ def orthogonal(
         The Cell. Params: `input_kernel` (D, H), `skew` (H, H), of which the strict lower triangle is used,
         `bias` (H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: structured | orthogonal RNN by a Cayley map | Helfrich et al. 2018 | H (D + H + 1) parameters.
+
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
 

@@ -50,6 +50,9 @@ def qrnn(
         (D, gH), `bias` (gH,). One step takes x `(D,)` and the carry c `(H,)`, zero at first, and gives y `(H,)`.
         The state is computed in float32 or more.
 
+    At a glance: linear | quasi-recurrent network: f-, fo-, ifo-pooling; filters with `rnnx.window` | Bradbury et al.
+    2017 | 3 H (D + 1) parameters.
+
     Named for `rnnx.expose`: `i`, `f`, `z`, `o` (o if there is an output gate).
 
     Raises:

@@ -71,6 +71,8 @@ def reservoir(
         The Cell. Params: none, an empty dict. One step takes x `(D,)` and the carry h `(H,)`, zero at first, and
         gives y `(H,)`.
 
+    At a glance: structured | leaky echo-state network, frozen | Jaeger 2001 | 0 parameters.
+
     Raises:
         ValueError: for a width below 1, a leak or a density outside (0, 1], a negative radius or seed, or (in
             `init`) inputs which are not floating features.

@@ -59,6 +59,8 @@ def rg_lru(
         then i; `rate` (\Lambda) (H,). One step takes x `(H,)` and the carry h `(H,)`, zero at first, and gives y
         `(H,)`. The state is computed in float32 or more.
 
+    At a glance: linear | real-gated linear recurrent unit | De et al. 2024 | H (2 H + 3) parameters.
+
     Named for `rnnx.expose`: `r`, `i`, `a`.
 
     Raises:

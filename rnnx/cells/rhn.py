@@ -57,6 +57,8 @@ def rhn(
         The Cell. Params, with the gates in the order n, g: `input_kernel` (D, 2H), `recurrent_kernel` (L, H, 2H),
         `bias` (L, 2H). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: gated | recurrent highway network, depth 3 | Zilly et al. 2017 | 2 H D + 3 * 2 H (H + 1) parameters.
+
     Named for `rnnx.expose`: `g`, `n`, each (depth, H).
 
     Raises:

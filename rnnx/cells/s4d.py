@@ -53,6 +53,8 @@ def s4d(
         normal. One step takes x `(H,)` and the carry `(re, im)`, each `(H, N/2)`, zero at first, and gives y
         `(H,)`. The state is computed in float32 or more.
 
+    At a glance: linear | diagonal state space for each feature | Gu et al. 2022 | 130 H parameters.
+
     Raises:
         ValueError: for a width below 1, a state that is odd or below 2, and (in `init`) for inputs which are not H
             floating features.

@@ -61,6 +61,8 @@ def s5(
         normal. One step takes x `(H,)` and the carry `(re, im)`, each `(P/2,)`, zero at first, and gives y `(H,)`.
         The state is computed in float32 or more.
 
+    At a glance: linear | diagonal state space, zero-order hold | Smith et al. 2023 | 129 H + 96 parameters.
+
     Raises:
         ValueError: for a width below 1, a state that 2 * blocks does not divide, and (in `init`) for inputs which
             are not H floating features.

@@ -61,6 +61,8 @@ def s6(
         (H, N), at first log(1..N), the real part of S4D's frequencies; `skip` (D) (H,), ones. One step takes x `(H,)`
         and the carry h `(H, N)`, zero at first, and gives y `(H,)`. The state is computed in float32 or more.
 
+    At a glance: linear | selective state space of Mamba | Gu & Dao 2024 | H (2 * ceil(H / 16) + 50) parameters.
+
     Named for `rnnx.expose`: `delta`: :math:`\Delta`.
 
     Raises:

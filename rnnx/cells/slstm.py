@@ -74,6 +74,8 @@ def slstm(
         (heads, H/heads, 4H/heads), `bias` (4H,). One step takes x `(D,)` and `SLSTMCarry(h, c, n, m)`, each
         `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: gated | scalar LSTM with exponential gates, in heads | Beck et al. 2024 | 4 H (D + H + 1) parameters.
+
     Named for `rnnx.expose`: `log_i`, `log_f`, `z`, `o`: log_i is i and log_f is :math:`\log\sigma(f)`, of which i' and
     f' are made.
 

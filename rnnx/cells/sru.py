@@ -55,6 +55,8 @@ def sru(
         where D is not H; `bias` (2H,) of f and r. One step takes x `(D,)` and the carry c `(H,)`, zero at first, and
         gives y `(H,)`. The state is computed in float32 or more.
 
+    At a glance: linear | simple recurrent unit, version 1 | Lei & Zhang 2017 | 4 H D + 2 H parameters.
+
     Named for `rnnx.expose`: `f`, `n`, `r`.
 
     Raises:

@@ -52,6 +52,8 @@ def ugrnn(
         The Cell. Params, with the gates in the order g, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
         `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
 
+    At a glance: gated | update gate RNN | Collins et al. 2017 | 2 H (D + H + 1) parameters.
+
     Named for `rnnx.expose`: `g`, `n`.
 
     Raises:
