@@ -66,8 +66,10 @@ class Checkpoints:
                 raise HoldsNaN(jax.tree_util.keystr(path))
         metrics = None if metrics is None else dict(metrics)
         counters = {**counters, "crc32": _checksum(host, dict(counters), metrics)}
+        manager = self._open()
+        manager.wait_until_finished()  # as save does; it may be moving a checkpoint into the folder that is cleared
         self._clear()
-        self._open().save(
+        manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardSave(host), counters=ocp.args.JsonSave(counters)),
             metrics=metrics,

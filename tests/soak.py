@@ -227,6 +227,8 @@ def remove(path: Path, draw: random.Random) -> None:
 def damage(checkpoint: Path, draw: random.Random) -> str:
     """Does one of these to one file of it, to several or to all; says what."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    if not files:
+        return "nothing left to damage"
     how = draw.choice([truncate, flip, empty, remove])
     chosen = draw.sample(files, draw.choice([1, 1, draw.randint(1, len(files)), len(files)]))
     for path in chosen:
@@ -355,8 +357,8 @@ class Disturbed:
         return False
 
     def after_kill(self, number: signal.Signals, moment: str, status: int, printed: str) -> None:
-        # Where a signal comes before the training or after it, it ends the process as it ends any Python.
-        allowed = {-number} if number == signal.SIGKILL else {0, -number}
+        # Before the training or after it, SIGTERM ends the process as it ends any, and SIGINT as experiments.command says.
+        allowed = {-number} if number == signal.SIGKILL else {0, -number, 128 + number}
         if status == 0 and not self.run.finished and "The same command resumes from there" not in printed:
             allowed = set()
         if status not in allowed:

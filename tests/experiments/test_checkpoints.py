@@ -47,6 +47,19 @@ def test_the_newest_two_and_the_best_stay(tmp_path: Path) -> None:
     assert_identical(newest.state, state(5))
 
 
+def test_nothing_is_cleared_while_orbax_still_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be moving an old checkpoint into the folder that is cleared: the run would stop with a FileNotFoundError."""
+    busy = []
+
+    def clear(store: Checkpoints) -> None:
+        busy.append(store._manager is not None and store._manager.is_saving_in_progress())
+
+    monkeypatch.setattr(Checkpoints, "_clear", clear)
+    save(tmp_path, {step: 5.0 - step for step in range(1, 5)})
+    assert len(busy) == 5
+    assert not any(busy)
+
+
 def test_higher_can_be_better_and_a_score_can_be_missing(tmp_path: Path) -> None:
     save(tmp_path, {1: 5.0, 2: 3.0, 3: None, 4: None, 5: 1.0}, higher_is_better=True)
     assert kept(tmp_path) == [1, 4, 5]
