@@ -48,7 +48,7 @@ def test_the_newest_two_and_the_best_stay(tmp_path: Path) -> None:
 
 
 def test_nothing_is_cleared_while_orbax_still_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be moving an old checkpoint into the folder that is cleared: the run would stop with a FileNotFoundError."""
+    """It may be moving an old checkpoint into the folder that is cleared: the run would stop."""
     busy = []
 
     def clear(store: Checkpoints) -> None:
