@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""What the plots of all experiments share."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,11 @@ matplotlib.use("Agg")  # a file is wanted, whatever screen there is
 
 import matplotlib.pyplot as plt
 import numpy as np
+
+
+def save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 def learning_curve(
@@ -27,11 +32,11 @@ def learning_curve(
     The noisy training curve is drawn thin, with its running mean on top.
     """
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    train_steps, noisy = _series(rows, train)
+    train_steps, noisy = series(rows, train)
     mean = _running_mean(noisy)
     axes.plot(train_steps, noisy, color="tab:blue", alpha=0.25, linewidth=1)
     axes.plot(train_steps, mean, color="tab:blue", label="training")
-    steps, values = _series(rows, validation)
+    steps, values = series(rows, validation)
     axes.plot(steps, values, color="tab:orange", marker="o", markersize=3, label="validation")
     best = int(np.argmax(values) if higher_is_better else np.argmin(values))
     axes.plot(steps[best], values[best], "k*", markersize=12)
@@ -53,8 +58,29 @@ def learning_curve(
     axes.set(xlabel="step", ylabel=label, title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
+
+
+def validation_curves(
+    path: Path,
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    metric: str,
+    *,
+    per_step: int = 1,
+    chance: float | None = None,
+    **axes_settings: Any,
+) -> None:
+    """Draws a metric of several runs, from the rows of their metrics.jsonl, over the steps or what they are made of."""
+    figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
+    for label, rows in runs.items():
+        steps, values = series(rows, metric)
+        axes.plot(steps * per_step, values, marker="o", markersize=3, label=label)
+    if chance is not None:
+        axes.axhline(chance, color="black", linestyle="dotted", linewidth=1, label="chance")
+    axes.set(**axes_settings)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    save(figure, path)
 
 
 def draw_confusion(axes: Any, counts: np.ndarray, classes: Sequence[str]) -> None:
@@ -72,7 +98,8 @@ def draw_confusion(axes: Any, counts: np.ndarray, classes: Sequence[str]) -> Non
             axes.text(j, i, counts[i, j], ha="center", va="center", color=color, weight="bold" if rare else "normal")
 
 
-def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+def series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps that logged this metric, and its values."""
     pairs = [(row["step"], row[name]) for row in rows if name in row]
     steps, values = np.array(pairs, float).reshape(-1, 2).T
     return steps, values
