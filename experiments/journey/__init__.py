@@ -7,6 +7,10 @@ A net reads the four corners of a square, one at each time step, and says at the
 Its state has two numbers, so that every state is a point of a plane, and each part of a step (the recurrent
 transform, the input transform, the activation) is a move within it. Each run draws these moves: for an Elman network
 arrow by arrow and as what they do to the whole plane, for GRU and LSTM with the gates, for two layers and for both
-directions plane by plane. `--animate` makes a film of the Elman network's plane; given to a run that is finished, it
-is drawn from its checkpoint.
+directions plane by plane. `--animate` adds an animation of the Elman network's plane; of a finished run, it is drawn
+from the checkpoint.
 """
+
+from experiments.journey.config import Data, Journey, Model, Run, Train
+
+__all__ = ["Data", "Journey", "Model", "Run", "Train"]

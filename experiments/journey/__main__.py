@@ -1,5 +1,4 @@
 from experiments import command
-from experiments.journey.classifier import main
+from experiments.journey import train
 
-if __name__ == "__main__":
-    command.run(main)
+command.run(train.main)

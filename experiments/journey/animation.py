@@ -1,4 +1,4 @@
-"""A film of the Elman network's plane: the states of many sequences at once, through every move of every step."""
+"""An animation of the Elman network's plane: the states of many sequences at once, through every move of every step."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.animation import PillowWriter
 from matplotlib.lines import Line2D
 
-from experiments.journey.pictures import CLASS_COLOURS, DIRECTIONS, Readout, draw_decision, frame, view_of
+from experiments.journey.plots import CLASS_COLOURS, DIRECTIONS, Readout, draw_decision, frame, view_of
 from experiments.journey.traces import ELMAN_MOVES
 from experiments.plots import plt
 
@@ -45,7 +45,7 @@ def place(points: np.ndarray, moment: Moment) -> np.ndarray:
     return before + moment.done * (after - before)
 
 
-def film(path: Path, points: np.ndarray, readout: Readout, xs: np.ndarray, labels: np.ndarray) -> None:
+def animate(path: Path, points: np.ndarray, readout: Readout, xs: np.ndarray, labels: np.ndarray) -> None:
     """Writes a GIF from the points `[n, T, 4, 2]` of `traces.elman` and the inputs `[n, T, 2]`."""
     points, xs, labels = points[:SHOWN], xs[:SHOWN], labels[:SHOWN]
     colours = np.array(CLASS_COLOURS)[labels]

@@ -1,4 +1,4 @@
-"""Pictures of what the nets do, from their traces. Class 0 is drawn in blue, class 1 in red."""
+"""Plots of what the nets do, from their traces. Class 0 is drawn in blue, class 1 in red."""
 
 import itertools
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from experiments.journey.traces import ELMAN_MOVES, Trace, Weights, elman_moves
-from experiments.plots import plt
+from experiments.plots import plt, save
 
 DIRECTIONS = "clockwise", "anticlockwise"
 CLASS_COLOURS = "#2166ac", "#d6503f"
@@ -67,8 +67,7 @@ def journey(path: Path, title: str, trace: Trace, readout: Readout, xs: np.ndarr
     figure.suptitle(title, fontsize=13)
     handles = [Line2D([], [], color=colour, lw=2.5, label=move) for move, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def view_of(*points: np.ndarray) -> np.ndarray:
@@ -146,15 +145,10 @@ def draw_gates(axes: Axes, gates: Mapping[str, np.ndarray], *, named: bool) -> N
         axes.legend(fontsize=7, frameon=False, loc="lower left", ncols=2, borderaxespad=0, handlelength=1)
 
 
-def elman_plane(path: Path, title: str, w: Weights, xs: np.ndarray, points: np.ndarray) -> None:
+def elman_plane(path: Path, w: Weights, xs: np.ndarray, points: np.ndarray) -> None:
     """What each move does to the whole square of states: a row per step, a column per move, a block per class."""
-    side, fine = np.linspace(-1, 1, 9), np.linspace(-1, 1, 41)
-    lines = np.concatenate(
-        [
-            [np.stack(np.broadcast_arrays(s, fine), -1) for s in side],
-            [np.stack(np.broadcast_arrays(fine, s), -1) for s in side],
-        ]
-    )
+    upright = np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 41), indexing="ij"), axis=-1)
+    lines = np.concatenate([upright, upright[..., ::-1]])
     columns = ("h before", *ELMAN_MOVES)
     moved = np.stack([[elman_moves(w, lines, x) for x in sequence] for sequence in xs[:2]])  # [2, 4, lines, fine, 4, 2]
     view = view_of(moved)
@@ -171,9 +165,10 @@ def elman_plane(path: Path, title: str, w: Weights, xs: np.ndarray, points: np.n
                 axes.set_title(columns[k], fontsize=9)
             if k == 0:
                 axes.set_ylabel(f"step {t + 1}")
+    most, least = np.linalg.svd(w["recurrent_kernel"], compute_uv=False)
+    title = f"What each move does to all states between -1 and 1: R stretches by {most:.2g} and {least:.2g}"
     figure.suptitle(title, fontsize=13)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def draw_grid(axes: Axes, lines: np.ndarray) -> None:
@@ -183,7 +178,7 @@ def draw_grid(axes: Axes, lines: np.ndarray) -> None:
             axes.plot(*line.T, color=colours(position), linewidth=0.9)
 
 
-def final_states(path: Path, title: str, rows: Mapping[str, tuple[Trace, Readout, float]], labels: np.ndarray) -> None:
+def final_states(path: Path, rows: Mapping[str, tuple[Trace, Readout, float]], labels: np.ndarray) -> None:
     """Where all sequences end, for each net with its accuracy, and how its readout parts them.
 
     Four numbers are drawn as two: what the forward and the backward direction add to the logit.
@@ -202,6 +197,5 @@ def final_states(path: Path, title: str, rows: Mapping[str, tuple[Trace, Readout
         axes.plot(*ends[wrong].T, "x", color="black", markersize=5)
         axes.set_title(f"{net}: {accuracy:.2%}", fontsize=11)
         axes.set(xlabel=names[0], ylabel=names[1])
-    figure.suptitle(title, fontsize=13)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figure.suptitle("Where the test sequences end", fontsize=13)
+    save(figure, path)
