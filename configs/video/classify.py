@@ -8,6 +8,11 @@ Score:    0.9847 ± 0.0042 of the test clips have digit and direction right (mea
           2): all directions and 0.9847 of the digits. Without memory 0.146: the digits, but not the directions
 """
 
-from experiments.video.settings import Video
+from experiments.video import Data, Model, Run, Train, Video
 
-config = Video(tasks=("classify",), batch=32, steps=1600, learning_rate=3e-3, dropout=0.3, warp=0.1, eval_every=100)
+config = Video(
+    data=Data(tasks=("classify",)),
+    model=Model(dropout=0.3),
+    train=Train(batch=32, steps=1600, learning_rate=3e-3, warp=0.1),
+    run=Run(eval_every=100),
+)

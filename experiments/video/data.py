@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import UserError
+from experiments.video.config import DIGIT, Data
 
-DIGIT = 8
-"""Pixels of the side of a digit's image."""
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 """Of the images of each digit. The split and the clips that are scored do not depend on the seed of a run."""
 SPLIT_SEED, VALIDATION_SEED, TEST_SEED = 0, 1, 2
@@ -54,6 +53,15 @@ class Clips(NamedTuple):
     direction: jax.Array
 
 
+class Examples(NamedTuple):
+    """Clips with `lengths` `[n]`: only so many frames of each are to be read. `direction` `[n]` is that of the last."""
+
+    frames: jax.Array
+    lengths: jax.Array
+    digit: jax.Array
+    direction: jax.Array
+
+
 def load_digits() -> Split:
     """scikit-learn's 1,797 images, each digit split by itself."""
     try:
@@ -68,11 +76,11 @@ def load_digits() -> Split:
     train, validation = train_test_split(
         rest, test_size=VALIDATION_SHARE / (1 - TEST_SHARE), stratify=labels[rest], random_state=SPLIT_SEED
     )
-    digits = pushed_into_corner(images, labels)
+    digits = push_into_corner(images, labels)
     return Split(*(Digits(*(array[part] for array in digits)) for part in (train, validation, test)))
 
 
-def pushed_into_corner(images: np.ndarray, labels: np.ndarray) -> Digits:
+def push_into_corner(images: np.ndarray, labels: np.ndarray) -> Digits:
     """Measures the ink, and moves it to the upper left."""
     pushed, sizes = [], []
     for image in images:
@@ -98,23 +106,30 @@ def draw(key: jax.Array, digits: Digits, count: int, *, time: int, size: int, wa
     places = jnp.minimum(way, 2 * room[:, None] - way)  # [count, time, 2]
     images = jnp.asarray(digits.images)[which]
     if warp:
-        images = warped(warp_key, images, jnp.asarray(digits.sizes)[which], warp)
+        images = warp_images(warp_key, images, jnp.asarray(digits.sizes)[which], warp)
     moves = jnp.diff(places, axis=1, prepend=places[:, :1])
     return Clips(
-        frames=drawn_at(images, places, size),
+        frames=place_at(images, places, size),
         digit=jnp.asarray(digits.labels)[which],
         direction=jnp.asarray(NUMBERS)[moves[..., 0] + 1, moves[..., 1] + 1],
     )
 
 
-def drawn_at(images: jax.Array, places: jax.Array, size: int) -> jax.Array:
+def draw_examples(data: Data, seed: int, digits: Digits, count: int) -> Examples:
+    clips_key, lengths_key = jax.random.split(jax.random.key(seed))
+    clips = draw(clips_key, digits, count, time=data.longest, size=data.size)
+    lengths = jax.random.randint(lengths_key, (count,), data.shortest, data.longest + 1)
+    return Examples(clips.frames, lengths, clips.digit, clips.direction[jnp.arange(count), lengths - 1])
+
+
+def place_at(images: jax.Array, places: jax.Array, size: int) -> jax.Array:
     """Images `[n, 8, 8]`, their corner at row and column `places` `[n, time, 2]`: frames `[n, time, size, size, 1]`."""
     line = jnp.arange(size)[:, None] - jnp.arange(DIGIT)[None]
     onto = (line[None, None, None] == places[..., None, None]).astype(images.dtype)  # [n, time, 2, size, 8]
     return jnp.einsum("ntyi,nij,ntxj->ntyx", onto[:, :, 0], images, onto[:, :, 1])[..., None]
 
 
-def warped(key: jax.Array, images: jax.Array, sizes: jax.Array, strength: float) -> jax.Array:
+def warp_images(key: jax.Array, images: jax.Array, sizes: jax.Array, strength: float) -> jax.Array:
     """Images `[n, 8, 8]` under linear maps around their middle: the identity, and noise of this deviation."""
     maps = jnp.eye(2)[None] + strength * jax.random.normal(key, (len(images), 2, 2))
     grid = jnp.stack(jnp.meshgrid(*[jnp.arange(DIGIT)] * 2, indexing="ij"), axis=-1)

@@ -1,4 +1,4 @@
-"""The pictures of a run, and the film."""
+"""The plots of a run, and the animation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib.animation import PillowWriter
 from matplotlib.ticker import MaxNLocator
 
-from experiments.plots import draw_confusion, plt
+from experiments.plots import draw_confusion, plt, save, series
+from experiments.video.data import Examples
+from experiments.video.model import Logits
 
 ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
 """Of the directions in `data.DIRECTIONS`."""
@@ -19,24 +21,24 @@ STYLES = {
     "repeated_move": ("tab:green", "repeating the last move"),
 }
 SHOWN = 3
-"""Clips in the picture of predictions: the first of the test."""
+"""Clips in the plot of predictions: the first of the test."""
 INK, DIFFERENCE = "gray", "RdBu_r"
 """Colour maps of frames and of predicted minus true ones."""
 
 
-def classified(path: Path, questions: Any, answers: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-    """What is taken for what, by the net and by the one without memory, and clips with what the net said.
+def classified(path: Path, examples: Examples, logits: Logits, details: Mapping[str, Any]) -> None:
+    """What is taken for what, by the net and by the one without memory, and clips with the classes predicted.
 
     Args:
         path: of the PNG.
-        questions: as `classifying.Questions`.
-        answers: of each net, as `classifying.Judged`.
+        examples: of the test.
+        logits: of the net with memory.
         details: of each net, its accuracies and confusions.
     """
     net, other = details["conv_lstm"], details["one_frame"]
     figure = plt.figure(figsize=(15, 11), layout="constrained")
     figure.suptitle(
-        f"{net['clip_accuracy']:.1%} of {len(questions.digit):,} test clips: digit and direction both right; "
+        f"{net['clip_accuracy']:.1%} of {len(examples.digit):,} test clips: digit and direction both right; "
         f"without memory {other['clip_accuracy']:.1%}",
         fontsize=16,
     )
@@ -44,44 +46,42 @@ def classified(path: Path, questions: Any, answers: Mapping[str, Any], details: 
     above, below = halves
     axes = above.subplots(1, 3)
     digits = [str(digit) for digit in range(10)]
-    for one, whose, asked, classes in (
+    for one, whose, label, classes in (
         (axes[0], net, "digit", digits),
         (axes[1], net, "direction", ARROWS),
         (axes[2], other, "direction", ARROWS),
     ):
-        what = asked if whose is net else f"{asked}, without memory"
-        draw_confusion(one, np.asarray(whose[f"{asked}_confusion"]), classes)
-        one.set(xlabel="said", ylabel="true", title=f"{what}: {whose[f'{asked}_accuracy']:.1%} right")
-    answer = answers["conv_lstm"]
-    said = answer.digit.argmax(-1), answer.direction.argmax(-1)
-    wrong = (said[0] != questions.digit) | (said[1] != questions.direction)
+        what = label if whose is net else f"{label}, without memory"
+        draw_confusion(one, np.asarray(whose[f"{label}_confusion"]), classes)
+        one.set(xlabel="predicted", ylabel="true", title=f"{what}: {whose[f'{label}_accuracy']:.1%} right")
+    predicted = logits.digit.argmax(-1), logits.direction.argmax(-1)
+    wrong = (predicted[0] != examples.digit) | (predicted[1] != examples.direction)
     rows = 8
     grid = below.subplots(rows, 2)
     for column, name, which in ((0, "right", np.flatnonzero(~wrong)), (1, "wrong", np.flatnonzero(wrong))):
         for place, cell in enumerate(grid[:, column]):
             cell.axis("off")
             if place < len(which):
-                clip(cell, questions, which[place], [says[which[place]] for says in said])
+                draw_clip(cell, examples, which[place], [classes[which[place]] for classes in predicted])
         grid[0, column].set_title(f"the first test clips that it gets {name}", fontsize=12)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
-def clip(axes: Any, questions: Any, i: int, said: Sequence[int]) -> None:
-    """A clip's frames in a row, and to their right what was said; red where it is wrong."""
-    length, longest = questions.lengths[i], questions.frames.shape[1]
-    axes.imshow(strip(questions.frames[i, :length]), cmap=INK, vmin=0, vmax=1)
-    side = questions.frames.shape[2] + 1
+def draw_clip(axes: Any, examples: Examples, i: int, predicted: Sequence[int]) -> None:
+    """A clip's frames in a row, and to their right the predicted classes; red where they are wrong."""
+    length, longest = examples.lengths[i], examples.frames.shape[1]
+    axes.imshow(strip(examples.frames[i, :length]), cmap=INK, vmin=0, vmax=1)
+    side = examples.frames.shape[2] + 1
     axes.set_xlim(-1, (longest + 3.5) * side)
-    digit, direction = said
+    digit, direction = predicted
     for text, x, fine in (
-        (str(digit), 0.4, digit == questions.digit[i]),
-        (ARROWS[direction], 1.3, direction == questions.direction[i]),
+        (str(digit), 0.4, digit == examples.digit[i]),
+        (ARROWS[direction], 1.3, direction == examples.direction[i]),
     ):
         color = "black" if fine else "tab:red"
         axes.text((length + x) * side, side / 2, text, ha="center", va="center", fontsize=17, color=color)
-    if digit != questions.digit[i] or direction != questions.direction[i]:
-        truth = f"truly {questions.digit[i]} {ARROWS[questions.direction[i]]}"
+    if digit != examples.digit[i] or direction != examples.direction[i]:
+        truth = f"truly {examples.digit[i]} {ARROWS[examples.direction[i]]}"
         axes.text((length + 1.9) * side, side / 2, truth, ha="left", va="center", fontsize=11, color="0.4")
 
 
@@ -92,23 +92,23 @@ def strip(frames: np.ndarray, border: float = 0.35) -> np.ndarray:
 
 
 def predicted(
-    path: Path, frames: np.ndarray, made: np.ndarray, details: Mapping[str, Any], seen: int, scores: Mapping[str, float]
+    path: Path, frames: np.ndarray, made: np.ndarray, details: Mapping[str, Any], scores: Mapping[str, float]
 ) -> None:
     """True and predicted frames of some clips, and how the error grows with what is not seen.
 
     Args:
         path: of the PNG.
         frames: `[n, time, size, size, 1]`, true.
-        made: `[n, time - 1, size, size, 1]`: the frames from the second on; the first `seen - 1` of them were foretold
-            one by one, those after without looking any more.
+        made: `[n, time - 1, size, size, 1]`: the frames from the second on; the first `seen - 1` of them were predicted
+            one by one, those after are the rollout.
         details: with the mean squared errors.
-        seen: how many frames were shown.
         scores: of the run.
     """
+    seen = details["seen"]
     figure = plt.figure(figsize=(16, 11.5), layout="constrained")
     figure.suptitle(
-        f"The next frame is foretold {scores['times_better_than_copying']:.1f} times better than by copying the last; "
-        f"{details['free']} frames without looking, {scores['times_better_running_free']:.1f} times",
+        f"The next frame is predicted {scores['times_better_than_copying']:.1f} times better than by copying the last; "
+        f"a rollout of {details['free']} frames, {scores['times_better_running_free']:.1f} times",
         fontsize=16,
     )
     halves: Any = figure.subfigures(2, 1, height_ratios=(1.75, 1))
@@ -126,17 +126,13 @@ def predicted(
     numbers = range(2, frames.shape[1] + 1)
     cells[-1].set_xticks([side * (t - 1.5) for t in numbers], [f"{t}" for t in numbers])
     cells[-1].set_xlabel("frame")
-    for x, text in (
-        ((seen - 1) / 2, "each after those before"),
-        ((seen + len(numbers)) / 2, "without looking any more"),
-    ):
+    for x, text in ((seen - 1) / 2, "each from the true frames before"), ((seen + len(numbers)) / 2, "rollout"):
         cells[0].text(side * x, -3, text, ha="center", va="bottom", fontsize=12, color="tab:red")
     left, right = below.subplots(1, 2)
     curves(left, details["next_frame_mse_by_frames_seen"], 2, "true frames seen", "the next frame")
-    curves(right, details["free_running_mse_by_step"], 1, f"frames after the {seen} seen", "without looking any more")
+    curves(right, details["free_running_mse_by_step"], 1, f"frames after the {seen} seen", "the rollout")
     right.legend(loc="lower right")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def curves(axes: Any, errors: Mapping[str, Sequence[float]], first: int, xlabel: str, title: str) -> None:
@@ -149,7 +145,7 @@ def curves(axes: Any, errors: Mapping[str, Sequence[float]], first: int, xlabel:
     axes.grid(alpha=0.3)
 
 
-def film(path: Path, frames: np.ndarray, made: np.ndarray, seen: int, count: int = 8) -> None:
+def animate(path: Path, frames: np.ndarray, made: np.ndarray, seen: int, count: int = 8) -> None:
     """The first test clips as a GIF: true frames, predicted ones, and what these have too much (red) or too little."""
     shown = slice(count)
     figure, grid = plt.subplots(3, count, figsize=(1.3 * count + 0.6, 4.6), layout="constrained")
@@ -169,9 +165,7 @@ def film(path: Path, frames: np.ndarray, made: np.ndarray, seen: int, count: int
                 for image, pixels in zip(row, values):
                     image.set_data(pixels)
             free = t + 1 >= seen
-            caption.set_text(
-                f"frame {t + 2}, " + ("without looking any more" if free else "after the true ones before")
-            )
+            caption.set_text(f"frame {t + 2}, " + ("of the rollout" if free else "from the true ones before"))
             caption.set_color("tab:red" if free else "black")
             writer.grab_frame()
     plt.close(figure)
@@ -185,12 +179,9 @@ def learning(path: Path, logs: Mapping[str, Mapping[str, Sequence[Mapping[str, A
         name, label = measures[task]
         for net, rows in nets.items():
             color, called = STYLES[net]
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            axes.plot(*zip(*points), color=color, label=called, marker="o", markersize=3)
+            axes.plot(*series(rows, name), color=color, label=called, marker="o", markersize=3)
         axes.set(xlabel="update", ylabel=label, title=f"{task}, on the validation clips")
-        if name == "val_mse":
-            axes.set_yscale("log")
+        axes.set_yscale("log" if name == "val_mse" else "linear")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
