@@ -93,6 +93,7 @@ def fit(
     data are copied to each of them before the first step, and the state stays there. A checkpoint
     does not depend on them, so a run may go on with others.
     """
+    run_dir.mkdir(parents=True, exist_ok=True)
     placement = _copied_to(jax.devices()[:1] if devices is None else devices)
     checkpoints = Checkpoints(run_dir / "checkpoints", monitor=plan.monitor, higher_is_better=plan.higher_is_better)
     like = jax.eval_shape(initial_state)

@@ -9,9 +9,10 @@ import tyro
 
 from experiments import locks, runs
 from experiments.char_lm import train
-from experiments.char_lm.config import Cell
+from experiments.char_lm.config import MONITOR, Cell
 from experiments.config import parse
 from experiments.files import write_text
+from experiments.logs import read_metrics
 from experiments.settings import check_names
 
 
@@ -30,13 +31,9 @@ class Compare:
 
 
 def main(args: Sequence[str]) -> None:
-    from experiments.char_lm import plots  # not at the top: a second of start-up
-
     split = args.index("--") if "--" in args else len(args)
-    options, overrides = (
-        parse(Compare, args[:split], command="python -m experiments.char_lm compare"),
-        args[split + 1 :],
-    )
+    overrides = args[split + 1 :]
+    options = parse(Compare, args[:split], command="python -m experiments.char_lm compare")
     check_names("cells", options.cells)
     run_dir = options.run_dir or Path("runs/char_lm") / f"{options.config.stem}-compared-seed{options.seed}"
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -46,7 +43,7 @@ def main(args: Sequence[str]) -> None:
         given = ["--cell", cell, "--seed", str(options.seed), "--run-dir", str(run_dir / cell)]
         train.main([str(options.config), *overrides, *given])
         finished[cell] = runs.read_results(run_dir / cell / "results.json")
-    plots.curves(run_dir, finished)
+    draw_curves(run_dir, finished)
     write_text(run_dir / "samples.md", samples(run_dir, finished))
     metric = next(iter(next(iter(finished.values()))["scores"]))
     runs.finish(
@@ -60,6 +57,19 @@ def main(args: Sequence[str]) -> None:
     print(
         f"\n{table(finished)}\n\nCurves: {run_dir / 'learning_curves.png'}; what each wrote: {run_dir / 'samples.md'}"
     )
+
+
+def draw_curves(run_dir: Path, runs: Mapping[str, Any]) -> None:
+    """The validation losses of all cells, the best one first in the legend."""
+    from experiments.plots import validation_curves  # not at the top: a second of start-up
+
+    rows = {}
+    for cell in sorted(runs, key=lambda cell: next(iter(runs[cell]["scores"].values()))):
+        ((metric, nats),) = runs[cell]["scores"].items()
+        rows[f"{cell}: {nats:.3f} with {runs[cell]['parameters']:,} parameters"] = read_metrics(run_dir / cell)
+    title = f"{run_dir.name}: validation, and final score"
+    path = run_dir / "learning_curves.png"
+    validation_curves(path, rows, MONITOR, xlabel="step", ylabel=metric.replace("_", " "), title=title)
 
 
 def table(runs: Mapping[str, Any]) -> str:

@@ -1,25 +1,11 @@
-"""Plots of a comparison, and of gates."""
+"""The plot of gates."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from experiments.char_lm.config import MONITOR
-from experiments.logs import read_metrics
-from experiments.plots import plt, validation_curves
-
-
-def curves(run_dir: Path, runs: Mapping[str, Any]) -> None:
-    """Draws the validation losses of all cells, the best one first in the legend."""
-    rows = {}
-    for cell in sorted(runs, key=lambda cell: next(iter(runs[cell]["scores"].values()))):
-        ((metric, nats),) = runs[cell]["scores"].items()
-        rows[f"{cell}: {nats:.3f} with {runs[cell]['parameters']:,} parameters"] = read_metrics(run_dir / cell)
-    title = f"{run_dir.name}: validation, and final score"
-    path = run_dir / "learning_curves.png"
-    validation_curves(path, rows, MONITOR, xlabel="step", ylabel=metric.replace("_", " "), title=title)
+from experiments.plots import plt
 
 
 def gates(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.classify.evaluate import Calibration
-from experiments.plots import draw_confusion, plt
+from experiments.plots import draw_confusion, plt, save, series
 
 
 def overview(
@@ -42,8 +42,7 @@ def overview(
     draw_calibration(axes[0, 1], calibration)
     draw_learning(axes[1, 0], rows)
     draw_lengths(axes[1, 1], lengths, wrong)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def draw_calibration(axes: Any, calibration: Calibration) -> None:
@@ -77,9 +76,9 @@ def draw_calibration(axes: Any, calibration: Calibration) -> None:
 def draw_learning(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     styles = {"loss": ("tab:blue", "training loss (inputs changed, dropout)"), "val_nll": ("tab:orange", "validation")}
     for name, (color, label) in styles.items():
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        if points:
-            axes.plot(*zip(*points), color=color, label=label, marker="o" if name == "val_nll" else None, markersize=3)
+        steps, values = series(rows, name)
+        if len(steps):
+            axes.plot(steps, values, color=color, label=label, marker="o" if name == "val_nll" else None, markersize=3)
     losses = [row["loss"] for row in rows if "loss" in row]
     scale = "log" if max(losses) > 10 * min(losses) else "linear"
     axes.set(xlabel="step", ylabel="nats per sequence", yscale=scale, title="learning curve")

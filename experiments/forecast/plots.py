@@ -11,7 +11,7 @@ from experiments.forecast.data import Series
 from experiments.forecast.evaluate import Scores
 from experiments.forecast.model import LEVELS, MEDIAN
 from experiments.forecast.windows import Windows
-from experiments.plots import plt
+from experiments.plots import plt, save
 
 NET, BASELINE = "tab:blue", "tab:orange"
 
@@ -57,8 +57,7 @@ def forecasts(
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     what = series[0].name if len(series) == 1 else f"{len(shown)} of {len(series)} series of {data.data}"
     figure.suptitle(f"{what}: {data.horizon} steps ahead")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def choose(data: Data, windows: Windows, panels: int) -> list[int]:
@@ -88,8 +87,7 @@ def bars(path: Path, table: Mapping[str, Scores], title: str) -> None:
     figure.suptitle(title, fontsize=11)
     axes.margins(x=0.1)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def rollout(path: Path, truth: np.ndarray, forecast: np.ndarray, errors: np.ndarray) -> None:
@@ -112,5 +110,4 @@ def rollout(path: Path, truth: np.ndarray, forecast: np.ndarray, errors: np.ndar
     below.grid(alpha=0.3)
     below.legend(loc="lower right")
     figure.suptitle(f"Echo-state networks on their own: {median:.1e} off after {at} steps")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)

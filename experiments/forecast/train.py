@@ -78,11 +78,9 @@ def train(config: Forecast) -> None:
     parts_of_test = stretches(config.data, config.train.refits, series, parts.test)
     for number, (held_out, rows) in enumerate(parts_of_test, 1):
         print(f"Training anew for {chosen.best_step} steps, {number} of {len(parts_of_test)}.", flush=True)
-        folder = run_dir / f"refit{number}"
-        folder.mkdir(exist_ok=True)
         data = jax.tree.map(jnp.asarray, to_learn_from(config.data, series, held_out))
         again = dataclasses.replace(plan, steps=chosen.best_step, eval_every=chosen.best_step)
-        fitted = fit(folder, initial_state, step, data, evaluate, again, COLUMNS)
+        fitted = fit(run_dir / f"refit{number}", initial_state, step, data, evaluate, again, COLUMNS)
         outputs[rows] = np.asarray(forecast(fitted.best.params, parts.test.inputs, parts.test.lengths))[rows]
         seconds += fitted.seconds
     report(config, run_dir, series, parts.test, outputs, chosen, seconds)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.logs import read_metrics
-from experiments.plots import np, plt
+from experiments.plots import np, plt, save
 
 Row = Mapping[str, Any]
 """One training, as it stands in results.json."""
@@ -63,8 +63,7 @@ def table(path: Path, rows: Sequence[Row]) -> None:
     figure.suptitle("What each cell remembers")
     bar = figure.colorbar(image, ax=axes, ticks=[0, 0.5, 1], pad=0.02, aspect=12)
     bar.ax.set_yticklabels(["chance", "half way", "perfect"])
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def curves(path: Path, run_dir: Path, rows: Sequence[Row], chance: Mapping[str, float], updates_per_step: int) -> None:
@@ -94,8 +93,7 @@ def curves(path: Path, run_dir: Path, rows: Sequence[Row], chance: Mapping[str, 
     handles.append(plt.Line2D([], [], color="black", linestyle="dotted", label="without\nmemory"))
     figure.legend(handles=handles, loc="outside right center")
     figure.suptitle("When each cell learns what to remember")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
@@ -132,5 +130,4 @@ def by_length(path: Path, rows: Sequence[Row]) -> None:
     handles.append(plt.Line2D([], [], color="black", linestyle="dotted", label="chance"))
     figure.legend(handles=handles, loc="outside right center")
     figure.suptitle("Which cells go on counting beyond the lengths of training")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)

@@ -74,7 +74,6 @@ def main(args: Sequence[str]) -> None:
         task = make_task(name, config.data)
         for cell in config.model.cells:
             folder = run_dir / name / cell
-            folder.mkdir(parents=True, exist_ok=True)
             print(f"{cell} on {in_line(task.title)}. Run folder: {folder}", flush=True)
             model = make_model(config.model, task.outputs, cell)
             measure = make_measure(task, model)

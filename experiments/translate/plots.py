@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.plots import plt
+from experiments.plots import plt, save
 from experiments.translate.data import Symbols
 
 
@@ -29,5 +29,4 @@ def attention(path: Path, maps: Sequence[tuple[Symbols, Symbols, np.ndarray, boo
     figure.supxlabel("read")
     figure.supylabel("written")
     figure.colorbar(plt.cm.ScalarMappable(cmap="Blues"), ax=axes, label="weight", shrink=0.6)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
