@@ -11,34 +11,28 @@ matplotlib.use("Agg")  # a file is wanted, whatever screen there is
 import matplotlib.pyplot as plt
 import numpy as np
 
+from experiments.logs import read_metrics
+
 
 def save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def learning_curve(
-    path: Path,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    train: str,
-    validation: str,
-    label: str,
-    title: str,
-    higher_is_better: bool = False,
-) -> None:
-    """Draws two metrics of metrics.jsonl over the steps and marks the best validation.
+def learning_curve(run_dir: Path, validation: str, *, label: str, title: str) -> None:
+    """Draws the training loss and a validation metric over the steps, and marks the best validation.
 
     The noisy training curve is drawn thin, with its running mean on top.
     """
+    rows = read_metrics(run_dir)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    train_steps, noisy = series(rows, train)
+    train_steps, noisy = series(rows, "loss")
     mean = _running_mean(noisy)
     axes.plot(train_steps, noisy, color="tab:blue", alpha=0.25, linewidth=1)
     axes.plot(train_steps, mean, color="tab:blue", label="training")
     steps, values = series(rows, validation)
     axes.plot(steps, values, color="tab:orange", marker="o", markersize=3, label="validation")
-    best = int(np.argmax(values) if higher_is_better else np.argmin(values))
+    best = int(np.argmin(values))
     axes.plot(steps[best], values[best], "k*", markersize=12)
     axes.annotate(
         f"best {values[best]:.4f} at step {steps[best]:,.0f}",
@@ -50,30 +44,26 @@ def learning_curve(
     # The view is that from the first validation on: the training steps before it are far off, and shown in full
     # they would press the rest into a line.
     shown = np.concatenate([values, mean[train_steps >= steps[0]]])
-    seen = np.concatenate([values, noisy])
-    if higher_is_better:
-        axes.set_ylim(bottom=shown.min() - 0.1 * (seen.max() - shown.min()))
-    else:
-        axes.set_ylim(top=shown.max() + 0.1 * (shown.max() - seen.min()))
+    axes.set_ylim(top=shown.max() + 0.1 * (shown.max() - min(values.min(), noisy.min())))
     axes.set(xlabel="step", ylabel=label, title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    save(figure, path)
+    save(figure, run_dir / "learning_curve.png")
 
 
 def validation_curves(
     path: Path,
-    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    run_dirs: Mapping[str, Path],
     metric: str,
     *,
     per_step: int = 1,
     chance: float | None = None,
     **axes_settings: Any,
 ) -> None:
-    """Draws a metric of several runs, from the rows of their metrics.jsonl, over the steps or what they are made of."""
+    """Draws a metric of several runs, by their labels, over the steps or what these are made of."""
     figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
-    for label, rows in runs.items():
-        steps, values = series(rows, metric)
+    for label, run_dir in run_dirs.items():
+        steps, values = series(read_metrics(run_dir), metric)
         axes.plot(steps * per_step, values, marker="o", markersize=3, label=label)
     if chance is not None:
         axes.axhline(chance, color="black", linestyle="dotted", linewidth=1, label="chance")

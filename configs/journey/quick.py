@@ -2,7 +2,7 @@
 
 Command:  python -m experiments.journey configs/journey/quick.py [--animate]
 Time:     18 seconds on one core, and about as long again for the animation
-Score:    100 % of 4,096 test sequences told right (seed 0); 40 of 64 restarts reach 99 % on validation
+Score:    100 % of 4,096 test sequences classified right (seed 0); 40 of 64 restarts reach 99 % on validation
 """
 
 from experiments.journey import Journey, Model

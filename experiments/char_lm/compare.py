@@ -12,7 +12,6 @@ from experiments.char_lm import train
 from experiments.char_lm.config import MONITOR, Cell
 from experiments.config import parse
 from experiments.files import write_text
-from experiments.logs import read_metrics
 from experiments.settings import check_names
 
 
@@ -63,13 +62,13 @@ def draw_curves(run_dir: Path, runs: Mapping[str, Any]) -> None:
     """The validation losses of all cells, the best one first in the legend."""
     from experiments.plots import validation_curves  # not at the top: a second of start-up
 
-    rows = {}
+    run_dirs = {}
     for cell in sorted(runs, key=lambda cell: next(iter(runs[cell]["scores"].values()))):
         ((metric, nats),) = runs[cell]["scores"].items()
-        rows[f"{cell}: {nats:.3f} with {runs[cell]['parameters']:,} parameters"] = read_metrics(run_dir / cell)
+        run_dirs[f"{cell}: {nats:.3f} with {runs[cell]['parameters']:,} parameters"] = run_dir / cell
     title = f"{run_dir.name}: validation, and final score"
     path = run_dir / "learning_curves.png"
-    validation_curves(path, rows, MONITOR, xlabel="step", ylabel=metric.replace("_", " "), title=title)
+    validation_curves(path, run_dirs, MONITOR, xlabel="step", ylabel=metric.replace("_", " "), title=title)
 
 
 def table(runs: Mapping[str, Any]) -> str:

@@ -18,7 +18,6 @@ from experiments.char_lm.config import MONITOR, CharLM
 from experiments.char_lm.data import NAMES, Corpus
 from experiments.char_lm.sampling import default_prime, stream
 from experiments.files import read_json, write_text
-from experiments.logs import read_metrics
 from experiments.loop import Fitted
 from experiments.text import UNKNOWN, decode
 
@@ -116,10 +115,8 @@ def report(
     run, level, params = config.run, config.data.level, fitted.best.average
     nats = final_score(corpus, scorer, params)
     learning_curve(
-        run_dir / "learning_curve.png",
-        read_metrics(run_dir),
-        train="loss",
-        validation=MONITOR,
+        run_dir,
+        MONITOR,
         label=f"nats per {NAMES[level]}",
         title=f"{run_dir.name}: final score {nats:.4f} nats per {NAMES[level]}",
     )

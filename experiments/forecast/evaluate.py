@@ -16,7 +16,6 @@ from experiments.forecast.config import Data, Forecast
 from experiments.forecast.data import Series
 from experiments.forecast.model import LEVELS, MEDIAN
 from experiments.forecast.windows import BACK, Windows
-from experiments.logs import read_metrics
 from experiments.loop import Fitted
 from experiments.training import TrainState
 
@@ -144,10 +143,8 @@ def report(
     best = min(BASELINES, key=lambda name: table[name].mase)
 
     learning_curve(
-        run_dir / "learning_curve.png",
-        read_metrics(run_dir),
-        train="loss",
-        validation=MONITOR,
+        run_dir,
+        MONITOR,
         label="CRPS, scaled",
         title=f"{run_dir.name}: {config.model.members} nets, to choose the number of steps",
     )

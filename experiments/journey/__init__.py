@@ -1,4 +1,4 @@
-"""The hidden state made visible: corners of a square in order or in reverse, told apart by two hidden units.
+"""The hidden state made visible: corners of a square in order or in reverse, distinguished by two hidden units.
 
 python -m experiments.journey configs/journey/quick.py [overrides]
 python -m experiments.journey configs/journey/quick.py --animate

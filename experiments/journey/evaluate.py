@@ -13,8 +13,7 @@ from experiments.files import read_json
 from experiments.journey.config import Journey, Net
 from experiments.journey.data import Sequences, Split
 from experiments.journey.model import Classifier, make_model
-from experiments.journey.traces import trace_of
-from experiments.logs import read_metrics
+from experiments.journey.traces import Trace, trace_of
 from experiments.loop import Fitted
 from experiments.training import TrainState
 
@@ -29,7 +28,7 @@ TITLES: dict[Net, str] = {
 
 
 def score(model: Classifier, params: Any, sequences: Sequences) -> dict[str, jax.Array]:
-    """The mean loss in nats and the share of sequences that are told right."""
+    """The mean loss in nats and the share of sequences that are classified right."""
     logits = model.logits(params, sequences.xs)
     losses = optax.sigmoid_binary_cross_entropy(logits, sequences.labels)
     return {"loss": losses.mean(), "accuracy": ((logits > 0) == sequences.labels).mean()}
@@ -76,13 +75,14 @@ def report(config: Journey, run_dir: Path, data: Split, fitted: Mapping[Net, Fit
     from experiments.journey import plots  # not at the top: a second of start-up
     from experiments.plots import learning_curve
 
-    rows, drawn = {}, {}
+    rows: dict[Net, dict[str, Any]] = {}
+    drawn: dict[str, tuple[Trace, plots.Readout, float]] = {}
     for net, run in fitted.items():
         params, rows[net] = choose_restart(config, data, net, run)
         accuracy = rows[net]["test_accuracy"]
         trace, readout = trace_of(net, params["net"], data.test.xs), plots.readout_of(params)
         drawn[net] = trace, readout, accuracy
-        title = f"{TITLES[net]}: {accuracy:.2%} of the test sequences told apart"
+        title = f"{TITLES[net]}: {accuracy:.2%} of the test sequences classified right"
         plots.journey(run_dir / f"{net}_journey.png", title, trace, readout, *data.test)
         if net == "elman":
             points = trace.planes[0].points
@@ -93,10 +93,8 @@ def report(config: Journey, run_dir: Path, data: Split, fitted: Mapping[Net, Fit
                 print("Drawing the animation.", flush=True)
                 animate(run_dir / "elman_journey.gif", points, readout, *data.test)
         learning_curve(
-            run_dir / net / "learning_curve.png",
-            read_metrics(run_dir / net),
-            train="loss",
-            validation=MONITOR,
+            run_dir / net,
+            MONITOR,
             label="nats",
             title=f"{run_dir.name}, {net}: the best of {config.train.restarts} restarts",
         )

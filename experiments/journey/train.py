@@ -55,7 +55,6 @@ def make_train_step(
 
 def fit_one(config: Journey, data: Split, run_dir: Path, net: Net) -> Fitted[TrainState]:
     folder, model, train = run_dir / net, make_model(net), config.train
-    folder.mkdir(exist_ok=True)
     print(f"{net}: {train.restarts} restarts of {train.updates:,} updates. Run folder: {folder}", flush=True)
     return fit(
         folder,

@@ -8,7 +8,6 @@ import numpy as np
 
 from experiments import runs
 from experiments.files import read_json
-from experiments.logs import read_metrics
 from experiments.loop import Fitted
 from experiments.translate.config import Translate
 from experiments.translate.data import Symbols, Translations
@@ -60,10 +59,8 @@ def report(config: Translate, run_dir: Path, data: Translations, translate: Tran
     written = {beam: translate(params, sources, beam=beam) for beam in (1, config.run.beam)}
     greedy, searched = (error_rates(written[beam], data.test) for beam in (1, config.run.beam))
     learning_curve(
-        run_dir / "learning_curve.png",
-        read_metrics(run_dir),
-        train="loss",
-        validation=MONITOR,
+        run_dir,
+        MONITOR,
         label="training: nats per symbol; validation: error rate",
         title=f"{run_dir.name}: {searched['error_rate']:.1%} of test sources wrong",
     )
