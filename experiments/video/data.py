@@ -56,10 +56,10 @@ class Clips(NamedTuple):
 class Examples(NamedTuple):
     """Clips with `lengths` `[n]`: only so many frames of each are to be read. `direction` `[n]` is that of the last."""
 
-    frames: jax.Array
-    lengths: jax.Array
-    digit: jax.Array
-    direction: jax.Array
+    frames: Any
+    lengths: Any
+    digit: Any
+    direction: Any
 
 
 def load_digits() -> Split:

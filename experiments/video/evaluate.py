@@ -1,4 +1,4 @@
-"""The scores: clips told right, and how far predicted frames are off."""
+"""The scores: clips classified right, and how far predicted frames are off."""
 
 import functools
 import operator
@@ -36,7 +36,7 @@ def nll(logits: Logits, digit: jax.Array, direction: jax.Array) -> jax.Array:
 
 
 def is_right(logits: Logits, digit: Any, direction: Any) -> Any:
-    """Whether both are told right."""
+    """Whether both are predicted right."""
     return (logits.digit.argmax(-1) == digit) & (logits.direction.argmax(-1) == direction)
 
 

@@ -46,7 +46,6 @@ def make_loss(config: Video, task: Task, layer: rnnx.Layer) -> training.Loss:
 
 def fit_one(config: Video, split: Split, run_dir: Path, task: Task, net: str) -> Fitted[TrainState]:
     folder, layer, train = run_dir / task / net, make_model(config, task, net), config.train
-    folder.mkdir(parents=True, exist_ok=True)
     frames = jax.ShapeDtypeStruct((1, config.data.longest, config.data.size, config.data.size, 1), jnp.float32)
     print(f"{task}, {net}: {train.steps:,} updates of {train.batch} clips. Run folder: {folder}")
     print(rnnx.summary(layer, frames), flush=True)
