@@ -7,17 +7,10 @@ Score:    nats per bit (chance: 0.693) and share of bits that were right, seed 0
           bptt (window 64) 0.024, 100 %; bptt_short (window 4) 0.693, 50.3 %
 """
 
-from experiments.online import Recall
+from experiments.online import Data, Model, Online, Train
 
-config = Recall(
-    bits=2,
-    shortest=5,
-    longest=10,
-    width=16,
-    batch=16,
-    chunk=64,
-    steps=300,
-    short_window=4,
-    learning_rate=3e-3,
-    eps=1e-3,
+config = Online(
+    data=Data(bits=2, shortest=5, longest=10),
+    model=Model(width=16),
+    train=Train(batch=16, chunk=64, steps=300, short_window=4, learning_rate=3e-3, eps=1e-3),
 )

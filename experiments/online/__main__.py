@@ -1,0 +1,4 @@
+from experiments import command
+from experiments.online import train
+
+command.run(train.main)
