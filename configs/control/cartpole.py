@@ -6,20 +6,21 @@ Score:    mean return (the most is 500): gru, lstm and min_gru 500.0 with each o
           The best checkpoint of each is scored: validations fall back now and then; that of lstm, seed 1, ended at 269
 """
 
-from experiments.control.config import Control
+from experiments.control import Control, Data, Model, Run, Train
 
 config = Control(
-    task="cartpole",
-    cells=("gru", "lstm", "min_gru", "memoryless"),
-    width=64,
-    envs=16,
-    time=64,
-    updates=400,
-    epochs=4,
-    minibatches=2,
-    learning_rate=1e-3,
-    discount=0.99,
-    trace=0.95,
-    reward_scale=0.01,
-    eval_every=10,
+    data=Data(task="cartpole"),
+    model=Model(cells=("gru", "lstm", "min_gru", "memoryless"), width=64),
+    train=Train(
+        envs=16,
+        time=64,
+        updates=400,
+        epochs=4,
+        minibatches=2,
+        learning_rate=1e-3,
+        discount=0.99,
+        trace=0.95,
+        reward_scale=0.01,
+    ),
+    run=Run(eval_every=10),
 )

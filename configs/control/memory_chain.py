@@ -5,21 +5,21 @@ Time:     1.5 minutes for each seed on one core, all four nets together
 Score:    mean return (the most is 1): gru, lstm and min_gru 1.000 with each of three seeds; memoryless -0.05
 """
 
-from experiments.control.config import Control
+from experiments.control import Control, Data, Model, Run, Train
 
 config = Control(
-    task="memory_chain",
-    memory_length=30,
-    cells=("gru", "lstm", "min_gru", "memoryless"),
-    width=64,
-    envs=64,
-    time=62,
-    updates=80,
-    epochs=4,
-    minibatches=4,
-    learning_rate=2e-3,
-    discount=0.99,
-    trace=0.95,
-    reward_scale=1.0,
-    eval_every=2,
+    data=Data(task="memory_chain", memory_length=30),
+    model=Model(cells=("gru", "lstm", "min_gru", "memoryless"), width=64),
+    train=Train(
+        envs=64,
+        time=62,
+        updates=80,
+        epochs=4,
+        minibatches=4,
+        learning_rate=2e-3,
+        discount=0.99,
+        trace=0.95,
+        reward_scale=1.0,
+    ),
+    run=Run(eval_every=2),
 )

@@ -5,20 +5,21 @@ Time:     0.6 minutes of training on one core that had other work to do as well,
 Score:    mean return of seed 0 (the most is 500): gru 500.0, memoryless 42.6
 """
 
-from experiments.control.config import Control
+from experiments.control import Control, Data, Model, Run, Train
 
 config = Control(
-    task="cartpole",
-    cells=("gru", "memoryless"),
-    width=64,
-    envs=16,
-    time=64,
-    updates=100,
-    epochs=4,
-    minibatches=2,
-    learning_rate=1e-3,
-    discount=0.99,
-    trace=0.95,
-    reward_scale=0.01,
-    eval_every=5,
+    data=Data(task="cartpole"),
+    model=Model(cells=("gru", "memoryless"), width=64),
+    train=Train(
+        envs=16,
+        time=64,
+        updates=100,
+        epochs=4,
+        minibatches=2,
+        learning_rate=1e-3,
+        discount=0.99,
+        trace=0.95,
+        reward_scale=0.01,
+    ),
+    run=Run(eval_every=5),
 )

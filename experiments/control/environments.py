@@ -12,22 +12,22 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from experiments.control.config import Control
+from experiments.control.config import Data
 
 State = TypeVar("State")
 
 
 class Outcome(NamedTuple):
-    """What a step led to. Where it ended the episode, the next one has already begun."""
+    """The outcome of a step. Where it ended the episode, the next one has already begun."""
 
     observation: jax.Array
-    """What the next action is chosen by."""
+    """By which the next action is chosen."""
     reward: jax.Array
     terminated: jax.Array
     """Nothing more can be won."""
     truncated: jax.Array
     """The time was up: there would have been more to win."""
-    last: jax.Array
+    final_observation: jax.Array
     """As `observation`, but of the episode of this step, even where that has ended."""
 
 
@@ -43,8 +43,8 @@ class Environment(NamedTuple):
     """A mean return by which the task counts as solved."""
 
 
-def make_environment(config: Control) -> Environment:
-    return {"cartpole": cartpole, "memory_chain": memory_chain}[config.task](config)
+def make_environment(data: Data) -> Environment:
+    return {"cartpole": cartpole, "memory_chain": memory_chain}[data.task](data)
 
 
 class Cart(NamedTuple):
@@ -70,7 +70,7 @@ class Physics(NamedTuple):
 
 
 @jax.jit  # with the constants as arguments: written out, XLA rounds otherwise than gymnax does
-def moved(cart: Cart, action: jax.Array, of: Physics) -> Cart:
+def move_cart(cart: Cart, action: jax.Array, of: Physics) -> Cart:
     force = of.push * action - of.push * (1 - action)
     cos, sin = jnp.cos(cart.theta), jnp.sin(cart.theta)
     common = (force + of.pole_mass_length * cart.theta_dot**2 * sin) / of.total_mass
@@ -85,25 +85,25 @@ def moved(cart: Cart, action: jax.Array, of: Physics) -> Cart:
     )
 
 
-def cartpole(config: Control) -> Environment:
+def cartpole(data: Data) -> Environment:
     """CartPole-v1 of which only the place of the cart and the angle of the pole are seen, as shares of their limits."""
     x_limit, theta_limit, horizon = 2.4, math.radians(12), 500
 
-    def begin(key: jax.Array) -> Cart:
+    def initial(key: jax.Array) -> Cart:
         x, x_dot, theta, theta_dot = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
         return Cart(x, x_dot, theta, theta_dot, jnp.zeros((), jnp.int32))
 
-    def see(cart: Cart) -> jax.Array:
+    def observe(cart: Cart) -> jax.Array:
         return jnp.array([cart.x, cart.theta]) / jnp.array([x_limit, theta_limit])
 
     def fallen(cart: Cart) -> jax.Array:
         return (abs(cart.x) > x_limit) | (abs(cart.theta) > theta_limit)
 
-    def advance(cart: Cart, action: jax.Array) -> tuple[Cart, Advance]:
-        after = moved(cart, action, Physics())
-        return after, Advance(see(after), 1.0 - fallen(cart), fallen(after), after.time >= horizon)
+    def transition(cart: Cart, action: jax.Array) -> tuple[Cart, Step]:
+        after = move_cart(cart, action, Physics())
+        return after, Step(observe(after), 1.0 - fallen(cart), fallen(after), after.time >= horizon)
 
-    return playable(begin, see, advance, horizon, 475.0)
+    return with_auto_reset(initial, observe, transition, horizon, 475.0)
 
 
 class Chain(NamedTuple):
@@ -114,33 +114,33 @@ class Chain(NamedTuple):
     time: jax.Array
 
 
-def memory_chain(config: Control) -> Environment:
+def memory_chain(data: Data) -> Environment:
     """A bit at the beginning; the action `memory_length` steps later must be the same: 1, else -1.
 
     What is seen after a step is the state before it, so that the bit is seen twice. (Of several bits, which bsuite's
     task may have, the second number would tell which is asked for.)
     """
-    length = config.memory_length
+    length = data.memory_length
 
-    def begin(key: jax.Array) -> Chain:
+    def initial(key: jax.Array) -> Chain:
         bit = jax.random.bernoulli(jax.random.split(key)[0], 0.5, (1,))[0]
         return Chain(bit.astype(jnp.int32), jnp.zeros((), jnp.int32))
 
-    def see(chain: Chain) -> jax.Array:
+    def observe(chain: Chain) -> jax.Array:
         shown = jnp.where(chain.time == 0, 2 * chain.bit - 1, 0)
         return jnp.array([1 - chain.time / length, 0.0, shown])
 
-    def advance(chain: Chain, action: jax.Array) -> tuple[Chain, Advance]:
+    def transition(chain: Chain, action: jax.Array) -> tuple[Chain, Step]:
         asked, right = chain.time >= length, action == chain.bit
         reward = jnp.where(asked, jnp.where(right, 1.0, -1.0), 0.0)
         after = Chain(chain.bit, chain.time + 1)
-        return after, Advance(see(chain), reward, after.time == length + 1, jnp.array(False))
+        return after, Step(observe(chain), reward, after.time == length + 1, jnp.array(False))
 
-    return playable(begin, see, advance, length + 1, 0.95)
+    return with_auto_reset(initial, observe, transition, length + 1, 0.95)
 
 
-class Advance(NamedTuple):
-    """What a step led to, ended or not."""
+class Step(NamedTuple):
+    """The outcome of a step, before any new episode begins."""
 
     observation: jax.Array
     reward: jax.Array
@@ -148,26 +148,24 @@ class Advance(NamedTuple):
     time_is_up: jax.Array
 
 
-def playable(
-    begin: Callable[[jax.Array], State],
-    see: Callable[[State], jax.Array],
-    advance: Callable[[State, jax.Array], tuple[State, Advance]],
+def with_auto_reset(
+    initial: Callable[[jax.Array], State],
+    observe: Callable[[State], jax.Array],
+    transition: Callable[[State, jax.Array], tuple[State, Step]],
     horizon: int,
     target: float,
 ) -> Environment:
     """With a new episode after each that has ended. Both tasks have two actions."""
 
     def reset(key: jax.Array) -> tuple[State, jax.Array]:
-        state = begin(key)
-        return state, see(state)
+        state = initial(key)
+        return state, observe(state)
 
     def step(key: jax.Array, state: State, action: jax.Array) -> tuple[State, Outcome]:
-        state, (last, reward, terminated, time_is_up) = advance(state, action)
-        going_on = state, last
+        state, (final, reward, terminated, time_is_up) = transition(state, action)
         ended = terminated | time_is_up
-        state, observation = jax.tree.map(
-            lambda new, old: jnp.where(ended, new, old), reset(jax.random.split(key)[1]), going_on
-        )
-        return state, Outcome(observation, reward, terminated, time_is_up & ~terminated, last)
+        new = reset(jax.random.split(key)[1])
+        state, observation = jax.tree.map(lambda new, old: jnp.where(ended, new, old), new, (state, final))
+        return state, Outcome(observation, reward, terminated, time_is_up & ~terminated, final)
 
     return Environment(reset, step, 2, horizon, target)

@@ -12,16 +12,18 @@ import pytest
 from processes import ROOT, assert_identical
 
 from experiments.checkpoints import Checkpoints
-from experiments.control import __main__ as control
-from experiments.control import agent, environments, pictures, ppo, reports
-from experiments.control.config import Control
+from experiments.control import Control, Data, Train, compare, environments, evaluate, model, plots, rollouts, train
 from experiments.errors import UserError
 from experiments.logs import read_metrics
+from experiments.runs import saved_settings
+from experiments.settings import replace
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
-TINY = Control(
-    task="memory_chain", memory_length=3, width=8, envs=16, time=8, updates=60, learning_rate=2e-2, reward_scale=1.0
+TINY = replace(
+    Control(),
+    **{"task": "memory_chain", "memory_length": 3, "width": 8},
+    **{"envs": 16, "time": 8, "updates": 60, "learning_rate": 2e-2, "reward_scale": 1.0},
 )
 TINY_SETTINGS = {"task": "memory_chain", "memory-length": 3, "width": 4, "envs": 4, "time": 10, "epochs": 2}
 TINY_SETTINGS |= {"updates": 4, "eval-every": 2, "log-every": 2, "eval-episodes": 4, "test-episodes": 16}
@@ -29,7 +31,7 @@ TINY_SETTINGS |= {"updates": 4, "eval-every": 2, "log-every": 2, "eval-episodes"
 
 @functools.cache
 def chain() -> environments.Environment:
-    return environments.make_environment(TINY)
+    return environments.make_environment(TINY.data)
 
 
 def arguments(run_dir: Path, *overrides: str) -> list[str]:
@@ -39,16 +41,16 @@ def arguments(run_dir: Path, *overrides: str) -> list[str]:
 
 @functools.cache
 def compiled_step() -> Any:
-    return jax.jit(ppo.make_train_step(TINY, "gru", chain()))
+    return jax.jit(train.make_train_step(TINY, "gru", chain()))
 
 
-def initial(seed: jax.Array | int) -> ppo.TrainState:
-    return ppo.initial_state(TINY, "gru", chain(), seed)
+def initial(seed: jax.Array | int) -> train.TrainState:
+    return train.initial_state(TINY, "gru", chain(), seed)
 
 
 def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "run"
-    control.train(arguments(run_dir, "--cells", "memoryless"))
+    train.main(arguments(run_dir, "--cells", "memoryless"))
     output = capsys.readouterr().out
     results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     assert set(results["scores"]) == {"memoryless_mean_return"}
@@ -56,24 +58,24 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFi
     row = results["cells"]["memoryless"]
     assert -1 <= row["least_return"] <= row["mean_return"] <= 1
     assert f"{'memoryless':<12}{row['mean_return']:>12.2f}" in output
-    validations = [line for line in read_metrics(run_dir / "memoryless") if reports.MONITOR in line]
+    validations = [line for line in read_metrics(run_dir / "memoryless") if evaluate.MONITOR in line]
     assert [line["step"] for line in validations] == [2, 4]
-    assert row["last_validation"] == validations[1][reports.MONITOR]
+    assert row["last_validation"] == validations[1][evaluate.MONITOR]
     for name in ("learning_curve.png", "episode.png"):
         assert (run_dir / name).read_bytes().startswith(b"\x89PNG")
-    control.train(arguments(run_dir, "--cells", "memoryless"))
+    train.main(arguments(run_dir, "--cells", "memoryless"))
     assert "is finished" in capsys.readouterr().out
-    control.curves_command([str(run_dir), str(run_dir), "--path", str(tmp_path / "more" / "curves.png")])
+    compare.curves([str(run_dir), str(run_dir), "--path", str(tmp_path / "more" / "curves.png")])
     assert (tmp_path / "more" / "curves.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match="memory_chain, but only those of cartpole"):
-        control.animate_command([str(run_dir)])
+        compare.animate([str(run_dir)])
 
 
 def test_a_bit_is_learned_to_be_kept_and_a_saved_state_goes_on_the_same(tmp_path: Path) -> None:
     state, step = initial(0), compiled_step()
-    for _ in range(TINY.updates - 1):
+    for _ in range(TINY.train.updates - 1):
         state, _ = step(state, None)
-    checkpoints = Checkpoints(tmp_path, monitor=reports.MONITOR, higher_is_better=True)
+    checkpoints = Checkpoints(tmp_path, monitor=evaluate.MONITOR, higher_is_better=True)
     checkpoints.save(1, state, {}, None)
     checkpoints.close()
     restored = checkpoints.resume(jax.eval_shape(lambda: initial(0)))
@@ -84,7 +86,7 @@ def test_a_bit_is_learned_to_be_kept_and_a_saved_state_goes_on_the_same(tmp_path
 
 
 def test_the_cart_is_seen_without_its_velocities_and_the_time_limit_is_no_fall() -> None:
-    environment = environments.make_environment(Control(task="cartpole"))
+    environment = environments.make_environment(Data(task="cartpole"))
     state, observation = environment.reset(jax.random.key(0))
     np.testing.assert_allclose(observation, [state.x / 2.4, state.theta / np.deg2rad(12)], rtol=1e-5)
     moving = state._replace(x=jnp.float32(1.2), x_dot=jnp.float32(5), theta=jnp.float32(0), theta_dot=jnp.float32(0))
@@ -103,7 +105,7 @@ def test_the_cart_is_seen_without_its_velocities_and_the_time_limit_is_no_fall()
         assert (bool(outcome.terminated), bool(outcome.truncated)) == (terminated, truncated)
         assert after.time == 0  # the next episode has begun
         assert abs(outcome.observation[0]) <= 0.05 / 2.4
-        np.testing.assert_allclose(outcome.last[0], 1.3 / 2.4, rtol=1e-5)
+        np.testing.assert_allclose(outcome.final_observation[0], 1.3 / 2.4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("answer", [0, 1])
@@ -126,7 +128,7 @@ def test_the_chain_shows_its_bit_and_asks_for_it_at_the_end(answer: int) -> None
 
 
 def test_advantages_are_discounted_sums_of_surprises_within_the_episode() -> None:
-    config, draw = Control(discount=0.9, trace=0.7, reward_scale=0.5), np.random.default_rng(0)
+    config, draw = Train(discount=0.9, trace=0.7, reward_scale=0.5), np.random.default_rng(0)
     time = 7
     value, reward, after = draw.normal(size=time + 1), draw.normal(size=time), draw.normal(size=time)
     terminated, truncated = np.zeros(time, bool), np.zeros(time, bool)
@@ -142,11 +144,11 @@ def test_advantages_are_discounted_sums_of_surprises_within_the_episode() -> Non
                 break
         wanted.append(total)
     nothing = jnp.zeros((time, 1))
-    steps = ppo.Transition(
+    steps = rollouts.Transition(
         nothing, nothing, nothing, nothing, value[:time, None], reward[:, None], terminated[:, None],
         truncated[:, None], np.where(truncated, after, 0)[:, None],
     )  # fmt: skip
-    found = ppo.advantages(config, jax.tree.map(jnp.asarray, steps), jnp.asarray(value[time:]))
+    found = train.advantages(config, jax.tree.map(jnp.asarray, steps), jnp.asarray(value[time:]))
     np.testing.assert_allclose(found[:, 0], wanted, rtol=1e-5)
 
 
@@ -154,36 +156,40 @@ def test_advantages_are_discounted_sums_of_surprises_within_the_episode() -> Non
 def test_what_is_learned_from_is_what_was_played(cell: Any) -> None:
     """Read again in one go, the rollout gives the same decisions, over the borders of its episodes."""
     environment = chain()
-    net = agent.make_net(TINY, cell, environment.actions)
-    state = ppo.initial_state(TINY, cell, environment, 0)
+    net = model.make_net(TINY.model, cell, environment.actions)
+    state = train.initial_state(TINY, cell, environment, 0)
     keys = jax.random.split(jax.random.key(1), 8)
-    world, steps = jax.jit(lambda s: ppo.collect(environment, net, s.params, s.world, keys))(state)
+    players, steps = jax.jit(lambda s: rollouts.collect(environment, net, s.params, s.players, keys))(state)
     rows = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), steps)
-    assert rows.fresh.sum() == 16 * 2  # episodes of four steps
+    assert rows.start.sum() == 16 * 2  # episodes of four steps
     weight = jnp.zeros((16, 8))
-    total, metrics = ppo.loss(TINY, net, state.params, ppo.Batch(state.world.carry, rows, weight, rows.value))
+    total, metrics = train.loss(
+        TINY.train, net, state.params, train.Batch(state.players.carry, rows, weight, rows.value)
+    )
     assert abs(metrics["divergence"]) < 1e-6
-    assert metrics["value_loss"] < 1e-10  # the goal is the value of the rollout itself
+    assert metrics["value_loss"] < 1e-10  # the target is the value of the rollout itself
     assert total < 1e-6
-    np.testing.assert_allclose(world.returned, rows.reward[:, 4:8].sum(1))
-    blurred = rows._replace(fresh=jnp.zeros_like(rows.fresh))
-    _, metrics = ppo.loss(TINY, net, state.params, ppo.Batch(state.world.carry, blurred, weight, rows.value))
+    np.testing.assert_allclose(players.last_return, rows.reward[:, 4:8].sum(1))
+    without_resets = rows._replace(start=jnp.zeros_like(rows.start))
+    _, metrics = train.loss(
+        TINY.train, net, state.params, train.Batch(state.players.carry, without_resets, weight, rows.value)
+    )
     assert metrics["value_loss"] > 1e-6
 
 
 def test_an_episode_that_ran_out_of_time_is_worth_what_was_still_expected() -> None:
-    config = Control(task="cartpole", width=4, envs=3, time=2)
-    environment = environments.make_environment(config)
-    net = agent.make_net(config, "gru", environment.actions)
-    state = ppo.initial_state(config, "gru", environment, 0)
-    late = state.world.state._replace(time=jnp.array([499, 0, 0], jnp.int32))
-    world, steps = ppo.collect(
-        environment, net, state.params, state.world._replace(state=late), jax.random.split(jax.random.key(0), 1)
+    config = replace(Control(), task="cartpole", width=4, envs=3, time=2)
+    environment = environments.make_environment(config.data)
+    net = model.make_net(config.model, "gru", environment.actions)
+    state = train.initial_state(config, "gru", environment, 0)
+    late = state.players.state._replace(time=jnp.array([499, 0, 0], jnp.int32))
+    players, steps = rollouts.collect(
+        environment, net, state.params, state.players._replace(state=late), jax.random.split(jax.random.key(0), 1)
     )
     assert steps.truncated[0].tolist() == [True, False, False]
-    assert (steps.beyond[0] != 0).tolist() == [True, False, False]
-    assert world.fresh.tolist() == [True, False, False]
-    assert world.returned.tolist() == [1, 0, 0]
+    assert (steps.bootstrap[0] != 0).tolist() == [True, False, False]
+    assert players.start.tolist() == [True, False, False]
+    assert players.last_return.tolist() == [1, 0, 0]
 
 
 def test_seeds_can_be_vmapped() -> None:
@@ -200,12 +206,12 @@ def test_seeds_can_be_vmapped() -> None:
 
 def test_returns_are_those_of_episodes_played_step_by_step() -> None:
     """By hand, with the chain's bit and its reward as told in its documentation."""
-    net, params = agent.make_net(TINY, "gru", 2), initial(0).params
-    played = jax.device_get(agent.play(chain(), net, params, jax.random.key(3), 3, agent.likeliest))
+    net, params = model.make_net(TINY.model, "gru", 2), initial(0).params
+    played = jax.device_get(rollouts.play(chain(), net, params, jax.random.key(3), 3, rollouts.greedy))
     for row in range(3):
         carry = net.initial_carry(params, played.observation[:1, :1], None)
         for step in range(4):
-            carry, decision = agent.one_step(
+            carry, decision = model.one_step(
                 net, params, carry, played.observation[row, step][None], jnp.array([False])
             )
             assert played.action[row, step] == decision.logits[0].argmax()
@@ -214,7 +220,7 @@ def test_returns_are_those_of_episodes_played_step_by_step() -> None:
     assert played.alive.all()
 
 
-def test_the_units_tell_a_linear_function_of_the_units_and_nothing_else() -> None:
+def test_a_linear_probe_finds_a_linear_function_of_the_units_and_nothing_else() -> None:
     draw = np.random.default_rng(0)
     hidden, alive = draw.normal(size=(8, 30, 3)), np.arange(30) < draw.integers(10, 30, (8, 1))
     known, unknown = 1 + hidden @ [1.0, -2.0, 0.5], draw.normal(size=(8, 30))
@@ -222,23 +228,23 @@ def test_the_units_tell_a_linear_function_of_the_units_and_nothing_else() -> Non
     class Cart:
         x_dot, theta_dot = known, unknown
 
-    decision = agent.Decision(None, None, np.where(alive[..., None], hidden, 1e3))
-    episodes = agent.Episodes(Cart, None, None, decision, np.zeros((8, 30)), alive)
-    told, of_known, of_unknown = reports.tell_velocities(episodes)
+    decision = model.Decision(None, None, np.where(alive[..., None], hidden, 1e3))
+    episodes = rollouts.Episodes(Cart, None, None, decision, np.zeros((8, 30)), alive)
+    probed, of_known, of_unknown = evaluate.probe_velocities(episodes)
     assert of_known == pytest.approx(1)
     assert of_unknown < 0.2
-    np.testing.assert_allclose(told[alive][:, 0], known[alive], rtol=1e-6)
+    np.testing.assert_allclose(probed[alive][:, 0], known[alive], rtol=1e-6)
 
 
-def test_pictures_of_carts(tmp_path: Path) -> None:
-    config = Control(task="cartpole", width=3, envs=2)
-    environment = environments.make_environment(config)._replace(horizon=12)
-    net = agent.make_net(config, "memoryless", 2)
-    params = ppo.initial_state(config, "memoryless", environment, 0).params
-    played = {"gru": jax.device_get(agent.play(environment, net, params, jax.random.key(0), 2, agent.likeliest))}
-    told = reports.tell_velocities(played["gru"]).velocities
-    pictures.cartpole_episode(tmp_path / "episode.png", played, {"gru": told}, reward_scale=0.5, title="")
-    pictures.carts(tmp_path / "carts.gif", played, every=6)
+def test_plots_of_carts(tmp_path: Path) -> None:
+    config = replace(Control(), task="cartpole", width=3, envs=2)
+    environment = environments.make_environment(config.data)._replace(horizon=12)
+    net = model.make_net(config.model, "memoryless", 2)
+    params = train.initial_state(config, "memoryless", environment, 0).params
+    played = {"gru": jax.device_get(rollouts.play(environment, net, params, jax.random.key(0), 2, rollouts.greedy))}
+    probed = evaluate.probe_velocities(played["gru"]).velocities
+    plots.cartpole_episode(tmp_path / "episode.png", played, {"gru": probed}, reward_scale=0.5, title="")
+    plots.animate(tmp_path / "carts.gif", played, every=6)
     assert (tmp_path / "episode.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "carts.gif").read_bytes().startswith(b"GIF")
 
@@ -251,25 +257,25 @@ def test_pictures_of_carts(tmp_path: Path) -> None:
         (["--discount", "1.5"], "--discount is 1.5, but must be between 0 and 1"),
         (["--entropy-weight", "-1"], "--entropy-weight is -1.0, but must be 0 or more"),
         (["--minibatches", "3"], "--envs is 4, but must be a multiple of --minibatches, 3"),
-        (["--cells", "gru", "gru"], "--cells is gru gru, but must name each cell once"),
+        (["--cells", "gru", "gru"], "--cells is gru gru, but must have one name or more, each once"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(
     tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        control.train(arguments(tmp_path / "run", *overrides))
+        train.main(arguments(tmp_path / "run", *overrides))
     assert message in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
-def test_more_pictures_are_of_finished_runs_that_differ_in_the_seed_alone(tmp_path: Path) -> None:
+def test_more_plots_are_of_finished_runs_that_differ_in_the_seed_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no results\.json"):
-        control.animate_command([str(tmp_path)])
+        compare.animate([str(tmp_path)])
     for name, width in (("a", 4), ("b", 5)):
         (tmp_path / name).mkdir()
-        saved = {**control.configs.settings(TINY), "width": width, "seed": width}
+        saved = {**saved_settings(TINY), "width": width, "seed": width}
         (tmp_path / name / "config.json").write_text(json.dumps(saved), encoding="utf-8")
         (tmp_path / name / "results.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"(?s)differ in more than the seed:\n  width: saved 4, given 5$"):
-        control.curves_command([str(tmp_path / "a"), str(tmp_path / "b")])
+        compare.curves([str(tmp_path / "a"), str(tmp_path / "b")])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.control.config import Control
+from experiments.control import Data
 from experiments.control.environments import Environment, make_environment
 
 gymnax = pytest.importorskip("gymnax")
@@ -41,13 +41,13 @@ def test_cartpole():
     game, params = gymnax.make("CartPole-v1")
     limits = jnp.array([params.x_threshold, params.theta_threshold_radians])
     with jax.disable_jit():
-        environment = make_environment(Control(task="cartpole"))
+        environment = make_environment(Data(task="cartpole"))
         assert followed(environment, game, params, lambda seen: seen[jnp.array([0, 2])] / limits, 60) > 0
 
 
 def test_memory_chain():
     game, params = gymnax.make("MemoryChain-bsuite")
     params = params.replace(memory_length=4, max_steps_in_episode=6)
-    environment = make_environment(Control(task="memory_chain", memory_length=4))
+    environment = make_environment(Data(task="memory_chain", memory_length=4))
     environment = environment._replace(step=jax.jit(environment.step))
     assert followed(environment, game, params, lambda seen: seen, 40) == 8

@@ -8,22 +8,23 @@ from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from experiments.control.agent import Episodes
 from experiments.control.config import Cell
-from experiments.plots import plt
+from experiments.control.rollouts import Episodes
+from experiments.plots import plt, save
 
 COLOURS: dict[Cell, str] = {"gru": "tab:blue", "lstm": "tab:orange", "min_gru": "tab:green", "memoryless": "0.35"}
 
 
 def learning_curves(
-    path: Path, steps: np.ndarray, runs: Sequence[Mapping[Cell, np.ndarray]], *, target: float, title: str
+    path: Path, steps: np.ndarray, runs: Sequence[Mapping[Cell, Sequence[float]]], *, target: float, title: str
 ) -> None:
     """Draws the validations `[evaluations]` of each cell of each run; of several the mean and the range."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for cell in runs[0]:
-        values = np.stack([run[cell] for run in runs])
-        axes.fill_between(steps, values.min(0), values.max(0), color=COLOURS[cell], alpha=0.15, linewidth=0)
-        axes.plot(steps, values.mean(0), color=COLOURS[cell], marker="o", markersize=3, label=cell)
+        length = min(len(run[cell]) for run in runs)  # some may have stopped early
+        values, own = np.stack([run[cell][:length] for run in runs]), steps[:length]
+        axes.fill_between(own, values.min(0), values.max(0), color=COLOURS[cell], alpha=0.15, linewidth=0)
+        axes.plot(own, values.mean(0), color=COLOURS[cell], marker="o", markersize=3, label=cell)
     axes.axhline(target, color="black", linestyle="dotted", linewidth=1, label=f"target {target:g}")
     axes.set(xlabel="environment steps", ylabel="mean return of actions drawn from the policy")
     figure.suptitle(title)
@@ -31,20 +32,19 @@ def learning_curves(
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right center")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def cartpole_episode(
     path: Path,
     played: Mapping[Cell, Episodes],
-    readouts: Mapping[Cell, np.ndarray],
+    probed: Mapping[Cell, np.ndarray],
     *,
     reward_scale: float,
     title: str,
 ) -> None:
-    """The first episode of each net, a column for each; `readouts` are the velocities `[episodes, time, 2]` as told
-    by the hidden units."""
+    """The first episode of each net, a column for each; `probed` are the velocities `[episodes, time, 2]` as a
+    linear probe reads them from the hidden units."""
     lengths = [int(episodes.alive[0].sum()) for episodes in played.values()]
     figure, rows = plt.subplots(
         5,
@@ -58,25 +58,25 @@ def cartpole_episode(
         width_ratios=[max(length, max(lengths) / 3) for length in lengths],
     )
     for column, (cell, episodes) in enumerate(played.items()):
-        seen, hidden, action, value, units = rows[:, column]
-        last, told = lengths[column], readouts[cell]
+        observed, hidden, action, value, units = rows[:, column]
+        last = lengths[column]
         time, truth = np.arange(last), episodes.state.theta_dot[0, :last]
-        seen.plot(time, episodes.observation[0, :last, 0], color="tab:blue", label="place of the cart")
-        seen.plot(time, episodes.observation[0, :last, 1], color="tab:red", label="angle of the pole")
-        seen.set_title(f"{cell}: {last} steps")
+        observed.plot(time, episodes.observation[0, :last, 0], color="tab:blue", label="place of the cart")
+        observed.plot(time, episodes.observation[0, :last, 1], color="tab:red", label="angle of the pole")
+        observed.set_title(f"{cell}: {last} steps")
         hidden.plot(time, truth, color="tab:red", alpha=0.35, linewidth=3, label="true")
-        hidden.plot(time, told[0, :last, 1], color="black", linewidth=0.8, label="told by the units, linearly")
+        hidden.plot(time, probed[cell][0, :last, 1], color="black", linewidth=0.8, label="linear probe of the units")
         action.imshow(
             episodes.action[0, None, :last], aspect="auto", cmap="binary", interpolation="none", vmin=0, vmax=1
         )
         value.plot(time, episodes.decision.value[0, :last], color="tab:green")
         heat_strip(units, by_correlation(np.asarray(episodes.decision.hidden[0, :last]), truth))
         units.set_xlabel("step")
-        for axes in (seen, hidden, value):
+        for axes in (observed, hidden, value):
             axes.grid(alpha=0.3)
     rows[0, 0].set_ylim(-1.05, 1.05)
     worth = "value" if reward_scale == 1 else f"value\n(rewards × {reward_scale:g})"
-    labels = ["seen,\nshare of the limit", "hidden: speed of\nthe pole, rad/s", "push", worth, "hidden units"]
+    labels = ["observed,\nshare of the limit", "hidden: speed of\nthe pole, rad/s", "push", worth, "hidden units"]
     for axes, label in zip(rows[:, 0], labels):
         axes.set_ylabel(label)
     rows[2, 0].set_yticks([0], ["black: right\nwhite: left"], fontsize="x-small")
@@ -84,8 +84,7 @@ def cartpole_episode(
     for axes in rows[:2, 0]:
         axes.legend(loc="lower right", ncols=2, fontsize="small")
     figure.suptitle(title)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def memory_chain_episode(path: Path, played: Mapping[Cell, Episodes], *, title: str) -> None:
@@ -115,14 +114,13 @@ def memory_chain_episode(path: Path, played: Mapping[Cell, Episodes], *, title: 
         units.set_xlabel("step; the action of the last one is the decision")
         for axes in (cue, decision):
             axes.grid(alpha=0.3)
-    for axes, label in zip(rows[:, 0], ["seen", "probability of\naction 1", f"hidden units of {first}"]):
+    for axes, label in zip(rows[:, 0], ["observed", "probability of\naction 1", f"hidden units of {first}"]):
         axes.set_ylabel(label)
     rows[2, 0].set_yticks([])
     rows[0, 1].legend(loc="lower right", fontsize="small")
     rows[1, 0].legend(loc="upper right", fontsize="small")
     figure.suptitle(title)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path)
 
 
 def heat_strip(axes: Axes, hidden: np.ndarray) -> None:
@@ -143,7 +141,7 @@ def correlations(hidden: np.ndarray, signal: np.ndarray) -> np.ndarray:
     return np.divide(signal @ hidden, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
-def carts(path: Path, played: Mapping[Cell, Episodes], every: int = 3) -> None:
+def animate(path: Path, played: Mapping[Cell, Episodes], every: int = 3) -> None:
     """The first episode of each net, one above the other, as a GIF; each `every`-th step is drawn."""
     figure, rows = plt.subplots(
         len(played), figsize=(6, 1.9 * len(played)), layout="constrained", sharex=True, squeeze=False
