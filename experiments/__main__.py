@@ -13,11 +13,10 @@ HERE = Path(__file__).parent
 
 
 def experiments() -> dict[str, str]:
-    """Name -> first line of the docstring, of each module here that has configs."""
-    modules = {path.parent.name if path.name == "__main__.py" else path.stem: path for path in HERE.glob("*.py")}
-    modules |= {path.parent.name: path for path in HERE.glob("*/__init__.py")}
+    """Name -> first line of the docstring, of each package here that has configs."""
     lines = {}
-    for name, path in sorted(modules.items()):
+    for path in sorted(HERE.glob("*/__init__.py")):
+        name = path.parent.name
         if (HERE.parent / "configs" / name).is_dir() or name == "speed":
             lines[name] = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
     return lines

@@ -19,14 +19,12 @@ Of = TypeVar("Of", bound=Experiment)
 LAST_COUNTS = "Of an option that is given twice the last counts."
 
 
-def load(kind: Any, args: Sequence[str], *others: Any, **legacy: Any) -> Any:
+def load(kind: Any, args: Sequence[str], *others: Any) -> Any:
     """The checked config that the command line describes; its `run.run_dir` is set.
 
     `args` is a config file followed by overrides. The file defines `config`, an instance of `kind` or of one of
     `others`. Without a file only `--help` is answered, about `kind`.
     """
-    if legacy:
-        return _load_flat(kind, args, **legacy)
     experiment = kind.experiment()
     command, folder = f"python -m experiments.{experiment}", Path("configs") / experiment
     default, path = kind(), None
@@ -127,65 +125,3 @@ def _near(name: str, kind: Any) -> list[str]:
 def _known(folder: Path) -> str:
     found = ", ".join(str(path) for path in sorted(folder.glob("*.py")))
     return f"known ones: {found}" if found else f"{folder} holds none either"
-
-
-# What follows serves the experiments whose config is still one flat dataclass, and goes with the last of them.
-from collections.abc import Callable, Iterable  # noqa: E402
-
-from experiments import runs  # noqa: E402
-from experiments.files import parsed, read_json, showing, write_json, write_text  # noqa: E402, F401
-from experiments.runs import differences, read_results, saved_settings  # noqa: E402, F401
-
-settings = saved_settings
-Rule = tuple[str, str, Callable[[Any], bool]]
-
-
-def claim(run_dir: Path, settings: Any, later: Any = None) -> None:
-    runs.begin_or_resume(run_dir, settings, later or {})
-
-
-def run_folder(config: Any, name: str, directory: Path) -> Path:
-    return config.run_dir or Path("runs") / directory.name / f"{name}-seed{config.seed}"
-
-
-def check(config: Any, rules: Iterable[Rule]) -> None:
-    for names, wanted, accepted in rules:
-        for name in names.split():
-            value = getattr(config, name)
-            if not accepted(value):
-                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be {wanted}.")
-
-
-def note_warmup(config: Any, steps: str = "steps") -> None:
-    given = getattr(config, steps)
-    if config.warmup > given:
-        print(
-            f"--warmup is {config.warmup}, above --{steps}, {given}: the learning rate does not reach its peak.",
-            file=sys.stderr,
-        )
-
-
-def _load_flat(default: Any, args: Sequence[str], *, command: str, directory: Path) -> tuple[Any, str]:
-    name, usage = "default", f"{command} CONFIG.py [overrides]"
-    if args and not args[0].startswith("-"):
-        default, name = _from_file(Path(args[0]), (type(default),), directory), Path(args[0]).stem
-        usage = f"{command} {args[0]}"
-        args = args[1:]
-    elif not {"-h", "--help"} & set(args):
-        raise UsageError(
-            f"The first argument must be a config file; {_known(directory)}.\n"
-            f"Usage: {usage}\nAll settings: {command} --help"
-        )
-    config = parse(type(default), args, command=usage, default=default)
-    if config.seed < 0:
-        raise UserError(f"--seed is {config.seed}, but must be 0 or more.")
-    return config, name
-
-
-def saved_config(run_dir: Path, kind: Any, later: Any = None) -> Any:
-    saved = {**(later or {}), **read_json(run_dir / "config.json")}
-    missing = [name for name in hints(kind) if name != "run_dir" and name not in saved]
-    if missing:
-        raise UserError(f"{run_dir / 'config.json'} has no {', '.join(missing)}. Restore it from a backup.")
-    lists = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
-    return kind(**{name: lists[name] for name in hints(kind) if name != "run_dir"})

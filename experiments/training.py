@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.settings import Optimizer, Train
+from experiments.settings import Optimizer
 
 Loss = Callable[[Any, jax.Array, Any], tuple[jax.Array, Mapping[str, jax.Array]]]
 """`(params, key, data) -> (loss, further metrics)`; the key draws the batch and the noise."""
@@ -83,15 +83,6 @@ def make_optimizer(train: Optimizer, final_fraction: float = 0.0, b2: float = 0.
     adamw = optax.adamw(schedule, b2=b2, weight_decay=train.weight_decay, mask=matrices)
     optimizer = optax.chain(optax.clip_by_global_norm(train.clip), adamw)
     return optax.GradientTransformation(optimizer.init, promoting(optimizer.update))
-
-
-def adamw(
-    learning_rate: float, steps: int, *, warmup: int = 0, clip: float = 1.0, weight_decay: float = 0.0
-) -> optax.GradientTransformation:
-    """For experiments whose config is still one flat dataclass."""
-    return make_optimizer(
-        Train(learning_rate=learning_rate, steps=steps, warmup=warmup, clip=clip, weight_decay=weight_decay)
-    )
 
 
 def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> Any:

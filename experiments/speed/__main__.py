@@ -23,9 +23,9 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments import command
-from experiments import config as configs
+from experiments import command, config
 from experiments.errors import UserError
+from experiments.files import showing
 from experiments.speed import linear, nets, own, peers, report
 from experiments.speed.measure import Case, Row
 from experiments.speed.shapes import (
@@ -133,11 +133,11 @@ def show(options: Speed, console: Console, rows: list[Row]) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
-    options = configs.parse(Speed, sys.argv[1:] if args is None else args, command="python -m experiments.speed")
+    options = config.parse(Speed, sys.argv[1:] if args is None else args, command="python -m experiments.speed")
     console = Console(width=None if sys.stdout.isatty() else 140)
     if options.read:
         rows = report.read_rows(options.read)
-        with configs.showing(options.read, "Give a file that --json wrote."):
+        with showing(options.read, "Give a file that --json wrote."):
             show(options, console, rows)
     else:
         jax.config.update("jax_enable_compilation_cache", False)  # a program found there would take no time to compile

@@ -14,8 +14,8 @@ from matplotlib.ticker import NullFormatter
 from rich.console import Console
 from rich.table import Table
 
-from experiments import config as configs
 from experiments.errors import UserError
+from experiments.files import parsed, write_text
 from experiments.speed.bars import bars, slower
 from experiments.speed.measure import Row
 
@@ -120,7 +120,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """A list of objects, one on a line; renamed when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    configs.write_text(path, f"[\n{lines}\n]\n")
+    write_text(path, f"[\n{lines}\n]\n")
 
 
 def _is_row(row: Any) -> bool:
@@ -132,7 +132,7 @@ def _is_row(row: Any) -> bool:
 
 
 def read_rows(path: Path) -> list[Row]:
-    rows = configs.parsed(path, lambda value: value)
+    rows = parsed(path, lambda value: value)
     if not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise UserError(f"{path} holds no rows of this experiment; give a file that --json wrote.")
     return rows
