@@ -357,7 +357,7 @@ class Disturbed:
         return False
 
     def after_kill(self, number: signal.Signals, moment: str, status: int, printed: str) -> None:
-        # Before the training or after it SIGTERM ends the process as it ends any; of SIGINT experiments.command makes 130.
+        # Outside the training SIGTERM ends the process as it ends any; of SIGINT experiments.command makes 130.
         allowed = {-number} if number == signal.SIGKILL else {0, -number, 128 + number}
         if status == 0 and not self.run.finished and "The same command resumes from there" not in printed:
             allowed = set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.plots import plt
+from experiments.plots import plt, save
 
 
 def gates(
@@ -32,5 +32,4 @@ def gates(
         axes.set_ylabel("unit")
         figure.colorbar(image, ax=axes, pad=0.01)
     panels[-1, 0].set_xticks(range(len(pieces)), ["␣" if p == " " else "⏎" if p == "\n" else p for p in pieces])
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    save(figure, path)
