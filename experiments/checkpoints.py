@@ -208,7 +208,7 @@ class Checkpoints:
         listed = "\n".join(f"  step {step}: {why}" for step, why in damaged.items())
         return UserError(
             f"All checkpoints in {self.directory} are damaged:\n{listed}\n"
-            "None of them was changed. Put back a copy, or start anew with another --run-dir."
+            "None of them was changed. Restore one from a backup, or start a new run with another --run-dir."
         )
 
 

@@ -1,4 +1,4 @@
-"""How every command line runs: nothing that it prints ends it, and what a user can put right is one sentence."""
+"""How every command line runs: output that cannot be written does not end it; an error of the user is one sentence."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ Main = Callable[[Sequence[str]], None]
 def run(main: Main, **subcommands: Main) -> None:
     """Calls the subcommand that the first argument names, or else `main`, with the arguments of the command line.
 
-    Exit status 1 and a sentence on stderr for what the user can put right, 2 for a wrong usage.
+    Exit status 1 and a sentence on stderr for an error that the user can correct, 2 for a wrong usage.
     """
     args = sys.argv[1:]
     if args and args[0] in subcommands:
@@ -77,7 +77,7 @@ def lasting_output() -> Iterator[None]:
 
 
 def _lasting(stream: Any) -> Any:
-    if stream is None:  # closed by whoever started this
+    if stream is None:  # closed by the parent process
         return open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
     try:
         stream.fileno()

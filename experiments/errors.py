@@ -1,4 +1,4 @@
-"""The exceptions for what a user can put right, and what those of others mean to a user."""
+"""The errors that a user can correct, and what the exceptions of other packages mean to a user."""
 
 import errno
 import importlib.util

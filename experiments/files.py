@@ -1,6 +1,7 @@
-"""Text and JSON files, written whole or not at all; a damaged one is named in one sentence."""
+"""Files: text and JSON, written whole or not at all and named when damaged; and the data that packages bring."""
 
 import contextlib
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ def parsed(path: Path, parse: Callable[[Any], Read]) -> Read:
         raise UserError(f"{explained(error)}") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path} is damaged ({first_line(str(error))}). Restore it from a backup, or start anew with another "
+            f"{path} is damaged ({first_line(str(error))}). Restore it from a backup, or start a new run with another "
             "--run-dir."
         ) from None
 
@@ -62,3 +63,12 @@ def showing(path: Path, advice: str) -> Iterator[None]:
             f"{path} cannot be shown ({type(error).__name__}: {first_line(str(error))}): part of it is missing, "
             f"damaged or of another version. {advice}"
         ) from None
+
+
+def package_folder(package: str, data: str) -> Path:
+    """The folder of a package that brings `data`. It is not imported, which may take seconds."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        name = package.replace("_", "-")
+        raise UserError(f"{data!r} comes with the package {name}, which is not installed: pip install {name}")
+    return Path(spec.submodule_search_locations[0])

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard events, and the progress line."""
+"""What a run logs: metrics.jsonl, TensorBoard events, and the progress line."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ class MetricsLog:
     """Appends to metrics.jsonl and to TensorBoard's events.
 
     A resumed run repeats the steps after its checkpoint, so what was logged after
-    `from_step` is dropped first: each step stands there once.
+    `from_step` is dropped first: each step is logged once.
     """
 
     def __init__(self, run_dir: Path, from_step: int) -> None:
@@ -55,7 +55,7 @@ class MetricsLog:
         partial.replace(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         (run_dir / "tensorboard").mkdir(exist_ok=True)
-        # Not tensorboardX's SummaryWriter: it writes in a thread, and waits for that for ever once the disk is full.
+        # Not tensorboardX's SummaryWriter: it writes in a thread, and waits for it forever once the disk is full.
         self._events = EventsWriter(str(run_dir / "tensorboard" / "events"))
         self._event(from_step + 1, session_log=SessionLog(status=SessionLog.START))  # hides what was logged after
 

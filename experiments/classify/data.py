@@ -3,7 +3,6 @@
 import collections
 import functools
 import hashlib
-import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 import rnnx
 from experiments.classify.config import Data, Fill
 from experiments.errors import UserError
+from experiments.files import package_folder
 from experiments.text import read_file
 
 MOST_BYTES = 4e9
@@ -102,11 +102,8 @@ def series_files(name: str, test: Path | None) -> tuple[Path, Path]:
 
 
 def japanese_vowels() -> Path:
-    """The training file in the package aeon, which is not imported: that would take seconds."""
-    spec = importlib.util.find_spec("aeon")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("The data 'japanese_vowels' comes with the package aeon: pip install aeon")
-    return Path(spec.submodule_search_locations[0]) / "datasets/data/JapaneseVowels/JapaneseVowels_TRAIN.ts"
+    folder = package_folder("aeon", "japanese_vowels")
+    return folder / "datasets/data/JapaneseVowels/JapaneseVowels_TRAIN.ts"
 
 
 def read_ts(path: Path) -> Examples:
@@ -198,10 +195,7 @@ def read_tzdata() -> Examples:
     `zone.tab` has each zone once, without the older spellings that the database knows besides. A country is where all
     of its zones are; one that has them in several parts is left out.
     """
-    spec = importlib.util.find_spec("tzdata")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("The data 'tzdata' comes with the package tzdata: pip install tzdata")
-    folder = Path(spec.submodule_search_locations[0]) / "zoneinfo"
+    folder = package_folder("tzdata", "tzdata") / "zoneinfo"
     zones, countries = (
         [line.split("\t") for line in read_text(folder / name).splitlines() if not line.startswith("#")]
         for name in ("zone.tab", "iso3166.tab")

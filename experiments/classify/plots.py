@@ -30,7 +30,7 @@ def overview(
         classes: their names.
         calibration: of the test.
         lengths: `[n]`, of the test sequences.
-        wrong: which of these were misjudged.
+        wrong: indices of those that are classified wrongly.
         title: of the whole.
     """
     figure, axes = plt.subplots(2, 2, figsize=(12, 9.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Statistical forecasts, each fitted anew to what comes before an origin.
+"""Statistical forecasts, each fitted to the values before an origin.
 
 A baseline takes the values before the origin `[time]`, the horizon and the season, and gives a mean and a standard
 deviation for each step ahead, both `[horizon]`.

@@ -98,9 +98,9 @@ class Train(settings.Optimizer):
     steps: Count = 600
     """Updates in all; the learning rate's schedule stretches over them."""
     refits: Natural = 1
-    """Into how many stretches the test part is cut. Before each of them the nets are trained anew, for as many steps as
-    the best checkpoint had, on all that comes before it. 0: the best checkpoint forecasts. (Baselines are fitted anew
-    before every origin.)"""
+    """Into how many stretches the test part is cut. Before each of them the nets are trained again, on all that comes
+    before it and for as many steps as the best checkpoint had. 0: the best checkpoint forecasts. (Baselines are fitted
+    again before every origin.)"""
 
     @property
     def total_updates(self) -> int:

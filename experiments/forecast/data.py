@@ -1,7 +1,6 @@
 """The series: made here, from packages, or from a file; refused where something is missing or odd."""
 
 import csv
-import importlib.util
 import io
 import math
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.errors import UserError
+from experiments.files import package_folder
 from experiments.forecast.config import Data
 from experiments.text import read_file
 
@@ -79,10 +79,7 @@ def co2(data: Data) -> list[Series]:
 
 
 def m1_yearly(data: Data) -> list[Series]:
-    spec = importlib.util.find_spec("aeon")
-    if spec is None or spec.origin is None:
-        raise UserError("The series of m1_yearly come with the package aeon, which is not installed: pip install aeon")
-    path = Path(spec.origin).parent / "datasets/data/m1_yearly_dataset/m1_yearly_dataset.tsf"
+    path = package_folder("aeon", "m1_yearly") / "datasets/data/m1_yearly_dataset/m1_yearly_dataset.tsf"
     series = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line and line[0] not in "#@":

@@ -77,7 +77,7 @@ def train(config: Forecast) -> None:
     seconds = chosen.seconds
     parts_of_test = stretches(config.data, config.train.refits, series, parts.test)
     for number, (held_out, rows) in enumerate(parts_of_test, 1):
-        print(f"Training anew for {chosen.best_step} steps, {number} of {len(parts_of_test)}.", flush=True)
+        print(f"Training again for {chosen.best_step} steps, {number} of {len(parts_of_test)}.", flush=True)
         data = jax.tree.map(jnp.asarray, to_learn_from(config.data, series, held_out))
         again = dataclasses.replace(plan, steps=chosen.best_step, eval_every=chosen.best_step)
         fitted = fit(run_dir / f"refit{number}", initial_state, step, data, evaluate, again, COLUMNS)

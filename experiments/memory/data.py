@@ -37,37 +37,44 @@ class Batch(NamedTuple):
 
 Draw = Callable[[jax.Array, int], Batch]
 """`(key, batch) -> Batch`."""
-Measure = Callable[[jax.Array, Batch], jax.Array]
-"""`(outputs [batch, time, outputs], batch) -> number`."""
 
 
 class Task(NamedTuple):
-    """What is asked, and how the answer is judged."""
+    """What is asked, and how the answer is scored."""
 
     title: str
     draw: Draw
     """For training and validation."""
-    test: Draw
-    """For the score: as in training, or longer."""
     outputs: int
-    loss: Measure
     metric: str
-    """The name of the score."""
-    score: Measure
+    """What it is scored by: mse, loss (nats per step) or accuracy."""
     chance: float
-    """The score of one who remembers nothing."""
-    perfect: float
-    solved: float
-    """A score this good counts as solved."""
+    """The score without memory."""
     chance_loss: float
-    """The loss of one who remembers nothing."""
+    """The loss without memory."""
     enough: float
     """A validation loss at which training ends."""
+    longer: Draw | None = None
+    """For the score, where lengths differ."""
     longest: int | None = None
     """Where lengths differ: the longest in training. The score is over those which are longer."""
 
+    @property
+    def test(self) -> Draw:
+        return self.longer or self.draw
+
+    @property
+    def perfect(self) -> float:
+        return 1.0 if self.metric == "accuracy" else 0.0
+
+    def loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
+        return (squared_error if self.metric == "mse" else cross_entropy)(outputs, batch)
+
+    def score(self, outputs: jax.Array, batch: Batch) -> jax.Array:
+        return (accuracy if self.metric == "accuracy" else self.loss)(outputs, batch)
+
     def is_solved(self, score: float) -> bool:
-        return score >= self.solved if self.perfect > self.chance else score <= self.solved
+        return score >= 0.99 if self.metric == "accuracy" else score <= 0.01
 
     def way(self, score: float) -> float:
         """The part of the way from chance to perfect, between 0 and 1."""
@@ -190,93 +197,33 @@ def draw_recall(key: jax.Array, batch: int, *, delay: int) -> Batch:
     return Batch(xs, jnp.broadcast_to(symbols[:, :1], symbols.shape), at_step(ask, symbols.shape))
 
 
-def adding(length: int) -> Task:
-    draw = functools.partial(draw_adding, length=length)
-    # Chance is the variance of the sum of two uniform numbers.
-    return numbers(f"adding\nT = {length}", draw, 1, squared_error, "mse", chance=1 / 6)
-
-
-def copy(delay: int) -> Task:
-    draw = functools.partial(draw_copy, delay=delay)
-    plateau = COPIED * math.log(SYMBOLS) / (delay + 2 * COPIED)
-    return numbers(f"copy\nT = {delay}", draw, SYMBOLS + 1, cross_entropy, "loss", chance=plateau)
-
-
-def numbers(title: str, draw: Draw, outputs: int, loss: Measure, metric: str, *, chance: float) -> Task:
-    """A task judged by its loss."""
-    return Task(
-        title=title,
-        draw=draw,
-        test=draw,
-        outputs=outputs,
-        loss=loss,
-        metric=metric,
-        score=loss,
-        chance=chance,
-        perfect=0.0,
-        solved=0.01,
-        chance_loss=chance,
-        enough=2e-3,
-    )
-
-
-def classes(
-    title: str,
-    draw: Draw,
-    outputs: int,
-    choices: int,
-    *,
-    enough: float = 1e-3,
-    test: Draw | None = None,
-    longest: int | None = None,
-) -> Task:
-    """A task judged by accuracy, of `choices` equally likely answers."""
-    return Task(
-        title=title,
-        draw=draw,
-        test=test or draw,
-        outputs=outputs,
-        loss=cross_entropy,
-        metric="accuracy",
-        score=accuracy,
-        chance=1 / choices,
-        perfect=1.0,
-        solved=0.99,
-        chance_loss=math.log(choices),
-        enough=enough,
-        longest=longest,
-    )
-
-
-def parity(longest: int, tested: int) -> Task:
-    draw = functools.partial(draw_parity, length=longest)
-    test = functools.partial(draw_parity, length=tested, everywhere=True)
-    return classes(f"parity\nT = {longest}, tested to {tested}", draw, 2, 2, enough=1e-4, test=test, longest=longest)
-
-
-def arithmetic(longest: int, tested: int) -> Task:
-    draw = functools.partial(draw_arithmetic, length=longest)
-    test = functools.partial(draw_arithmetic, length=tested, everywhere=True)
-    title = f"arithmetic mod {MODULUS}\nT = {longest}, tested to {tested}"
-    return classes(title, draw, MODULUS, MODULUS, enough=1e-4, test=test, longest=longest)
-
-
-def selective_copy(length: int, tokens: int) -> Task:
-    draw = functools.partial(draw_selective_copy, length=length, tokens=tokens)
-    return classes(f"selective copy\n{tokens} of {length}", draw, VOCABULARY, VOCABULARY - 2)
-
-
-def recall(delay: int) -> Task:
-    return classes(f"delayed recall\nT = {delay}", functools.partial(draw_recall, delay=delay), SYMBOLS, SYMBOLS)
+def classes(title: str, draw: Draw, outputs: int, choices: int, enough: float = 1e-3) -> Task:
+    """A task scored by accuracy, of `choices` equally likely answers."""
+    return Task(title, draw, outputs, "accuracy", 1 / choices, math.log(choices), enough)
 
 
 def make_task(name: str, data: Data) -> Task:
-    tasks: dict[str, Callable[[], Task]] = {
-        "adding": lambda: adding(data.adding_length),
-        "copy": lambda: copy(data.copy_delay),
-        "parity": lambda: parity(data.train_length, data.test_length),
-        "arithmetic": lambda: arithmetic(data.train_length, data.test_length),
-        "selective_copy": lambda: selective_copy(data.selective_length, data.selective_tokens),
-        "recall": lambda: recall(data.recall_delay),
-    }
-    return tasks[name]()
+    bind, trained, tested = functools.partial, data.train_length, data.test_length
+    match name:
+        case "adding":
+            chance = 1 / 6  # the variance of the sum of two uniform numbers
+            draw = bind(draw_adding, length=data.adding_length)
+            return Task(f"adding\nT = {data.adding_length}", draw, 1, "mse", chance, chance, enough=2e-3)
+        case "copy":
+            plateau = COPIED * math.log(SYMBOLS) / (data.copy_delay + 2 * COPIED)
+            draw = bind(draw_copy, delay=data.copy_delay)
+            return Task(f"copy\nT = {data.copy_delay}", draw, SYMBOLS + 1, "loss", plateau, plateau, enough=2e-3)
+        case "selective_copy":
+            length, tokens = data.selective_length, data.selective_tokens
+            draw = bind(draw_selective_copy, length=length, tokens=tokens)
+            return classes(f"selective copy\n{tokens} of {length}", draw, VOCABULARY, VOCABULARY - 2)
+        case "recall":
+            draw = bind(draw_recall, delay=data.recall_delay)
+            return classes(f"delayed recall\nT = {data.recall_delay}", draw, SYMBOLS, SYMBOLS)
+    asks, choices, title = {
+        "parity": (draw_parity, 2, "parity"),
+        "arithmetic": (draw_arithmetic, MODULUS, f"arithmetic mod {MODULUS}"),
+    }[name]
+    title = f"{title}\nT = {trained}, tested to {tested}"
+    task = classes(title, bind(asks, length=trained), choices, choices, enough=1e-4)
+    return task._replace(longer=bind(asks, length=tested, everywhere=True), longest=trained)

@@ -112,7 +112,7 @@ def in_line(title: str) -> str:
 def show(run_dir: Path) -> None:
     rows = read_json(run_dir / "results.json")["rows"]
     drawn = [str(run_dir / name) for name in ("table.png", "curves.png", "lengths.png") if (run_dir / name).exists()]
-    print(f"--- results ({run_dir / 'results.json'}; pictures: {', '.join(drawn)})")
+    print(f"--- results ({run_dir / 'results.json'}; plots: {', '.join(drawn)})")
     print(f"{'task':<44}{'cell':<18}{'score':>10}{'chance':>9}  {'':<10}{'updates':>8}{'seconds':>9}{'params':>9}")
     for row in rows:
         print(
@@ -130,7 +130,7 @@ def main(args: Sequence[str]) -> None:
     if missing or not paths:
         raise UserError(
             f"There is no {', '.join(missing) or 'run on record'}. Give the results.json of finished runs: "
-            f"python -m experiments.memory table runs/memory/*/results.json"
+            "python -m experiments.memory table runs/memory/*/results.json"
         )
     from experiments.memory import plots
 
@@ -152,4 +152,4 @@ def main(args: Sequence[str]) -> None:
             f"{in_line(name):<44}{cell:<18}{seeds[0]['metric']:<10}{mean:>9.4f}{worst:>9.4f}{best:>9.4f}"
             f"{seeds[0]['chance']:>9.4f}{len(seeds):>7}"
         )
-    print(f"pictures: {folder / 'table.png'}, {folder / 'lengths.png'}")
+    print(f"plots: {folder / 'table.png'}, {folder / 'lengths.png'}")

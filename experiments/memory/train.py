@@ -50,7 +50,7 @@ def make_train_step(config: Memory, task: Task, model: rnnx.Layer) -> training.S
 
 
 def fit_one(config: Memory, task: Task, model: rnnx.Layer, measure: Measured, folder: Path) -> Fitted[TrainState]:
-    # Made here, operation by operation: to compile it as a whole would take longer, for each cell and task anew.
+    # Made eagerly: compiling it would take longer, once for each cell and task.
     state = initial_state(config, task, model)
     sequences = config.train.batch * config.train.updates_per_step
     return fit(

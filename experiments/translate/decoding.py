@@ -77,7 +77,7 @@ class Translator:
         for start in range(0, len(sources), self.BATCH):
             own = slice(start, start + self.BATCH)
             short = self.BATCH - len(lengths[own])
-            # The last batch is filled up with sources of one pad, so that it need not be compiled anew.
+            # The last batch is filled up with sources of one pad, so that it has the shape that is compiled.
             batch = np.pad(numbers[own], ((0, short), (0, 0))), np.pad(lengths[own], (0, short), constant_values=1)
             tokens = np.asarray(self._search(params, *batch, beam=beam).tokens[:, 0])
             found += [self._symbols(row) for row in tokens[: len(lengths[own])]]

@@ -210,7 +210,7 @@ def test_accuracy_is_that_of_the_steps_asked_for() -> None:
 
 def test_a_signed_min_gru_of_one_unit_can_count_modulo_two_and_is_linear_in_its_state() -> None:
     layer = rnnx.associative_scan(signed_min_gru(1))
-    task = tasks.parity(4, 300)
+    task = tasks.make_task("parity", tiny(train_length=4, test_length=300).data)
     batch = task.test(jax.random.key(0), 8)
     # A one turns h into 1 - h, a zero keeps it.
     params = {"input_kernel": jnp.array([[-40.0, 0], [40.0, 0]]), "bias": jnp.array([0.0, 1.0])}
