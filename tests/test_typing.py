@@ -2,10 +2,12 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -38,3 +40,8 @@ def test_wrong_arguments_are_errors_and_right_ones_are_not(check):
     assert len(WRONG) >= 15
     assert {int(line) for name, line in errors if name == "wrong"} == WRONG, printed
     assert not [line for name, line in errors if name == "right"], printed
+
+
+def test_the_right_program_runs():
+    with jax.numpy_rank_promotion("allow"):
+        assert runpy.run_path(str(PROGRAMS[0]))["out"].ndim == 3

@@ -10,17 +10,19 @@ import rnnx
 xs = jnp.ones((2, 5, 3))
 layer = rnnx.stack(
     nn.Dense(4),
-    rnnx.bidirectional(rnnx.lstm(4, param_dtype=jnp.bfloat16)),
-    rnnx.residual(rnnx.gru(8)),
-    rnnx.scan(rnnx.zoneout(rnnx.expose(rnnx.cells.lstm(4), "f"), 0.1), unroll=2),
+    rnnx.repeat(rnnx.lstm(4, param_dtype=jnp.bfloat16), 2),
+    rnnx.residual(rnnx.gru(4)),
+    rnnx.scan(rnnx.zoneout(rnnx.learned_carry(rnnx.cells.lstm(4)), 0.1), unroll=2),
 )
 params = layer.init(jax.random.key(0), xs)
 carry, ys = rnnx.unroll(layer, params, xs, lengths=np.array([5, 3]), resets=np.zeros((2, 5), bool))
 carry, ys = rnnx.unroll(layer, params, xs, lengths=[5, 3], key=jax.random.key(1))
 carry, ys = rnnx.unroll(layer, params, np.asarray(xs), carry=carry)
+gates = rnnx.bidirectional(rnnx.scan(rnnx.expose(rnnx.cells.lstm(4), "f")), merge=lambda f, b: (f, b))
 tree = rnnx.associative_scan(rnnx.learned_carry(rnnx.cells.lru(4)), sequential=False)
 packed = rnnx.pack([xs[0], xs[1, :3]])
-carry, out = rnnx.unroll_packed(rnnx.lstm(4, kernel_init=jax.nn.initializers.he_normal()), params, packed)
+tagger = rnnx.lstm(4, kernel_init=jax.nn.initializers.he_normal())
+carry, out = rnnx.unroll_packed(tagger, tagger.init(jax.random.key(0), packed.xs), packed)
 h = rnnx.linear_scan(jnp.ones(4), np.ones(4), jnp.zeros(()))
 
 
