@@ -7,7 +7,7 @@ import rnnx
 from sitegen.cells import makers
 
 FAMILIES = ("gated", "structured", "continuous time", "spiking", "convolutional", "linear", "feed-forward")
-GLANCE = re.compile(r"At a glance: (.+?) \| (.+?) \| (.+?) \| (.+?) parameters\.", re.S)
+GLANCE = re.compile(r"At a glance: (.+?)\s\|\s+(.+?)\s\|\s+(.+?)\s\|\s+(.+?)\s+parameters\.", re.S)
 
 
 class Glance(NamedTuple):
