@@ -56,10 +56,10 @@ def started(run: Run, corpus: Path) -> Run:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_config_file_with_an_error_shows_its_line(experiment: str, tmp_path: Path, run: Run) -> None:
     whole = quick(experiment).read_text(encoding="utf-8")
-    run_settings = "(run=Run({}))\n".format if "Run(" in whole else "({})\n".format
     first, call = whole.index("config = "), "config = " + whole.split("config = ")[1].split("(")[0]
     path, before = tmp_path / "own.py", whole[:first]
     line = before.count("\n") + 1
+    with_run, run_settings = f"{before}from experiments.{experiment} import Run\n{call}", "(run=Run({}))\n".format
     for written, message in (
         (before + call + "(\n", f"{path}:{line}: SyntaxError"),
         (before + "config = 1 / 0\n", f"{path}:{line}: ZeroDivisionError: division by zero"),
@@ -67,9 +67,9 @@ def test_a_config_file_with_an_error_shows_its_line(experiment: str, tmp_path: P
         (before + "import rnnx; rnnx.lstmm\n", "lstmm"),
         (before + "raise SystemExit(0)\n", f"{path}:{line}: it ends the program (SystemExit: 0)"),
         (call + "()\n", f"{path}:1: NameError"),
-        (before + call + run_settings("seed='1'"), "--seed is '1', but must be a whole number"),
-        (before + call + run_settings("seed=True"), "--seed is True, but must be a whole number"),
-        (before + call + run_settings("run_dir='runs'"), "--run-dir is 'runs', but must be a Path or None"),
+        (with_run + run_settings("seed='1'"), "--seed is '1', but must be a whole number"),
+        (with_run + run_settings("seed=True"), "--seed is True, but must be a whole number"),
+        (with_run + run_settings("run_dir='runs'"), "--run-dir is 'runs', but must be a Path or None"),
         ("\0" + whole, "null bytes"),
         ("", "there `config` is NoneType"),
     ):
