@@ -19,7 +19,7 @@ import numpy as np
 
 from rnnx.base import PyTree
 
-TOLERANCE = 3e-5
+TOLERANCE = 5e-5  # some 400 roundings: gradients pass through norms and divisions
 
 
 def eps(units: float, dtype: Any = jnp.float32) -> float:
