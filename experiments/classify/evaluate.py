@@ -106,6 +106,39 @@ def make_evaluate(predict: Predict, validation: Encoded) -> tuple[str, Callable[
     return "val_nll", evaluate
 
 
+def scores_of(each: np.ndarray, packed: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Of probabilities `[nets, n, classes]`, read with pads and packed: means over the nets, and of the ensemble."""
+
+    def mean(score: Callable[[np.ndarray, np.ndarray], float], nets: np.ndarray) -> float:
+        return float(np.mean([score(own, labels) for own in nets]))
+
+    scores = {
+        "test_accuracy": mean(accuracy, each),
+        "test_accuracy_packed": mean(accuracy, packed),
+        "test_nll": mean(negative_log_likelihood, each),
+        "test_calibration_error": mean(lambda *given: calibration(*given).error, each),
+    }
+    if len(each) > 1:
+        scores["ensemble_test_accuracy"] = accuracy(each.mean(axis=0), labels)
+        scores["ensemble_test_nll"] = negative_log_likelihood(each.mean(axis=0), labels)
+    return scores
+
+
+def errors_of(data: Dataset, test: Encoded, probability: np.ndarray) -> list[dict[str, Any]]:
+    """Each test sequence that is classified wrongly, as JSON takes it."""
+    return [
+        {
+            "number": int(i) + 1,
+            **({"text": data.test.items[i]} if isinstance(data.test.items[i], str) else {}),
+            "length": len(test.sequences[i]),
+            "true": data.classes[test.labels[i]],
+            "predicted": data.classes[probability[i].argmax()],
+            "probability": float(probability[i].max()),
+        }
+        for i in np.flatnonzero(probability.argmax(axis=1) != test.labels)
+    ]
+
+
 def report(
     config: Classify,
     run_dir: Path,
@@ -114,32 +147,17 @@ def report(
     predict: Predict,
     fitted: Fitted[TrainState],
 ) -> None:
-    """Scores the weights that were kept on the test, read both ways. Writes results.json last: it marks the end."""
+    """Scores the best weights on the test, read both ways. Writes results.json last: it marks the end."""
     from experiments.classify import plots  # not at the top: a second of start-up
     from experiments.classify.baselines import baselines
 
-    params, test = fitted.best.params, parts["test"]
-    padded_logits = predict.padded(params, test.sequences)
-    packed_logits = predict.packed(params, test.sequences)
-    each, packed = probabilities(padded_logits), probabilities(packed_logits)
-
-    def mean(score: Callable[[np.ndarray, np.ndarray], float], probabilities: np.ndarray) -> float:
-        return float(np.mean([score(own, test.labels) for own in probabilities]))
-
-    scores = {
-        "test_accuracy": mean(accuracy, each),
-        "test_accuracy_packed": mean(accuracy, packed),
-        "test_nll": mean(negative_log_likelihood, each),
-        "test_calibration_error": mean(lambda *given: calibration(*given).error, each),
-    }
-    probability = each.mean(axis=0)  # what follows is of all nets together
+    params, test, nets = fitted.best.params, parts["test"], config.model.nets
+    padded, packed = predict.padded(params, test.sequences), predict.packed(params, test.sequences)
+    scores = scores_of(probabilities(padded), probabilities(packed), test.labels)
+    probability = probabilities(padded).mean(axis=0)  # of the ensemble, as all that follows
     bins, counts = calibration(probability, test.labels), confusion(probability, test.labels)
-    right = accuracy(probability, test.labels)
-    if config.model.nets > 1:
-        scores["ensemble_test_accuracy"] = right
-        scores["ensemble_test_nll"] = negative_log_likelihood(probability, test.labels)
-    lengths = np.array([len(sequence) for sequence in test.sequences])
-    wrong = np.flatnonzero(probability.argmax(axis=1) != test.labels)
+    errors = errors_of(data, test, probability)
+    right = f"{accuracy(probability, test.labels):.2%} of {len(test.labels)} test sequences right"
     rows = read_metrics(run_dir)
     plots.overview(
         run_dir / "overview.png",
@@ -147,37 +165,26 @@ def report(
         confusion=counts,
         classes=data.classes,
         calibration=bins,
-        lengths=lengths,
-        wrong=wrong,
-        title=f"{run_dir.name}: {right:.2%} of {len(lengths)} test sequences right"
-        + (f", by {config.model.nets} nets together" if config.model.nets > 1 else ""),
+        lengths=np.array([len(sequence) for sequence in test.sequences]),
+        wrong=np.array([error["number"] - 1 for error in errors], int),
+        title=f"{run_dir.name}: {right}" + (f", by {nets} nets together" if nets > 1 else ""),
     )
     runs.finish(
         run_dir,
         {**scores, **baselines(data)},
         seed=config.run.seed,
         seconds=fitted.seconds,
-        largest_difference_of_logits_padded_to_packed=float(np.abs(padded_logits - packed_logits).max()),
+        largest_difference_of_logits_padded_to_packed=float(np.abs(padded - packed).max()),
         validation=[row for row in rows if row["step"] == fitted.best_step and "val_nll" in row],
         best_step=fitted.best_step,
         steps=fitted.last_step,
-        nets=config.model.nets,
-        parameters_of_a_net=runs.count(params) // config.model.nets,
+        nets=nets,
+        parameters_of_a_net=runs.count(params) // nets,
         examples={part: len(examples.sequences) for part, examples in parts.items()},
         classes=data.classes,
         confusion=counts.tolist(),
         calibration={name: np.asarray(field).tolist() for name, field in bins._asdict().items()},
-        errors=[
-            {
-                "number": int(i) + 1,
-                **({"text": data.test.items[i]} if isinstance(data.test.items[i], str) else {}),
-                "length": int(lengths[i]),
-                "true": data.classes[test.labels[i]],
-                "predicted": data.classes[probability[i].argmax()],
-                "probability": float(probability[i].max()),
-            }
-            for i in wrong
-        ],
+        errors=errors,
         data_sha256=data.sha256,
     )
 
