@@ -4,16 +4,32 @@ An experiment's config is a frozen dataclass of four others, its `data`, `model`
 and in config.json each setting stands by its own name, whichever of the four it belongs to.
 """
 
+import abc
 import dataclasses
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from experiments.errors import UserError
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 class Range(NamedTuple):
@@ -39,7 +55,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimizer(Settings):
+class Optimizer(Settings, abc.ABC):
     """The optimizer: AdamW after clipping, with a linear warm-up and a cosine decay of the learning rate."""
 
     batch: Count = 32
@@ -52,14 +68,14 @@ class Optimizer(Settings):
     """Largest global norm of the gradient."""
 
     @property
+    @abc.abstractmethod
     def total_updates(self) -> int:
         """Over which the learning rate's schedule stretches."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def warmup(self) -> int:
         """Updates of linear warm-up before the cosine decay: a setting, or a part of the updates."""
-        raise NotImplementedError
 
     def check(self) -> None:
         if self.warmup > self.total_updates:  # a rule for a quick try, so no error
@@ -139,6 +155,7 @@ class Experiment(Settings):
     model: Any
     train: Any
     run: Any
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # of each that inherits from this
     added: ClassVar[Mapping[str, Any]] = {}
     """Settings that came later, with the values that runs begun without them had."""
 
@@ -177,12 +194,12 @@ def flat(config: Any) -> dict[str, Any]:
 def replace(config: Config, **changes: Any) -> Config:
     """The config with other values for some settings, each given by its own name, whichever group it stands in."""
     groups: dict[str, Any] = {}
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+    for field in dataclasses.fields(config):
         group = getattr(config, field.name)
-        if dataclasses.is_dataclass(group):
+        if dataclasses.is_dataclass(group) and not isinstance(group, type):
             own = {name: changes.pop(name) for name in hints(type(group)) if name in changes}
             groups[field.name] = replace(group, **own)
-    return dataclasses.replace(config, **groups, **changes)  # type: ignore[type-var]
+    return dataclasses.replace(config, **groups, **changes)
 
 
 def check_types(config: Any, where: str = "") -> None:

@@ -1,6 +1,6 @@
 """The settings of both kinds of run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from experiments import settings
@@ -195,4 +195,4 @@ class MackeyGlass(settings.Experiment):
 
     data: MackeyGlassData = MackeyGlassData()
     model: Reservoir = Reservoir()
-    run: settings.Place = settings.Place()  # noqa: RUF009 it is frozen
+    run: settings.Place = field(default_factory=settings.Place)
