@@ -16,6 +16,7 @@ from flax import nnx
 
 import rnnx
 from rnnx.evaluators.newton import diagonal
+from rnnx.testing.comparing import TOLERANCE
 
 BATCH, TIME, FEATURES, VOCABULARY = 4, 7, 3, 5
 
@@ -31,6 +32,7 @@ class Case(NamedTuple):
     )
     smooth: bool = True  # whether its derivatives are those of its values: a spike's are not
     noisy: bool = False  # whether a key changes what it gives, though no dropout layer is in it
+    tolerance: float = TOLERANCE
 
 
 def tokens(key: jax.Array, batch: int, time: int) -> jax.Array:
@@ -129,7 +131,12 @@ CASES = [
     Case("lstm coupled", lambda: rnnx.lstm(4, coupled=True), ()),
     Case("lstm layer norm", lambda: rnnx.lstm(4, layer_norm=True), ()),
     Case("lstm projection", lambda: rnnx.lstm(4, projection=2), ()),
-    Case("lstm options", lambda: rnnx.lstm(5, peephole=True, coupled=True, layer_norm=True, projection=4), ()),
+    Case(
+        "lstm options",
+        lambda: rnnx.lstm(5, peephole=True, coupled=True, layer_norm=True, projection=4),
+        (),
+        tolerance=5e-5,  # two norms and a projection in a step; under jax 0.12 off by 2.1e-5
+    ),
     Case("gru", lambda: rnnx.gru(4), ("gru", "cells.gru")),
     Case("gru reset before", lambda: rnnx.gru(4, reset_after=False), ()),
     Case("cornn", lambda: rnnx.cornn(4), ("cornn", "cells.cornn")),
@@ -161,7 +168,12 @@ CASES = [
     Case("window", lambda: rnnx.window(3), ("window", "cells.window")),
     Case("delta_net", lambda: rnnx.delta_net(4, heads=2), ("delta_net", "cells.delta_net")),
     Case("gated_delta_net", lambda: rnnx.gated_delta_net(4, heads=2), ("gated_delta_net", "cells.gated_delta_net")),
-    Case("gla", lambda: rnnx.gla(4, heads=2, key_width=6), ("gla", "cells.gla")),
+    Case(
+        "gla",
+        lambda: rnnx.gla(4, heads=2, key_width=6),
+        ("gla", "cells.gla"),
+        tolerance=2e-4,  # its norm divides by outputs near 0: in float32 a gradient is off by 4.3e-5 from float64
+    ),
     Case("lru", lambda: rnnx.lru(3, state=4), ("lru", "cells.lru")),
     Case("min_gru", lambda: rnnx.min_gru(4), ("min_gru", "cells.min_gru")),
     Case("min_lstm", lambda: rnnx.min_lstm(4), ("min_lstm", "cells.min_lstm")),
@@ -216,6 +228,7 @@ CASES = [
         "associative_scan matrices",
         lambda: rnnx.associative_scan(rnnx.cells.gated_delta_net(4, heads=2), sequential=False),
         (),
+        tolerance=5e-5,  # the gradient of its norm's scale is a sum that nearly cancels: off by 2.4e-5
     ),
     Case("associative_scan mlstm", lambda: rnnx.associative_scan(rnnx.cells.mlstm(4, heads=2), sequential=False), ()),
     Case("newton_scan", lambda: rnnx.newton_scan(rnnx.cells.gru(4)), ("newton_scan",)),

@@ -37,7 +37,7 @@ def made(case: Case) -> Setup:
     k_params, k_xs = jax.random.split(jax.random.key(0))
     xs = case.inputs(k_xs, BATCH, TIME)
     params = perturbed(jax.jit(layer.init)(k_params, xs))
-    s = prepare(layer, xs, params=params, smooth=case.smooth)
+    s = prepare(layer, xs, params=params, smooth=case.smooth, tolerance=case.tolerance)
     if case.name in OPTIMISED:
         s = dataclasses.replace(s, compiler_options=WITH_FUSION)
     s.lengths, s.resets = LENGTHS, RESETS
