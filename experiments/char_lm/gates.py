@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import flax.linen as nn
+import jax
 import numpy as np
 import tyro
 
 import rnnx
+from experiments.char_lm.model import make_layers
 from experiments.char_lm.trained import Trained, check_text, read_trained, read_vocabulary
 from experiments.config import parse
 from experiments.errors import UserError
@@ -56,23 +57,20 @@ def main(args: Sequence[str]) -> None:
 
 def gate_values(trained: Trained, tokens: np.ndarray, gates: Sequence[str], layer: int) -> dict[str, np.ndarray]:
     """Of each name `[time, units]`, while the model reads the tokens `[time]`."""
-    settings, params = trained.config.model, trained.params
+    settings = trained.config.model
     cell = getattr(rnnx.cells, settings.cell)(settings.width)
-    make = getattr(rnnx, settings.cell)
-    # As in make_model, up to this layer: the params of a stack are named by their places.
-    below = [part for _ in range(layer) for part in (make(settings.width), rnnx.dropout(settings.dropout))]
-    front = nn.Embed(len(trained.vocab.pieces), settings.embed), rnnx.dropout(settings.embed_dropout), *below
+    below = make_layers(trained.config, len(trained.vocab.pieces))[: 2 + 2 * layer]
+    params = {name: of for name, of in trained.params.items() if int(name.split("_")[0]) <= len(below)}
 
     def read(*names: str) -> Any:
         exposed = rnnx.expose(cell, *names, "carry")
         one = rnnx.as_cell(exposed) if isinstance(exposed, rnnx.AssociativeCell) else exposed
-        reader = rnnx.stack(*front, rnnx.scan(one))
-        own = {name: params[name] for name in list(params)[: len(front) + 1]}
-        return rnnx.unroll(reader, own, tokens[None])[1]
+        return rnnx.unroll(rnnx.stack(*below, rnnx.scan(one)), params, tokens[None])[1]
 
-    carry = read()["carry"]._asdict() if hasattr(read()["carry"], "_asdict") else {"h": read()["carry"]}
-    ys = {**read(*[name for name in gates if name not in carry]), **carry}
-    return {name: np.asarray(ys[name])[0] for name in gates}
+    fields = getattr(jax.eval_shape(read)["carry"], "_fields", None)  # a bare array is h
+    ys = read(*[name for name in gates if name not in (fields or ("h",))])
+    carry = ys["carry"]._asdict() if fields else {"h": ys["carry"]}
+    return {name: np.asarray({**ys, **carry}[name])[0] for name in gates}
 
 
 def liveliest(values: Mapping[str, np.ndarray], units: int) -> np.ndarray:

@@ -10,16 +10,20 @@ from experiments.char_lm.config import CharLM
 
 
 def make_model(config: CharLM, vocab_size: int) -> rnnx.Layer:
+    return rnnx.sharded(rnnx.stack(*make_layers(config, vocab_size)), training_devices(config.train.batch))
+
+
+def make_layers(config: CharLM, vocab_size: int) -> list[rnnx.Layer | nn.Module]:
+    """An embedding, recurrent layers and a dense one; each but the last is followed by dropout."""
     model = config.model
     make: Callable[[int], rnnx.Layer] = getattr(rnnx, model.cell)
     recurrent = [(make(model.width), rnnx.dropout(model.dropout)) for _ in range(model.layers)]
-    stacked = rnnx.stack(
+    return [
         nn.Embed(vocab_size, model.embed),
         rnnx.dropout(model.embed_dropout),
         *(layer for pair in recurrent for layer in pair),
         nn.Dense(vocab_size),
-    )
-    return rnnx.sharded(stacked, training_devices(config.train.batch))
+    ]
 
 
 def training_devices(batch: int) -> tuple[jax.Device, ...]:
