@@ -1,6 +1,8 @@
-"""The architecture of rnnx: modules import only from those before them, and files and functions stay short."""
+"""The architecture: modules of rnnx import only from those before them, experiments never from one another, and nothing in a
+circle; files and functions of rnnx stay short."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import rnnx
 
 ROOT = Path(rnnx.__file__).parent
+EXPERIMENTS = ROOT.parent / "experiments"
 # From the ground up. A folder's modules may import each other.
 ORDER = [
     "hints",
@@ -90,6 +93,51 @@ def test_files_and_functions_are_short(path):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert len(code_lines(source, node)) <= MAX_FUNCTION_LINES, node.name
+
+
+def imports_of_experiments():
+    """Of each module of experiments, by its dotted name, those that it imports when it is imported itself."""
+    found = {}
+    for path in sorted(EXPERIMENTS.rglob("*.py")):
+        parts = path.relative_to(EXPERIMENTS.parent).with_suffix("").parts
+        name = ".".join(parts).removesuffix(".__init__")
+        found[name] = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                found[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found[name] |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    # `from experiments.forecast import data` is an import of the module, not of the package.
+    return {name: {other for other in others if other in found} for name, others in found.items()}
+
+
+def test_experiments_import_what_they_share_and_not_each_other():
+    imports = imports_of_experiments()
+    packages = {name.split(".")[1] for name in imports if name.count(".") == 2}
+    assert {"char_lm", "video"} <= packages
+    for name, others in imports.items():
+        own = name.split(".")[1] if name.count(".") else ""
+        of_packages = {other for other in others if other.split(".")[1:2] and other.split(".")[1] in packages}
+        if own in packages:
+            assert all(other.split(".")[1] == own for other in of_packages), f"{name} imports {of_packages}"
+        elif name != "experiments":
+            assert not of_packages, f"{name} is shared, but imports {of_packages}"
+
+
+def test_imports_in_experiments_run_one_way():
+    imports = imports_of_experiments()
+    modules = {
+        name: {o for o in others if not name.startswith(o)} for name, others in imports.items()
+    }  # its packages aside
+    order = graphlib.TopologicalSorter({n: o for n, o in modules.items() if not is_package(n)})
+    try:
+        order.prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
+
+
+def is_package(name):
+    return (EXPERIMENTS.parent / Path(*name.split(".")) / "__init__.py").exists()
 
 
 def test_the_order_names_every_module():

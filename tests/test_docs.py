@@ -212,7 +212,6 @@ def test_every_cell_can_be_drawn(name, sitegen):
 
 
 def test_docstrings_become_markdown(sitegen):
-    pytest.importorskip("griffe")
     from sitegen.docstrings import markdown
 
     formula = ".. math::\n    a &= b \\\\\n    c &= d\n\n"
@@ -243,8 +242,6 @@ def test_the_bibliography_has_what_docstrings_refer_to(sitegen):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The built site, by path; the build fails at the first warning."""
-    pytest.importorskip("mkdocs")
-    pytest.importorskip("mkdocstrings")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

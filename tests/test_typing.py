@@ -27,7 +27,6 @@ def by_mypy():
 
 
 def by_pyright():
-    pytest.importorskip("pyright")
     printed = run("pyright", "--outputjson", "--pythonpath", sys.executable, *map(str, PROGRAMS))
     found = json.loads(printed)["generalDiagnostics"]
     errors = [(Path(e["file"]).stem, e["range"]["start"]["line"] + 1) for e in found if e["severity"] == "error"]
