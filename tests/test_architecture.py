@@ -1,5 +1,7 @@
-"""The architecture: modules of rnnx import only from those before them, experiments never from one another, and nothing in a
-circle; files and functions of rnnx stay short."""
+"""The architecture: modules of rnnx import only from those before them, and its files and functions stay short.
+
+Experiments import what they share, never one another, and nothing in a circle.
+"""
 
 import ast
 import graphlib
@@ -126,9 +128,8 @@ def test_experiments_import_what_they_share_and_not_each_other():
 
 def test_imports_in_experiments_run_one_way():
     imports = imports_of_experiments()
-    modules = {
-        name: {o for o in others if not name.startswith(o)} for name, others in imports.items()
-    }  # its packages aside
+    # Without the package that a module lies in.
+    modules = {name: {o for o in others if not name.startswith(o)} for name, others in imports.items()}
     order = graphlib.TopologicalSorter({n: o for n, o in modules.items() if not is_package(n)})
     try:
         order.prepare()
