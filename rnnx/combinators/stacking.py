@@ -79,7 +79,7 @@ def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
         ValueError: if there is no layer.
 
     Reference: A. Graves, *Generating sequences with recurrent neural networks*, arXiv 1308.0850 (2013), who also
-    concatenates the outputs of all layers; for that use `rnnx.expose_carry` or `rnnx.parallel`.
+    concatenates the outputs of all layers; for that use `rnnx.parallel`.
 
     Example::
 
