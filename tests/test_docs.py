@@ -1,7 +1,9 @@
 """The documentation keeps its word: its Python runs, its numbers are those of runs, no name and no link is missing."""
 
+import ast
 import json
 import math
+import pkgutil
 import re
 import subprocess
 import sys
@@ -126,6 +128,26 @@ def test_speeds_on_a_gpu_are_those_of_the_run():
     )
     assert f"`lax.scan` {min(steps):.0f} to {max(steps):,.0f} times as long" in page
     assert "`lax.associative_scan` {:.2f}, {:.2f} and {:.2f} times".format(*tree) in page
+
+
+def docstrings():
+    for path in sorted((ROOT / "rnnx").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+                yield f"{path.name}: {getattr(node, 'name', 'the file')}", ast.get_docstring(node) or ""
+
+
+def test_names_of_rnnx_in_prose_exist():
+    made_up = {"rnnx.LSTMCarry", "rnnx.NAME"}  # as what a carry is serialised, and of a cell that is still to come
+    prose = {page: read(page) for page in [*PAGES, "README.md", "CONTRIBUTING.md"]} | dict(docstrings())
+    found = {where: set(re.findall(r"(?<![\w./{-])rnnx(?:\.\w+)+", text)) - made_up for where, text in prose.items()}
+    assert sum(map(len, found.values())) > 500
+    for where, names in found.items():
+        for name in names:
+            try:
+                pkgutil.resolve_name(name)
+            except (ImportError, AttributeError):
+                pytest.fail(f"{where} speaks of {name}, which is not there")
 
 
 @pytest.mark.parametrize("page", PAGES)
