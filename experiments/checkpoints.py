@@ -184,10 +184,10 @@ class Checkpoints:
                 expected, written = counters.pop("crc32"), (counters, metrics)
         except Exception as error:  # what orbax raises depends on which of its files is damaged
             raise _Damage(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
-        for (name, wanted), leaf in zip(jax.tree.leaves_with_path(raw), jax.tree.leaves(read["state"]), strict=True):
-            if (wanted.shape, wanted.dtype) != (leaf.shape, leaf.dtype):  # which orbax lets pass
+        for (name, struct), leaf in zip(jax.tree.leaves_with_path(raw), jax.tree.leaves(read["state"]), strict=True):
+            if (struct.shape, struct.dtype) != (leaf.shape, leaf.dtype):  # which orbax lets pass
                 raise _Damage(
-                    f"{jax.tree_util.keystr(name)} is {leaf.dtype}{leaf.shape}, not {wanted.dtype}{wanted.shape}"
+                    f"{jax.tree_util.keystr(name)} is {leaf.dtype}{leaf.shape}, not {struct.dtype}{struct.shape}"
                 )
         if _checksum(read["state"], *written) != expected:
             raise _Damage("its values are not the ones that were saved (the checksum differs)")

@@ -11,7 +11,7 @@ from pathlib import Path
 class UserError(SystemExit):
     """Ends the program with exit status 1 and its message on stderr, without a traceback.
 
-    The message says what was given, what was wanted and what to do; a traceback would bury it.
+    The message says what was given, what was expected and what to do; a traceback would bury it.
     """
 
 
@@ -36,7 +36,7 @@ def explained(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED: Out of memory" in text:
         return f"There is not enough memory: {first_line(text)}. Lower --batch, --width or the like, or read less data."
     if isinstance(error, ValueError | TypeError) and _raised_by_rnnx(error):
-        return f"{first_line(text)}."  # which says what came and what was wanted
+        return f"{first_line(text)}."  # which says what it got and what it expected
     return None
 
 

@@ -49,7 +49,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"it holds a {type(value).__name__}, where an object is wanted")
+        raise TypeError(f"it holds a {type(value).__name__}, but expected an object")
     return value
 
 

@@ -33,8 +33,8 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
         numbers = row.values() if isinstance(row, dict) and isinstance(row.get("step"), int) else [None]
         if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in numbers):
             raise UserError(
-                f"{path}, line {number} is damaged: {line[:80].decode(errors='replace')!r}, where a step and its "
-                "metrics are wanted. Correct or delete that line, and give the same command again."
+                f"{path}, line {number} is damaged: {line[:80].decode(errors='replace')!r}, but expected a "
+                "step and its metrics. Correct or delete that line, and give the same command again."
             )
         rows.append(row)
     return rows

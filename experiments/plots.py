@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # a file is wanted, whatever screen there is
+matplotlib.use("Agg")  # draws into files, without a screen
 
 import matplotlib.pyplot as plt
 import numpy as np

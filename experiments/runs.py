@@ -134,7 +134,7 @@ def read_results(path: Path) -> dict[str, Any]:
     numbers = list(scores.values()) if isinstance(scores, dict) else []
     if not numbers or "seed" not in run or not all(map(is_number, [*numbers, run.get("seconds")])):
         raise UserError(
-            f"{path} is not that of a finished run: scores, seed and seconds are wanted in it. Restore it from a "
+            f"{path} is not that of a finished run: it must hold scores, seed and seconds. Restore it from a "
             "backup; or remove it, and the same command writes it again."
         )
     return run

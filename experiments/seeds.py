@@ -77,7 +77,7 @@ def start(run: Run, options: Options, overrides: Sequence[str], core: int) -> No
     run.core = core
 
 
-def shown(runs: list[Run]) -> Table:
+def status_table(runs: list[Run]) -> Table:
     table = Table("seed", "", "last line")
     for run in runs:
         state = "finished" if run.finished else "running" if run.process else "waits"
@@ -93,8 +93,8 @@ def check(options: Options) -> None:
         raise UserError(f"There is no config file {options.config}.")
     for setting, given in (("seeds", options.seeds), ("cores", options.cores)):
         if len(set(given)) < len(given) or not given:
-            shown = " ".join(map(str, given)) or "empty"
-            raise UserError(f"--{setting} is {shown}, but must have one number or more, each once.")
+            got = " ".join(map(str, given)) or "empty"
+            raise UserError(f"--{setting} is {got}, but must have one number or more, each once.")
     if min(options.seeds) < 0:
         raise UserError(f"--seeds is {' '.join(map(str, options.seeds))}, but each must be 0 or more.")
     absent = sorted(set(options.cores) - set(CORES))
@@ -112,7 +112,7 @@ def main(args: Sequence[str]) -> None:
         run.folder.parent.mkdir(parents=True, exist_ok=True)
         locks.hold(run.log.with_suffix(".log.lock"), f"{run.log}")
     waiting, free = [run for run in runs if not run.finished], list(options.cores)
-    with Live(shown(runs), transient=True) as live:
+    with Live(status_table(runs), transient=True) as live:
         try:
             while waiting or any(run.process and run.process.poll() is None for run in runs):
                 for run in runs:
@@ -121,14 +121,14 @@ def main(args: Sequence[str]) -> None:
                         run.core = -1
                 while waiting and free:
                     start(waiting.pop(0), options, overrides, free.pop(0))
-                live.update(shown(runs))
+                live.update(status_table(runs))
                 time.sleep(0.5)
         finally:
             for run in runs:
                 if run.process and run.process.poll() is None:
                     run.process.terminate()  # it saves, and the same command resumes it
                     run.process.wait()
-            live.update(shown(runs))
+            live.update(status_table(runs))
     broken = [run for run in runs if not run.finished]
     if broken:
         raise UserError(

@@ -35,7 +35,7 @@ Config = TypeVar("Config", bound="DataclassInstance")
 class Range(NamedTuple):
     """Which values of a type a setting takes: in words, and as a test."""
 
-    wanted: str
+    expected: str
     accepts: Callable[[Any], bool]
 
 
@@ -206,32 +206,32 @@ def check_types(config: Any, where: str = "") -> None:
     """Refuses values that are not of their setting's type, which a config file may hold, and those out of range."""
     for name, hint in own_hints(type(config)).items():
         value = getattr(config, name)
-        wanted = _wanted(value, hint)
-        if wanted is not None:
-            raise UserError(f"{where}--{name.replace('_', '-')} is {value!r}, but must be {wanted}.")
+        expected = _expected(value, hint)
+        if expected is not None:
+            raise UserError(f"{where}--{name.replace('_', '-')} is {value!r}, but must be {expected}.")
         if dataclasses.is_dataclass(value):
             check_types(value, where)
 
 
 def is_number(value: Any) -> bool:
-    return _wanted(value, float) is None
+    return _expected(value, float) is None
 
 
-def _wanted(value: Any, hint: Any) -> str | None:
+def _expected(value: Any, hint: Any) -> str | None:
     """What should stand in its place; None if the value is of the type."""
     origin, options = get_origin(hint), get_args(hint)
     if origin is Annotated:
         ranges = [extra for extra in options[1:] if isinstance(extra, Range)]
-        return _wanted(value, options[0]) or next((r.wanted for r in ranges if not r.accepts(value)), None)
+        return _expected(value, options[0]) or next((r.expected for r in ranges if not r.accepts(value)), None)
     if origin in (Union, types.UnionType):
-        misfits = [_wanted(value, option) for option in options]
+        misfits = [_expected(value, option) for option in options]
         return None if None in misfits else " or ".join(map(str, misfits))
     if origin is Literal:
         return None if isinstance(value, str) and value in options else f"one of {', '.join(options)}"
     if origin is tuple:
         if not isinstance(value, tuple):
             return "a tuple"
-        return next((f"a tuple, each {wanted}" for item in value if (wanted := _wanted(item, options[0]))), None)
+        return next((f"a tuple, each {expected}" for item in value if (expected := _expected(item, options[0]))), None)
     if hint is int:
         fits = isinstance(value, int) and not isinstance(value, bool) and -(2**31) <= value < 2**31
         return None if fits else "a whole number, of 32 bits at most"

@@ -86,7 +86,7 @@ def vocabulary_from(saved: Any) -> Vocabulary:
     level: Any
     level, pieces = ("char", saved) if isinstance(saved, str) else saved
     if level not in get_args(Level) or not pieces or not isinstance(pieces, str | list):
-        raise ValueError(f"a level and its pieces are wanted, but there are {level!r:.80} and {pieces!r:.80}")
+        raise ValueError(f"expected a level and its pieces, but got {level!r:.80} and {pieces!r:.80}")
     "".join(pieces).encode()  # raises TypeError for what are no strings, ValueError for half a character
     if level != "word" and (any(len(piece) != 1 for piece in pieces) or list(pieces) != sorted(set(pieces))):
         raise ValueError("its pieces are not single characters in order, each once")

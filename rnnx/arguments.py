@@ -1,7 +1,7 @@
 """Validates the arguments of factories against the annotations of their parameters.
 
 `int` means a whole number, 1 or more; `float` a finite number; `bool` True or False; `jnp.dtype` a floating dtype. A
-check in the annotation specifies other ranges, and functions: `Annotated[int, Whole(0)]`.
+check in the annotation specifies other ranges, and functions: `Annotated[int, Integer(0)]`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Check(Protocol):
     def __call__(self, where: str, value: Any, /) -> Any: ...
 
 
-def checked(make: Callable[P, R]) -> Callable[P, R]:
+def validated(make: Callable[P, R]) -> Callable[P, R]:
     """Decorates a function: validates its arguments against their annotations, except for defaults."""
     signature = inspect.signature(make)
 
@@ -76,7 +76,7 @@ class _Optional:
 
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
+class Integer:
     """Accepts a whole number between `least` and `most`, also NumPy's; not booleans or arrays."""
 
     least: int = 1
@@ -86,7 +86,7 @@ class Whole:
     def __call__(self, where: str, value: Any) -> int:
         expected = f"a whole number, {self.least} or more"
         if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-            raise TypeError(f"{where} is {shown(value)}, but it must be {expected}{_conversion_hint(value, 'int')}")
+            raise TypeError(f"{where} is {describe(value)}, but it must be {expected}{_conversion_hint(value, 'int')}")
         number = int(value)
         if number < self.least:
             raise ValueError(f"{where} is {_digits(number)}, but it must be {expected}")
@@ -108,7 +108,7 @@ class Real:
     def __call__(self, where: str, value: Any) -> float:
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
             hint = _conversion_hint(value, "float")
-            raise TypeError(f"{where} is {shown(value)}, but it must be {self.expected}{hint}")
+            raise TypeError(f"{where} is {describe(value)}, but it must be {self.expected}{hint}")
         try:
             number = float(value)
         except OverflowError:
@@ -136,7 +136,7 @@ class Function:
 
     def __call__(self, where: str, value: Any) -> Any:
         if not callable(value):
-            raise TypeError(f"{where} is {shown(value)}, but it must be a function, such as {self.example}")
+            raise TypeError(f"{where} is {describe(value)}, but it must be a function, such as {self.example}")
         if self.arguments is not None:
             try:
                 inspect.signature(value).bind(*[None] * self.arguments)
@@ -144,15 +144,15 @@ class Function:
                 pass
             except TypeError as error:
                 raise TypeError(
-                    f"{where} is {shown(value)}, which cannot be called with {self.arguments} argument(s) ({error}); "
-                    f"it must be a function like {self.example}"
+                    f"{where} is {describe(value)}, which cannot be called with {self.arguments} argument(s) "
+                    f"({error}); it must be a function like {self.example}"
                 ) from None
         return value
 
 
 def flag(where: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{where} is {shown(value)}, but it must be True or False")
+        raise TypeError(f"{where} is {describe(value)}, but it must be True or False")
     return bool(value)
 
 
@@ -163,7 +163,7 @@ def floating(where: str, value: Any) -> Any:
     except TypeError:
         dtype = None
     if dtype is None:
-        raise TypeError(f"{where} is {shown(value)}, but it must be a floating dtype, such as jnp.float32")
+        raise TypeError(f"{where} is {describe(value)}, but it must be a floating dtype, such as jnp.float32")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{where} is {dtype.name}, but it must be a floating dtype, such as jnp.float32")
     return dtype
@@ -205,14 +205,14 @@ def activation(where: str, value: Any) -> Callable[[jax.Array], jax.Array]:
     return activate
 
 
-DEFAULT_CHECKS: dict[Any, Check] = {int: Whole(), float: Real(), bool: flag, np.dtype: floating}
+DEFAULT_CHECKS: dict[Any, Check] = {int: Integer(), float: Real(), bool: flag, np.dtype: floating}
 
 Positive = Annotated[float, Real(above=0)]
-NotNegative = Annotated[float, Real(low=0)]
+NonNegative = Annotated[float, Real(low=0)]
 Rate = Annotated[float, Real(low=0, below=1)]
-Share = Annotated[float, Real(above=0, high=1)]
+UnitInterval = Annotated[float, Real(above=0, high=1)]
 UNROLLED = "each one is compiled separately"
-Layers = Annotated[int, Whole(1, 1000, UNROLLED)]
+Layers = Annotated[int, Integer(1, 1000, UNROLLED)]
 Activation = Annotated[Callable[[jax.Array], jax.Array], activation]
 
 
@@ -228,7 +228,7 @@ def gibibytes(count: int) -> str:
     return f"{size:.3g} GiB"
 
 
-def shown(value: Any) -> str:
+def describe(value: Any) -> str:
     """Describes a value in an error message: dtype and shape of an array, else an abbreviated repr and the type."""
     if isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct):
         return f"{value.dtype}{list(value.shape)}"
@@ -253,4 +253,4 @@ def _is_array(value: Any) -> bool:
 
 
 def _describe(value: Any) -> str:
-    return f"an array of shape {jnp.shape(value)}" if _is_array(value) else shown(value)
+    return f"an array of shape {jnp.shape(value)}" if _is_array(value) else describe(value)

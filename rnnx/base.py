@@ -42,13 +42,13 @@ import jax
 import jax.export
 import numpy as np
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.hints import explained
 from rnnx.interning import interned, reduced
 from rnnx.spec import Spec
 
 PyTree = Any
-"""A nest of arrays (or, where only shapes are wanted, of `jax.ShapeDtypeStruct`)."""
+"""A nest of arrays (or, where only shapes are needed, of `jax.ShapeDtypeStruct`)."""
 
 ArrayLike = jax.Array | np.ndarray | Sequence[Any]
 """What functions for users take for an array: of JAX, of NumPy, or a (nested) list of numbers."""
@@ -212,11 +212,11 @@ class Layer(NamedTuple):
         )
 
 
-def _itself(weights: Weights, x: PyTree, key: Key | None) -> PyTree:
+def _identity(weights: Weights, x: PyTree, key: Key | None) -> PyTree:
     return x
 
 
-def _as_they_are(params: Params, key: Key | None) -> Weights:
+def _unchanged(params: Params, key: Key | None) -> Weights:
     return params
 
 
@@ -226,8 +226,8 @@ def cell(
     initial_carry: Callable[[Weights, PyTree, Key | None], Carry],
     step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]],
     *,
-    prepare: Callable[[Params, Key | None], Weights] = _as_they_are,
-    project: Callable[[Weights, PyTree, Key | None], PyTree] = _itself,
+    prepare: Callable[[Params, Key | None], Weights] = _unchanged,
+    project: Callable[[Weights, PyTree, Key | None], PyTree] = _identity,
     name: str | None = None,
 ) -> Cell:
     """A Cell from three functions, or up to five: see `Cell` for what each takes and returns.
@@ -269,8 +269,8 @@ def associative_cell(
     act: Callable[[Carry, PyTree], Carry],
     readout: Callable[[Weights, Carry, PyTree], PyTree],
     *,
-    prepare: Callable[[Params, Key | None], Weights] = _as_they_are,
-    project: Callable[[Weights, PyTree, Key | None], PyTree] = _itself,
+    prepare: Callable[[Params, Key | None], Weights] = _unchanged,
+    project: Callable[[Weights, PyTree, Key | None], PyTree] = _identity,
     step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]] | None = None,
     name: str | None = None,
 ) -> AssociativeCell:
@@ -345,14 +345,14 @@ def factory(make: Callable[P, R]) -> Callable[P, R]:
         True
     """
     if not callable(make) or isinstance(make, Layer):
-        raise TypeError(f"factory decorates a function that makes a Cell or a Layer, but {shown(make)} came")
+        raise TypeError(f"factory decorates a function that makes a Cell or a Layer, but got {describe(make)}")
     chosen = options_of(make)
 
     @functools.wraps(make)
     def named(*args: P.args, **kwargs: P.kwargs) -> R:
         result = make(*args, **kwargs)
         if not isinstance(result, Cell | AssociativeCell | Layer):
-            raise TypeError(f"{make.__name__} returned {shown(result)}, but a factory makes a Cell or a Layer")
+            raise TypeError(f"{make.__name__} returned {describe(result)}, but a factory makes a Cell or a Layer")
         return result._replace(spec=result.spec._replace(name=make.__name__, options=chosen(*args, **kwargs)))
 
     return interned(named)
@@ -382,7 +382,7 @@ def as_cell(associative: AssociativeCell) -> Cell:
     a = associative
     if not isinstance(a, Cell | AssociativeCell):
         raise TypeError(
-            f"as_cell takes an AssociativeCell, e.g. rnnx.cells.lru(64), but {shown(a)} came; a cell of Flax becomes a "
-            "Cell by rnnx.linen.as_cell or rnnx.nnx.as_cell"
+            f"as_cell takes an AssociativeCell, e.g. rnnx.cells.lru(64), but got {describe(a)}; a cell of Flax becomes "
+            "a Cell by rnnx.linen.as_cell or rnnx.nnx.as_cell"
         )
     return Cell(a.init, a.prepare, a.initial_carry, a.project, a.step, a.spec)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import PyTree
 from rnnx.checks import check_count
 from rnnx.hints import explained
@@ -25,7 +25,7 @@ def host_array(value: Any, name: str, expected: str = "plain arrays") -> np.ndar
             return np.asarray(value)
     except (TypeError, ValueError):  # keys of jax.random, lists of lists of different lengths
         pass
-    raise TypeError(f"{name} must be {expected}, but got {shown(value)}")
+    raise TypeError(f"{name} must be {expected}, but got {describe(value)}")
 
 
 def checked_sequences(sequences: Iterable[PyTree], name: str) -> tuple[list[PyTree], np.ndarray]:
@@ -33,7 +33,7 @@ def checked_sequences(sequences: Iterable[PyTree], name: str) -> tuple[list[PyTr
     try:
         sequences = list(sequences)
     except TypeError:
-        raise TypeError(f"{name} takes a list of arrays [len, ...], but got {shown(sequences)}") from None
+        raise TypeError(f"{name} takes a list of arrays [len, ...], but got {describe(sequences)}") from None
     sequences = [jax.tree.map(lambda leaf: host_array(leaf, name), sequence) for sequence in sequences]
     if not sequences:
         raise ValueError(f"{name} got an empty list; it needs at least one sequence, to know the shape of a step")
@@ -102,7 +102,7 @@ def pad(sequences: Iterable[PyTree], *, length: int | None = None, value: float 
     if isinstance(value, np.ndarray | jax.Array) and not value.ndim:
         value = value.item()
     if not isinstance(value, numbers.Real | np.bool_):
-        raise TypeError(f"pad: value is {shown(value)}, but it must be a number")
+        raise TypeError(f"pad: value is {describe(value)}, but it must be a number")
 
     check_host_memory("pad", sequences[0], len(lengths), length)
 
@@ -172,7 +172,7 @@ def unpad(xs: PyTree, lengths: Any) -> list[PyTree]:
     if not jax.tree.leaves(xs):
         raise ValueError(f"unpad: xs holds no array: {xs!r}")
     if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"unpad: lengths must be integers [batch], but got {shown(lengths)}")
+        raise TypeError(f"unpad: lengths must be integers [batch], but got {describe(lengths)}")
     for leaf in jax.tree.leaves(xs):
         if leaf.ndim < 2:
             raise ValueError(f"unpad: xs must be [batch, time, ...], but a leaf has shape {leaf.shape}")
@@ -253,8 +253,8 @@ def bucket(
         generator = None if rng is None else np.random.default_rng(rng)
     except (TypeError, ValueError):
         raise TypeError(
-            f"bucket: rng is {shown(rng)}, but it must be an argument of np.random.default_rng: an integer, 0 or more, "
-            "a tuple of them, or a np.random.Generator"
+            f"bucket: rng is {describe(rng)}, but it must be an argument of np.random.default_rng: an integer, 0 or "
+            "more, a tuple of them, or a np.random.Generator"
         ) from None
     bucket_of = np.searchsorted(edges, lengths)
     batches, pending = [], np.zeros(0, np.intp)
@@ -272,7 +272,7 @@ def bucket(
 def _integers(name: str, values: Any) -> np.ndarray:
     array = host_array(values, f"bucket: {name}", "integers")
     if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"bucket: {name} is {shown(values)}, but it must be integers")
+        raise TypeError(f"bucket: {name} is {describe(values)}, but it must be integers")
     return array
 
 

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
-from rnnx.arguments import Whole, shown
+from rnnx.arguments import Integer, describe
 from rnnx.base import Carry, Layer, Params, PyTree
 from rnnx.sequences import batch_and_time, cached_eval_shape, concrete_values, widen_integers
 
 
 def check_count(where: str, name: str, value: Any, least: int = 1) -> None:
     """Raises unless `value` is an integer of at least `least`; booleans do not count."""
-    Whole(least)(f"{where}: {name}", value)
+    Integer(least)(f"{where}: {name}", value)
 
 
 def check_number(where: str, name: str, value: Any) -> None:
@@ -28,18 +28,18 @@ def check_number(where: str, name: str, value: Any) -> None:
     else:
         fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not fits or (not isinstance(value, jax.core.Tracer) and value != value):
-        raise TypeError(f"{where}: {name} is {shown(value)}, but it must be a number")
+        raise TypeError(f"{where}: {name} is {describe(value)}, but it must be a number")
 
 
 def check_flag(where: str, name: str, value: Any) -> None:
     """Raises unless `value` is True, False or None."""
     if value is not None and not isinstance(value, bool):
-        raise TypeError(f"{where}: {name} is {shown(value)}, but it must be True, False or None")
+        raise TypeError(f"{where}: {name} is {describe(value)}, but it must be True, False or None")
 
 
 def check_function(where: str, name: str, value: Any, signature: str) -> None:
     if not callable(value):
-        raise TypeError(f"{where}: {name} is {shown(value)}, but it must be a function {signature}")
+        raise TypeError(f"{where}: {name} is {describe(value)}, but it must be a function {signature}")
 
 
 def is_numeric(leaf: Any) -> bool:
@@ -69,7 +69,7 @@ def as_array(value: Any, name: str, expected: str = "numbers or booleans") -> ja
         return jnp.asarray(value)
     except (TypeError, ValueError, OverflowError):
         hint = ", a masked array; fill it with .filled(0)" if isinstance(value, np.ma.MaskedArray) else ""
-        raise TypeError(f"{name} must be an array of {expected}, but got {shown(value)}{hint}") from None
+        raise TypeError(f"{name} must be an array of {expected}, but got {describe(value)}{hint}") from None
 
 
 def as_arrays(tree: PyTree, name: str) -> PyTree:
@@ -91,7 +91,7 @@ def check_shapes(xs: PyTree) -> None:
         raise ValueError(f"xs holds no array: {xs!r}")
     for x in leaves:
         if not is_numeric(x):
-            raise TypeError(f"xs must be arrays of numbers [batch, time, ...], but got {shown(x)}")
+            raise TypeError(f"xs must be arrays of numbers [batch, time, ...], but got {describe(x)}")
         if len(x.shape) < 2:
             raise ValueError(f"xs must be [batch, time, ...], but a leaf has shape {x.shape}; add axes: x[None]")
         if x.shape[:2] != leaves[0].shape[:2]:
@@ -159,7 +159,7 @@ def dtype_difference(given: PyTree, expected: PyTree) -> str | None:
     for (path, leaf), one in zip(jax.tree_util.tree_leaves_with_path(given), jax.tree.leaves(expected)):
         dtype = getattr(leaf, "dtype", None)
         if dtype != one.dtype and not (dtype is not None and jnp.issubdtype(dtype, jnp.floating)):
-            return f"{jax.tree_util.keystr(path) or 'the array'} is {shown(leaf)}, expected {one.dtype}"
+            return f"{jax.tree_util.keystr(path) or 'the array'} is {describe(leaf)}, expected {one.dtype}"
     return None
 
 

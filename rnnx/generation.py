@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import Carry, Key, Layer, Params, PyTree
 from rnnx.checks import (
     as_array,
@@ -149,7 +149,7 @@ def sampler(
     def sample(key: Key, logits: jax.Array) -> jax.Array:
         logits = as_array(logits, "sampler: logits", "floating numbers")
         if not jnp.issubdtype(logits.dtype, jnp.floating) or not logits.ndim or not logits.shape[-1]:
-            raise TypeError(f"sampler: logits is {shown(logits)}, but it must be floating numbers [..., tokens]")
+            raise TypeError(f"sampler: logits is {describe(logits)}, but it must be floating numbers [..., tokens]")
         if temperature == 0:
             return jnp.argmax(logits, axis=-1)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

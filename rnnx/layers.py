@@ -11,7 +11,7 @@ from rnnx.base import AssociativeCell, Cell, Layer, LinearizedStep, as_cell
 from rnnx.evaluators.associative import associative_scan
 from rnnx.evaluators.fused import fused_scan
 from rnnx.evaluators.scan import scan
-from rnnx.linear import elementwise, in_pairs
+from rnnx.linear import complex_product, elementwise
 
 __all__ = [
     "alif",
@@ -80,7 +80,7 @@ def _fused(make: Callable[P, Cell]) -> Callable[P, Layer]:
 def _associative(make: Callable[P, AssociativeCell]) -> Callable[P, Layer]:
     def evaluate(cell: AssociativeCell) -> Layer:
         # Matrices are expensive to combine, and a state of one changes by vectors; nor do they all fit in memory.
-        return associative_scan(cell) if cell.product in (elementwise, in_pairs) else scan(as_cell(cell))
+        return associative_scan(cell) if cell.product in (elementwise, complex_product) else scan(as_cell(cell))
 
     return _layer_of(make, evaluate)
 

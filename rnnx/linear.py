@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import ArrayLike, AssociativeCell, Carry, Key, Params, PyTree, Weights, associative_cell, exportable
 from rnnx.checks import as_array, as_arrays, check_flag, check_function, is_numeric
 from rnnx.hints import explained
@@ -36,7 +36,7 @@ class Complex(NamedTuple):
     im: jax.Array
 
 
-def in_pairs(a: Complex, h: Complex) -> Complex:
+def complex_product(a: Complex, h: Complex) -> Complex:
     """The elementwise product of complex numbers stored as pairs of real ones."""
     return Complex(a.re * h.re - a.im * h.im, a.re * h.im + a.im * h.re)
 
@@ -124,7 +124,7 @@ def linear_scan(
         b: `[time, ...]`, each step in the shape of h.
         h0: `[...]`, the state before the first step.
         product: `(a, h) -> a h` for one step. Use `jnp.matmul` for matrices `a` `[time, ..., n, n]` and states
-            `[..., n, m]`; `rnnx.linear.in_pairs` if a, b and h0 are complex numbers stored as pairs of real ones
+            `[..., n, m]`; `rnnx.linear.complex_product` if a, b and h0 are complex numbers stored as pairs of real ones
             (`rnnx.linear.Complex`); or any function, also of pytrees, that is linear in each argument and associative.
         resets: `[time, ...]` booleans over the leading axes of h: the state is set to zero before these steps,
             whatever it was. (To continue from another state there, add `a_t` times that state to `b_t`.)
@@ -205,7 +205,7 @@ def _convert_arguments(
         raise ValueError("linear_scan: a, b and h0 must be arrays, or pytrees of arrays, but one of them has no leaf")
     for x in jax.tree.leaves((a, b, h0)):
         if not is_numeric(x):
-            raise TypeError(f"linear_scan: a, b and h0 must be numbers, but got {shown(x)}")
+            raise TypeError(f"linear_scan: a, b and h0 must be numbers, but got {describe(x)}")
     dtype = jnp.result_type(*jax.tree.leaves((a, b, h0)))
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(f"linear_scan: a, b and h0 are {dtype}, but one of them must be floating or complex")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import ArrayLike, Carry, Cell, Key, Layer, Params, PyTree, cell
 from rnnx.checks import check_count, is_numeric
 from rnnx.interning import interned
@@ -102,7 +102,11 @@ class RNN(nn.Module):
     def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
         """Applies the module, as usual; raises if the params are not in the collection `params`."""
         if not isinstance(variables, Mapping) or (variables and not isinstance(variables.get("params"), Mapping)):
-            given = {k: shown(v) for k, v in variables.items()} if isinstance(variables, Mapping) else shown(variables)
+            given = (
+                {k: describe(v) for k, v in variables.items()}
+                if isinstance(variables, Mapping)
+                else describe(variables)
+            )
             raise TypeError(f'linen.RNN.apply takes the variables {{"params": params}}, but got {given}')
         return super().apply(variables, *args, **kwargs)
 
@@ -146,7 +150,7 @@ def one_batch_axis(xs: PyTree, batch_axes: int) -> PyTree:
 
     def one(x: Any) -> jax.ShapeDtypeStruct:
         if not is_numeric(x):
-            raise TypeError(f"xs must be arrays of numbers [batch, time, ...], but got {shown(x)}")
+            raise TypeError(f"xs must be arrays of numbers [batch, time, ...], but got {describe(x)}")
         if jnp.ndim(x) <= batch_axes:
             expected = "[batch, time, ...]" if batch_axes == 1 else f"{batch_axes} batch axes, time, ..."
             raise ValueError(f"xs must be {expected}, but a leaf has shape {jnp.shape(x)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from rnnx.arguments import gibibytes, shown
+from rnnx.arguments import describe, gibibytes
 from rnnx.base import Key, Params, PyTree
 from rnnx.checks import check_shapes
 from rnnx.sequences import cached_eval_shape, checked_key
@@ -57,7 +57,7 @@ def _largest(tree: PyTree) -> str:
     """Describes the largest array of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     path, leaf = max(leaves, key=lambda one: byte_size(one[1]), default=((), None))
-    return f"mostly {jax.tree_util.keystr(path)} {shown(leaf)}".replace("  ", " ")
+    return f"mostly {jax.tree_util.keystr(path)} {describe(leaf)}".replace("  ", " ")
 
 
 def byte_size(tree: PyTree) -> int:

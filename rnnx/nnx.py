@@ -11,7 +11,7 @@ from flax import nnx
 from flax.errors import FlaxError
 from flax.nnx.nn.recurrent import RNNCellBase
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import ArrayLike, Carry, Cell, Key, Layer, Params, PyTree, Spec, cell
 from rnnx.checks import check_count
 from rnnx.linen import AxisNames, check_one_array, one_batch_axis, param_axis_names, unroll_batched
@@ -72,7 +72,7 @@ class RNN(nnx.Module):
         axis_names: AxisNames | None = None,
     ) -> None:
         if not isinstance(rngs, nnx.Rngs):
-            raise TypeError(f"nnx.RNN: rngs is {shown(rngs)}, expected rngs=nnx.Rngs(0), to initialise the params")
+            raise TypeError(f"nnx.RNN: rngs is {describe(rngs)}, expected rngs=nnx.Rngs(0), to initialise the params")
         if example_xs is None:
             raise TypeError("nnx.RNN: example_xs is None, expected arrays like the inputs, [batch, time, ...]")
 
@@ -190,8 +190,8 @@ def _example_cell(cell_or_make: Any, drawn: bool) -> RNNCellBase:
         example: Any = nnx.eval_shape(lambda: cell_or_make(rngs=nnx.Rngs(0))) if drawn else cell_or_make
     except (TypeError, FlaxError) as error:
         raise TypeError(
-            f"nnx.as_cell: {shown(cell_or_make)} makes no cell when called with rngs= alone ({error}); bind its sizes: "
-            "functools.partial(nnx.LSTMCell, 3, 8)"
+            f"nnx.as_cell: {describe(cell_or_make)} makes no cell when called with rngs= alone ({error}); bind its "
+            "sizes: functools.partial(nnx.LSTMCell, 3, 8)"
         ) from error
     if not isinstance(example, RNNCellBase):
         hint = "; for a cell of flax.linen, use rnnx.linen.as_cell" if hasattr(example, "initialize_carry") else ""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
 from rnnx.batching import check_host_memory, checked_sequences, fitting_length
 from rnnx.checks import check_count, check_params, checked_xs
@@ -234,12 +234,12 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
 def _check_packed(packed: Any, name: str) -> None:
     """Raises unless `packed` looks like a result of `pack`; values are checked only if they are NumPy arrays."""
     if not isinstance(packed, Packed):
-        raise TypeError(f"{name} takes the result of rnnx.pack(sequences), but got {shown(packed)}")
+        raise TypeError(f"{name} takes the result of rnnx.pack(sequences), but got {describe(packed)}")
     parts = {field: part for field, part in packed._asdict().items() if field != "xs"}
     for field, part in parts.items():
         if not isinstance(part, np.ndarray | jax.Array):
             raise TypeError(
-                f"{name}: {field} of packed is {shown(part)}, but it must be an array, as returned by rnnx.pack"
+                f"{name}: {field} of packed is {describe(part)}, but it must be an array, as returned by rnnx.pack"
             )
     shapes = {field: part.shape for field, part in parts.items()}
     rows, n = shapes["lengths"], shapes["row"]

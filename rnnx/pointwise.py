@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.errors import FlaxError
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import AssociativeCell, Carry, Cell, Key, Layer, Params, PyTree, Spec
 from rnnx.interning import interned
 from rnnx.memory import checked_init
@@ -115,7 +115,7 @@ def pointwise(module: nn.Module | Callable[[PyTree], PyTree]) -> Layer:
         x = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), step_struct(xs))
         y, variables = _init_with_output(spec, module, {"params": params_key, "dropout": dropout_key}, x)
         if not jax.tree.leaves(y) or not all(isinstance(leaf, jax.Array | float | int) for leaf in jax.tree.leaves(y)):
-            raise TypeError(f"pointwise: {spec.name} returned {shown(y)} for one step, expected arrays")
+            raise TypeError(f"pointwise: {spec.name} returned {describe(y)} for one step, expected arrays")
         others = sorted(set(variables) - {"params"})
         if others:
             raise ValueError(
@@ -194,7 +194,8 @@ def _check_tokens(tokens: PyTree) -> None:
     if not hasattr(tokens, "dtype") or not jnp.issubdtype(tokens.dtype, jnp.integer):
         hint = ", or one-hot vectors by xs.argmax(axis=-1)" if getattr(tokens, "ndim", 2) > 2 else ""
         raise TypeError(
-            f"nn.Embed takes integers, tokens [batch, time], but xs is {shown(tokens)}; convert by xs.astype(int){hint}"
+            f"nn.Embed takes integers, tokens [batch, time], but xs is {describe(tokens)}; convert by "
+            f"xs.astype(int){hint}"
         )
 
 

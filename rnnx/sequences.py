@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.dtypes import canonicalize_dtype
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import Key, PyTree
 
 
@@ -63,7 +63,7 @@ def float_dtype(xs: PyTree) -> jnp.dtype | None:
     return jnp.result_type(*dtypes) if dtypes else None
 
 
-def wide(tree: PyTree) -> Any:
+def upcast(tree: PyTree) -> Any:
     """Casts floating arrays to float32 or wider: slowly decaying states and long sums need that precision."""
     return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
@@ -96,7 +96,7 @@ def checked_key(key: Any) -> Any:
         return key
     if isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32 and key.ndim == 1:
         return key
-    raise TypeError(f"key is {shown(key)}, but it must be a key, e.g. jax.random.key(0)")
+    raise TypeError(f"key is {describe(key)}, but it must be a key, e.g. jax.random.key(0)")
 
 
 def split_key(key: Key | None, n: int) -> tuple[Any, ...]:

@@ -188,11 +188,11 @@ def saving(run: Run, draw: random.Random, way: Undisturbed) -> Moment:
     seen = run.half_written()
     enough = len(seen) + draw.randint(1, 5)
 
-    def came() -> bool:
+    def actual() -> bool:
         seen.update(run.half_written())
         return len(seen) >= enough
 
-    return came, draw.uniform(0.0, 0.03)
+    return actual, draw.uniform(0.0, 0.03)
 
 
 def reporting(run: Run, draw: random.Random, way: Undisturbed) -> Moment:
@@ -324,9 +324,9 @@ class Disturbed:
 
     def once(self, moment: Callable[..., Moment] | None) -> None:
         number = self.draw.choice([signal.SIGKILL] * 4 + [signal.SIGTERM, signal.SIGINT])
-        came, after = moment(self.run, self.draw, self.way) if moment else ((lambda: False), 0.0)
+        actual, after = moment(self.run, self.draw, self.way) if moment else ((lambda: False), 0.0)
         process = self.run.start()
-        killed = self.kill(process, number, came, after)
+        killed = self.kill(process, number, actual, after)
         try:
             status = process.wait(LONGEST)
         except subprocess.TimeoutExpired:
@@ -344,12 +344,12 @@ class Disturbed:
             self.wrong.append(f"ended by itself with status {status}:\n{printed}")
 
     def kill(
-        self, process: subprocess.Popen[bytes], number: signal.Signals, came: Callable[[], bool], after: float
+        self, process: subprocess.Popen[bytes], number: signal.Signals, actual: Callable[[], bool], after: float
     ) -> bool:
         """Returns whether the process was alive then."""
         deadline = time.monotonic() + LONGEST
         while process.poll() is None and time.monotonic() < deadline:
-            if came():
+            if actual():
                 time.sleep(after)
                 process.send_signal(number)
                 return process.returncode is None

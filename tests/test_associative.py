@@ -103,8 +103,8 @@ def test_tree_equals_scan(name: str) -> None:
 
         return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(params, carry, xs)
 
-    wanted = with_gradients(rnnx.scan(rnnx.as_cell(cell)))
-    assert_close(with_gradients(associative_scan(cell, sequential=False)), wanted, 1e-9)
+    expected = with_gradients(rnnx.scan(rnnx.as_cell(cell)))
+    assert_close(with_gradients(associative_scan(cell, sequential=False)), expected, 1e-9)
 
 
 def test_small_elements_are_made_at_once_and_large_ones_when_needed() -> None:

@@ -19,9 +19,9 @@ def ragged(sizes, seed=0):
     ]
 
 
-def assert_same(ours, wanted):
-    assert len(ours) == len(wanted)
-    for a, b in zip(ours, wanted):
+def assert_same(ours, expected):
+    assert len(ours) == len(expected)
+    for a, b in zip(ours, expected):
         assert a.keys() == b.keys()
         for name in a:
             assert a[name].dtype == b[name].dtype

@@ -129,8 +129,8 @@ def test_learned_and_exposed_carries_keep_the_type_and_the_numbers(make):
     own = {name: p for name, p in params.items() if name != "initial_carry"}
     fields = layer_of(cell).initial_carry(own, XS, None)
     first = type(fields)(**{name: jnp.broadcast_to(a, (BATCH, *a.shape)) for name, a in start.items()})
-    wanted = run(layer_of(cell), own, carry=first)
-    assert_close(run(layer_of(learned), params), wanted, eps(64))
+    expected = run(layer_of(cell), own, carry=first)
+    assert_close(run(layer_of(learned), params), expected, eps(64))
 
     carry, ys = run(layer_of(exposed), own)
     assert_close((carry, ys["y"]), run(layer_of(cell), own), eps(64))
@@ -185,9 +185,9 @@ def test_heads_are_layers_side_by_side():
     carry, ys = run(layer, params)
     for i in range(3):
         mine = jax.tree.map(lambda a, i=i: a[i], params)
-        wanted_carry, wanted = run(one, mine)
-        assert_close(ys[..., 2 * i : 2 * i + 2], wanted)
-        assert_close(jax.tree.map(lambda a, i=i: a[:, i], carry), wanted_carry)
+        expected_carry, expected = run(one, mine)
+        assert_close(ys[..., 2 * i : 2 * i + 2], expected)
+        assert_close(jax.tree.map(lambda a, i=i: a[:, i], carry), expected_carry)
 
 
 def test_heads_of_one_number_a_step():
@@ -234,7 +234,7 @@ def test_skip_stack_gives_every_layer_the_input():
             lambda: rnnx.recurrent_dropout(rnnx.cells.indrnn(3), 0.5).init(
                 KEY, jax.ShapeDtypeStruct((2,), jnp.float32)
             ),
-            r"recurrent_kernel of indrnn has shape \(3,\), but a matrix is wanted",
+            r"recurrent_kernel of indrnn has shape \(3,\), but it must be a matrix",
         ),
         (lambda: rnnx.multi_head(rnnx.gru(3), 0), "multi_head: n is 0"),
         (lambda: rnnx.skip_stack(), "skip_stack needs at least one layer"),
@@ -243,6 +243,6 @@ def test_skip_stack_gives_every_layer_the_input():
         (lambda: rnnx.s5(4, state=6, blocks=2), "the state is 6, but it must be a multiple of 2"),
     ],
 )
-def test_errors_say_what_came_and_what_to_do(wrong, message):
+def test_errors_say_what_they_got_and_what_to_do(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()

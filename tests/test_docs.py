@@ -253,8 +253,8 @@ def test_the_bibliography_has_what_docstrings_refer_to(sitegen):
     assert sum("*" in entry for entry in found) > 50
     for name in set(rnnx.cells.__all__) & set(rnnx.__all__):
         docstring = getattr(rnnx.cells, name).__doc__
-        wanted = len(re.findall(r"^    References?: ", docstring, re.M))
-        assert (f"rnnx.cells.{name}" in {n for names in found.values() for n in names}) == bool(wanted), name
+        expected = len(re.findall(r"^    References?: ", docstring, re.M))
+        assert (f"rnnx.cells.{name}" in {n for names in found.values() for n in names}) == bool(expected), name
     assert list(references("References: A. B, *C*, D 2001; E. F et al., *G: h*, arXiv 2006.07232, for it.")) == [
         "A. B, *C*, D 2001",
         "E. F et al., *G: h*, arXiv 2006.07232",

@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 
 import rnnx
-from rnnx.arguments import Function, Real, Whole, activation, checks_of, flag, floating, initializer
+from rnnx.arguments import Function, Integer, Real, activation, checks_of, flag, floating, initializer
 from rnnx.cells import _convolution
 
 pytestmark = pytest.mark.bad_input
 
 KEY = jax.random.key(0)
-WHOLE = [0, -1, True, 2.5, 4.0, "4", None, jnp.array(4), np.array(4), np.bool_(True), 10**30, 10**5000]
+INTEGERS = [0, -1, True, 2.5, 4.0, "4", None, jnp.array(4), np.array(4), np.bool_(True), 10**30, 10**5000]
 REAL = [math.nan, math.inf, -math.inf, True, "0.5", None, jnp.array(0.5), 1j, 10**400]
 NONSENSE = {
-    Whole: [*WHOLE, [4], (4,)],
+    Integer: [*INTEGERS, [4], (4,)],
     Real: [*REAL, [0.5], jnp.array([0.1, 0.2])],
     flag: ["no", "yes", 0.5, 1, 0, None, jnp.array(True), []],
     floating: [None, "float33", jnp.ones(3), "x", jnp.int32, bool, jnp.complex64, 32, int],
     initializer: [None, "zeros", 0.0, jnp.zeros(3), lambda: 0, lambda key: 0, lambda key, shape: 0],
     activation: ["relu", None, 0.0, lambda: 0, lambda x, y: x, jnp.ones(3)],
-    _convolution._sizes: [*WHOLE, (0, 1), (2.5, 3), [True]],
+    _convolution._sizes: [*INTEGERS, (0, 1), (2.5, 3), [True]],
     _convolution._padding: ["same", "FULL", 1, None, (1, 1), ((1,), (1,)), ((-1, 0),), ((0.5, 1),), np.ones((2, 2))],
     importlib.import_module("rnnx.cells.alif")._numbers: [*REAL, [math.nan] * 4, ["a"] * 4],
 }
@@ -38,7 +38,7 @@ def unwrapped(function):
 
 def kind(check):
     check = getattr(check, "check", check)  # of one that may be None
-    return type(check) if isinstance(check, Whole | Real | Function) else check
+    return type(check) if isinstance(check, Integer | Real | Function) else check
 
 
 FACTORIES = [name for name in rnnx.cells.__all__ if hasattr(rnnx, name) and name != "Complex"]

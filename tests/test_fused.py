@@ -42,10 +42,10 @@ def test_the_derivative_is_that_of_the_step(name):
         w, carry, z = cell.prepare(params, None), jax.tree.map(lambda c: c[0], carry), xs[0, 0]
         z = cell.project(w, z, None)
         dw, dcarry, dz = (perturbed(jax.tree.map(jnp.zeros_like, a), seed) for seed, a in enumerate((w, carry, z)))
-        (after, y), wanted = jax.jvp(cell.step, (w, carry, z), (dw, dcarry, dz))
+        (after, y), expected = jax.jvp(cell.step, (w, carry, z), (dw, dcarry, dz))
         *same, residuals = cell.step.forward(w, carry, z)
         tangents = cell.step.jvp(w, carry, residuals, dcarry, cell.step.input_tangent(dw, dz, carry, residuals))
-        assert_close((tuple(same), tangents), ((after, y), wanted), 1e-12)
+        assert_close((tuple(same), tangents), ((after, y), expected), 1e-12)
 
 
 @every_cell

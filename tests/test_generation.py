@@ -19,12 +19,12 @@ def test_generate_equals_a_loop():
     sample, key = rnnx.sampler(1.3), jax.random.key(1)
     start, _ = rnnx.unroll(lm, params, prime[:, :-1])
     carry, text = rnnx.generate(lm, params, start, prime[:, -1], steps=6, sample=sample, key=key)
-    wanted, x, c = [], prime[:, -1], start
+    expected, x, c = [], prime[:, -1], start
     for k in jax.random.split(key, 6):
         c, logits = rnnx.unroll(lm, params, x[:, None], carry=c)
         x = sample(k, logits[:, 0])
-        wanted.append(x)
-    np.testing.assert_array_equal(text, jnp.stack(wanted, axis=1))
+        expected.append(x)
+    np.testing.assert_array_equal(text, jnp.stack(expected, axis=1))
     assert_close(carry, c)
 
 
@@ -45,7 +45,7 @@ def test_generate_forecasts_series_and_goes_on():
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "expected"),
     [
         ({}, [0.5, 0.3, 0.15, 0.05]),
         ({"temperature": 0.5}, np.array([0.25, 0.09, 0.0225, 0.0025]) / 0.365),
@@ -58,9 +58,9 @@ def test_generate_forecasts_series_and_goes_on():
         ({"top_k": 3, "top_p": 0.8}, [0.625, 0.375, 0, 0]),
     ],
 )
-def test_sampler(options, wanted):
+def test_sampler(options, expected):
     logits = jnp.broadcast_to(LOGITS, (20_000, 4))
     drawn = rnnx.sampler(**options)(jax.random.key(0), logits)
     frequencies = np.bincount(drawn, minlength=4) / len(drawn)
-    np.testing.assert_allclose(frequencies, wanted, atol=0.015)
-    np.testing.assert_array_equal(frequencies == 0, np.asarray(wanted) == 0)
+    np.testing.assert_allclose(frequencies, expected, atol=0.015)
+    np.testing.assert_array_equal(frequencies == 0, np.asarray(expected) == 0)

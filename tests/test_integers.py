@@ -30,13 +30,13 @@ def test_lengths_of_any_integer_dtype_mean_the_same(name):
     layer = LAYERS[name]
     params = layer.init(jax.random.key(1), XS)
     run = jax.jit(lambda lengths: rnnx.unroll(layer, params, XS, lengths=lengths))
-    wanted = rnnx.unroll(layer, params, XS, lengths=LENGTHS)
+    expected = rnnx.unroll(layer, params, XS, lengths=LENGTHS)
     for dtype in DTYPES:
-        assert_close(rnnx.unroll(layer, params, XS, lengths=LENGTHS.astype(dtype)), wanted, 0)
+        assert_close(rnnx.unroll(layer, params, XS, lengths=LENGTHS.astype(dtype)), expected, 0)
         if dtype in SMALL:
-            assert_close(run(LENGTHS.astype(dtype)), wanted)
+            assert_close(run(LENGTHS.astype(dtype)), expected)
             carry = layer.initial_carry(params, XS, None)
-            assert_close(layer.apply(params, carry, XS, lengths=jnp.asarray(LENGTHS, dtype)), wanted)
+            assert_close(layer.apply(params, carry, XS, lengths=jnp.asarray(LENGTHS, dtype)), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -70,8 +70,8 @@ def test_tokens_and_packed_places_in_eight_bits(dtype):
     packed = rnnx.pack([np.ones((n, 2), np.float32) for n in (150, 100, 40)], length=TIME)
     places = {name: getattr(packed, name).astype(np.uint8) for name in ("row", "start", "size")}
     params = LAYERS["scan"].init(jax.random.key(1), packed.xs)
-    wanted = rnnx.unroll_packed(LAYERS["scan"], params, packed)
-    assert_close(rnnx.unroll_packed(LAYERS["scan"], params, packed._replace(**places)), wanted, 0)
+    expected = rnnx.unroll_packed(LAYERS["scan"], params, packed)
+    assert_close(rnnx.unroll_packed(LAYERS["scan"], params, packed._replace(**places)), expected, 0)
     ys, sizes = rnnx.unpack_padded(packed._replace(**places), packed.xs)
     assert sizes.tolist() == [150, 100, 40]
     assert ys.sum(axis=(1, 2)).tolist() == [300, 200, 80]

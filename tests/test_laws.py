@@ -114,8 +114,8 @@ def test_both_directions(s: Setup):
         return rnnx.unroll(both, both.init(key, xs), xs, lengths=LENGTHS, resets=RESETS)
 
     carry, ys = jax.eval_shape(run, jax.random.key(0), s.subject.xs)
-    wanted = jax.eval_shape(s.subject.apply, s.subject.params, s.subject.carry, s.subject.xs, LENGTHS, RESETS)
-    chex.assert_trees_all_equal_shapes_and_dtypes((carry.forward, ys[0]), (carry.backward, ys[1]), wanted)
+    expected = jax.eval_shape(s.subject.apply, s.subject.params, s.subject.carry, s.subject.xs, LENGTHS, RESETS)
+    chex.assert_trees_all_equal_shapes_and_dtypes((carry.forward, ys[0]), (carry.backward, ys[1]), expected)
 
 
 def test_only_noise_depends_on_the_key(s: Setup):

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnx.linear import Complex, elementwise, in_pairs, linear_scan
+from rnnx.linear import Complex, complex_product, elementwise, linear_scan
 from rnnx.testing import assert_close, weighted_sum
 
 TIME = 7
 SHAPES: dict[str, tuple[Any, Any, Any]] = {  # of a step's `a`, of h, and what multiplies them
     "numbers": ((2, 3), (2, 3), elementwise),
     "shared": ((2,), (2, 3), elementwise),
-    "pairs": (Complex((2, 3), (2, 3)), Complex((2, 3), (2, 3)), in_pairs),
+    "pairs": (Complex((2, 3), (2, 3)), Complex((2, 3), (2, 3)), complex_product),
     "matrices": ((2, 3, 3), (2, 3, 4), jnp.matmul),
 }
 RESETS = np.zeros((TIME, 2), bool)
@@ -82,8 +82,8 @@ def test_equals_scan_with_resets(form: str, sequential: bool) -> None:
     direction = drawn(form, seed=1)[0]
     ours = functools.partial(linear_scan, product=product, resets=RESETS, sequential=sequential)
     plain = functools.partial(by_scan, product, RESETS)
-    wanted = jax.jit(functools.partial(everything, plain))(at, direction)
-    assert_close(jax.jit(functools.partial(everything, ours))(at, direction), wanted, 1e-12)
+    expected = jax.jit(functools.partial(everything, plain))(at, direction)
+    assert_close(jax.jit(functools.partial(everything, ours))(at, direction), expected, 1e-12)
 
 
 @both_ways

@@ -46,8 +46,8 @@ def test_a_module_runs_as_unroll_does(layer, key):
     rnn, xs = rnnx.linen.RNN(layer), with_garbage_pads(XS, LENGTHS, np.nan)
     variables = jax.jit(rnn.init)(jax.random.key(0), XS)
     assert set(variables) == {"params"}
-    wanted = jax.eval_shape(layer.init, jax.random.key(0), XS)
-    chex.assert_trees_all_equal_shapes_and_dtypes(variables["params"], wanted)
+    expected = jax.eval_shape(layer.init, jax.random.key(0), XS)
+    chex.assert_trees_all_equal_shapes_and_dtypes(variables["params"], expected)
     params = perturbed(variables["params"])
     options = {"lengths": LENGTHS, "resets": RESETS, "key": key}
 
@@ -217,8 +217,8 @@ def test_scan_over_modules_is_a_stack():
 
     variables = Deep().init(jax.random.key(0), XS)
     stacked = rnnx.repeat(layer, 3)
-    wanted = rnnx.unroll(stacked, variables["params"]["rnn"], XS)[1]
-    assert_close(Deep().apply(variables, XS), wanted, eps(64))
+    expected = rnnx.unroll(stacked, variables["params"]["rnn"], XS)[1]
+    assert_close(Deep().apply(variables, XS), expected, eps(64))
 
 
 def test_axis_names():
@@ -381,8 +381,8 @@ def test_a_cell_keeps_the_laws():
         return ours, pull(cotangent_of(ours))
 
     ours, (by_params, by_carry, by_xs) = both(params, carry, with_garbage_pads(XS, LENGTHS, np.nan))
-    wanted, by_hand = StepByStep(layer).run(params, carry, XS, LENGTHS, RESETS, cotangent_of(ours))
-    assert_close((ours, (by_params, by_carry, by_xs)), (wanted, by_hand))
+    expected, by_hand = StepByStep(layer).run(params, carry, XS, LENGTHS, RESETS, cotangent_of(ours))
+    assert_close((ours, (by_params, by_carry, by_xs)), (expected, by_hand))
 
 
 def test_dropout_within_a_cell_is_drawn_for_each_step_of_each_sequence():

@@ -131,8 +131,8 @@ def test_a_bad_row_does_not_spoil_the_others():
     cell, layer = rnnx.cells.gru(4), newton_scan(rnnx.cells.gru(4))
     params, carry, xs = case(cell)
     ys = layer.apply(params, carry, xs.at[1, 5].set(jnp.nan))[1]
-    wanted = rnnx.scan(cell).apply(params, carry, xs.at[1, 5].set(jnp.nan))[1]
-    np.testing.assert_allclose(ys, wanted, rtol=1e-9)
+    expected = rnnx.scan(cell).apply(params, carry, xs.at[1, 5].set(jnp.nan))[1]
+    np.testing.assert_allclose(ys, expected, rtol=1e-9)
     assert np.isnan(ys[1, 5:]).all()
     assert np.isfinite(ys[2]).all()
 
@@ -143,10 +143,10 @@ def test_what_grows_hides_nothing_before_it_or_behind_a_reset():
     resets = np.zeros((3, 30), bool)
     resets[:, 22] = True
     ours = newton_scan(cell).apply(params, carry, xs, resets=resets)[1]
-    wanted = rnnx.scan(cell).apply(params, carry, xs, resets=resets)[1]
-    assert np.abs(wanted[:, :22]).max() > 1e9
+    expected = rnnx.scan(cell).apply(params, carry, xs, resets=resets)[1]
+    assert np.abs(expected[:, :22]).max() > 1e9
     for part in (slice(0, 3), slice(3, 22), slice(22, 25), slice(25, 30)):
-        assert_close(ours[:, part], wanted[:, part], 1e-9)
+        assert_close(ours[:, part], expected[:, part], 1e-9)
 
 
 def test_derivatives_do_not_depend_on_the_jacobian_of_the_rounds():

@@ -60,8 +60,8 @@ def test_a_merged_module_runs_as_unroll_does_under_plain_jax(layer, key):
         return weighted_sum(result), result
 
     by_state, result = jax.jit(jax.grad(ours, has_aux=True))(state)
-    by_params, wanted = jax.jit(jax.grad(theirs, has_aux=True))(params)
-    assert_close((result, jax.tree.leaves(by_state)), (wanted, jax.tree.leaves(by_params)), eps(64))
+    by_params, expected = jax.jit(jax.grad(theirs, has_aux=True))(params)
+    assert_close((result, jax.tree.leaves(by_state)), (expected, jax.tree.leaves(by_params)), eps(64))
 
 
 def test_a_carry_goes_on_and_length_0_returns_it():
@@ -95,9 +95,9 @@ def test_params_can_be_put_in():
 def test_transforms_of_nnx():
     layer = rnnx.elman(WIDTH)
     rnn = rnn_of(layer)
-    _, wanted = rnn(XS)
-    chex.assert_trees_all_close(nnx.jit(lambda rnn, xs: rnn(xs)[1])(rnn, XS), wanted, atol=eps(64))
-    chex.assert_trees_all_close(nnx.remat(lambda rnn, xs: rnn(xs)[1])(rnn, XS), wanted, atol=eps(64))
+    _, expected = rnn(XS)
+    chex.assert_trees_all_close(nnx.jit(lambda rnn, xs: rnn(xs)[1])(rnn, XS), expected, atol=eps(64))
+    chex.assert_trees_all_close(nnx.remat(lambda rnn, xs: rnn(xs)[1])(rnn, XS), expected, atol=eps(64))
     by_rnn = nnx.grad(lambda rnn: (rnn(XS)[1] ** 2).sum())(rnn)
     graph, state = nnx.split(rnn)
     by_state = jax.grad(lambda state: (nnx.merge(graph, state)(XS)[1] ** 2).sum())(state)
@@ -211,10 +211,10 @@ def test_a_cell_runs_as_in_flax():
         result = rnnx.unroll(layer, params, XS)
         return weighted_sum(result), result
 
-    gradient, wanted = nnx.jit(nnx.grad(of_rnn, argnums=nnx.DiffState(0, nnx.Param), has_aux=True))(rnn)
+    gradient, expected = nnx.jit(nnx.grad(of_rnn, argnums=nnx.DiffState(0, nnx.Param), has_aux=True))(rnn)
     params = layer.init(jax.random.key(3), XS)
     by_params, result = jax.jit(jax.grad(of_layer, has_aux=True))(params)
-    assert_close((result, by_params), (wanted, nnx.to_pure_dict(gradient)["cell"]))
+    assert_close((result, by_params), (expected, nnx.to_pure_dict(gradient)["cell"]))
 
 
 def test_a_cell_equals_ours():
@@ -274,8 +274,8 @@ def test_a_cell_keeps_the_laws():
         return ours, pull(cotangent_of(ours))
 
     ours, (by_params, by_carry, by_xs) = both(params, carry, with_garbage_pads(XS, LENGTHS, np.nan))
-    wanted, by_hand = StepByStep(layer).run(params, carry, XS, LENGTHS, RESETS, cotangent_of(ours))
-    assert_close((ours, (by_params, by_carry, by_xs)), (wanted, by_hand))
+    expected, by_hand = StepByStep(layer).run(params, carry, XS, LENGTHS, RESETS, cotangent_of(ours))
+    assert_close((ours, (by_params, by_carry, by_xs)), (expected, by_hand))
 
 
 def test_dropout_within_a_cell_is_drawn_for_each_step_of_each_sequence():

@@ -94,7 +94,7 @@ def by_time(cell: rnnx.Cell, params: Any, xs: Any, targets: Any, resets: Any = N
     return jax.jit(jax.value_and_grad(total, has_aux=True))(params)
 
 
-def driver(learner: online.Online) -> Any:
+def driver(learner: online.OnlineLearner) -> Any:
     """`(params, inputs, rows, key) -> (loss, ys), gradient`, summed over the steps of a scan."""
 
     @jax.jit
@@ -109,7 +109,7 @@ def driver(learner: online.Online) -> Any:
     return run
 
 
-def driven(learner: online.Online, params: Any, *inputs: Any, key: Any = None, **rows: Any) -> Any:
+def driven(learner: online.OnlineLearner, params: Any, *inputs: Any, key: Any = None, **rows: Any) -> Any:
     return driver(learner)(params, inputs, rows, key)
 
 
@@ -118,8 +118,8 @@ def test_rtrl_is_back_propagation_through_time(name: str) -> None:
     with jax.enable_x64(True):
         cell = EXACT[name]
         params, xs, targets = task(cell)
-        wanted = by_time(cell, params, xs, targets, RESETS)
-        assert_close(driven(online.rtrl(cell, loss), params, xs, targets, resets=RESETS), wanted, 1e-9)
+        expected = by_time(cell, params, xs, targets, RESETS)
+        assert_close(driven(online.rtrl(cell, loss), params, xs, targets, resets=RESETS), expected, 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_rtrl_is_back_propagation_through_time(name: str) -> None:
 def test_it_is_exact_where_units_are_independent(make: Any, cell: rnnx.Cell) -> None:
     with jax.enable_x64(True):
         params, xs, targets = task(cell)
-        wanted = by_time(cell, params, xs, targets, RESETS)
-        assert_close(driven(make(cell, loss), params, xs, targets, resets=RESETS), wanted, 1e-9)
+        expected = by_time(cell, params, xs, targets, RESETS)
+        assert_close(driven(make(cell, loss), params, xs, targets, resets=RESETS), expected, 1e-9)
 
 
 def own_only(cell: rnnx.Cell, params: Any, xs: Any, targets: Any) -> Any:
@@ -367,8 +367,8 @@ def test_owners_can_be_declared() -> None:
             online.snap1(cell, loss).init(params, xs[0])
         with pytest.raises(ValueError, match=r"for decay of shape \(4,\), owner returned shape \(3,\)"):
             online.snap1(cell, loss, owner=lambda path, shape, units: np.arange(3)).init(params, xs[0])
-        wanted = by_time(cell, params, xs, targets, RESETS)
-        assert_close(driven(online.snap1(cell, loss, owner=rows), params, xs, targets, resets=RESETS), wanted, 1e-9)
+        expected = by_time(cell, params, xs, targets, RESETS)
+        assert_close(driven(online.snap1(cell, loss, owner=rows), params, xs, targets, resets=RESETS), expected, 1e-9)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -405,8 +405,8 @@ def test_step_by_step_from_a_stream(method: str) -> None:
     for x, target in zip(xs, targets):
         state, learned = learner.update(params, state, x, target)
         total += float(learned.loss)
-    (wanted, _), _ = driven(learner, params, xs, targets, key=key)
-    assert total == pytest.approx(float(wanted), rel=1e-5)
+    (expected, _), _ = driven(learner, params, xs, targets, key=key)
+    assert total == pytest.approx(float(expected), rel=1e-5)
     assert state.carry.shape == (BATCH, WIDTH)
 
 

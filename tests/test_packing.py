@@ -131,15 +131,15 @@ def test_packed_padded_and_alone_are_one(name, compile_quickly):
 
         return results
 
-    wanted, wanted_by_xs = with_gradients(run_alone)(params, sequences, None)
+    expected, expected_by_xs = with_gradients(run_alone)(params, sequences, None)
     padded, by_xs = with_gradients(run_padded)(params, xs, lengths)
-    assert_close(padded, wanted)
-    assert_close(unpad(by_xs, lengths), wanted_by_xs)
+    assert_close(padded, expected)
+    assert_close(unpad(by_xs, lengths), expected_by_xs)
 
     gradient = with_gradients(run_packed)
     ours, by_xs = gradient(params, packed.xs, packed)
-    assert_close(ours, wanted)
-    assert_close(unpack(packed, by_xs), wanted_by_xs)
+    assert_close(ours, expected)
+    assert_close(unpack(packed, by_xs), expected_by_xs)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(ours[1]))
 
     # Whatever stands in the pads has no influence, and gets no gradient.

@@ -41,16 +41,16 @@ def test_a_thousand_equal_logits_are_drawn_alike(dtype, options):
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
 def test_the_distribution_is_that_of_the_logits(dtype, temperature):
     logits = jnp.asarray(np.random.default_rng(0).normal(size=50), dtype)
-    wanted = softmax(np.asarray(logits, np.float64) / temperature)
-    assert_distributed(drawn(rnnx.sampler(temperature), logits), wanted)
-    order = np.argsort(-wanted)
+    expected = softmax(np.asarray(logits, np.float64) / temperature)
+    assert_distributed(drawn(rnnx.sampler(temperature), logits), expected)
+    order = np.argsort(-expected)
     counts = drawn(rnnx.sampler(temperature, top_k=7), logits)
     least = np.float64(logits)[order[6]]
-    among = np.where(np.float64(logits) >= least, wanted, 0)
+    among = np.where(np.float64(logits) >= least, expected, 0)
     assert_distributed(counts, among / among.sum())
     counts = drawn(rnnx.sampler(temperature, top_p=0.8), logits)
-    fewest = order[np.cumsum(wanted[order]) - wanted[order] < 0.8]
-    among = np.where(np.float64(logits) >= np.float64(logits)[fewest].min(), wanted, 0)
+    fewest = order[np.cumsum(expected[order]) - expected[order] < 0.8]
+    among = np.where(np.float64(logits) >= np.float64(logits)[fewest].min(), expected, 0)
     assert_distributed(counts, among / among.sum())
 
 

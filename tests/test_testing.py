@@ -91,7 +91,7 @@ BROKEN = [
     (
         carry_like_the_input,
         "dtypes",
-        r"with bfloat16 inputs and float32 params, the final carry is bfloat16, but f",
+        r"with bfloat16 inputs and float32 params, the final carry is bfloat16, but it should be f",
         (),
     ),
     (sums_in_half_precision, "precision", r"with bfloat16 inputs, output at row \d, step \d is off by", ()),
@@ -207,13 +207,13 @@ def test_the_first_law_is_raised_and_laws_can_be_skipped():
 
 
 def test_wrong_arguments():
-    with pytest.raises(TypeError, match=r"check_layer takes a Layer, but .*leaky.* came; check_cell takes a Cell"):
+    with pytest.raises(TypeError, match=r"check_layer takes a Layer, but got .*leaky.*; check_cell takes a Cell"):
         check_layer(leaky(), XS)
     with pytest.raises(TypeError, match=r"check_cell takes a Cell or an AssociativeCell, but"):
         check_cell(rnnx.gru(4), XS)
-    with pytest.raises(TypeError, match=r"the laws are those of a Layer, a Cell or an AssociativeCell, but 3 .*came"):
+    with pytest.raises(TypeError, match=r"the laws are those of a Layer, a Cell or an AssociativeCell, but got 3"):
         checks_of(3, XS)
-    with pytest.raises(ValueError, match=r"xs has \[batch, time\] = \(2, 7\), but at least \(3, 4\) are wanted"):
+    with pytest.raises(ValueError, match=r"xs has \[batch, time\] = \(2, 7\), but the laws need at least \(3, 4\)"):
         check_cell(leaky(), XS[:2])
 
 
@@ -221,9 +221,9 @@ def test_assert_close_says_what_differs():
     zeros = {"a": np.zeros((2, 3)), "b": np.ones(2)}
     rnnx.testing.assert_close(zeros, zeros)
     for leaf, sentence in (
-        (np.full((2, 3), np.nan), r"the result\['a'\] is nan where what is wanted has 0: not finite"),
-        (np.zeros(2), r"the result\['a'\] has shape \(2,\), but what is wanted has \(2, 3\)"),
-        (np.eye(2, 3), r"the result\['a'\] is off by 1 from what is wanted, whose largest number is 0"),
+        (np.full((2, 3), np.nan), r"the result\['a'\] is nan where the expected result has 0: not finite"),
+        (np.zeros(2), r"the result\['a'\] has shape \(2,\), but the expected result has \(2, 3\)"),
+        (np.eye(2, 3), r"the result\['a'\] is off by 1 from the expected result, whose largest number is 0"),
     ):
         with pytest.raises(AssertionError, match=sentence):
             rnnx.testing.assert_close({**zeros, "a": leaf}, zeros)

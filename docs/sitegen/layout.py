@@ -100,10 +100,10 @@ def coordinates(
     for sweep in range(SWEEPS):
         for layer in layers if sweep % 2 == 0 else layers[::-1]:
             near = {n: [*above.get(n, ()), *below.get(n, ())] for n in layer}
-            wanted = [pulled(x[n], [(x[m], straight(n, m, real)) for m in near[n]]) for n in layer]
+            expected = [pulled(x[n], [(x[m], straight(n, m, real)) for m in near[n]]) for n in layer]
             weights = [1.0 if n < real else 4.0 for n in layer]
             apart = [(size[a] + size[b]) / 2 + gap for a, b in itertools.pairwise(layer)]
-            x |= dict(zip(layer, spread(wanted, weights, apart), strict=True))
+            x |= dict(zip(layer, spread(expected, weights, apart), strict=True))
     left = min(x[n] - size[n] / 2 for n in x)
     return {n: value - left for n, value in x.items()}
 
@@ -119,13 +119,13 @@ def pulled(x: float, towards: Sequence[tuple[float, float]]) -> float:
     return sum(place * weight for place, weight in towards) / total if total else x
 
 
-def spread(wanted: Sequence[float], weights: Sequence[float], apart: Sequence[float]) -> list[float]:
+def spread(expected: Sequence[float], weights: Sequence[float], apart: Sequence[float]) -> list[float]:
     """The places nearest to the wanted ones (weighted squares) that are at least so far apart: isotonic regression."""
     offsets = [0.0]
     for distance in apart:
         offsets.append(offsets[-1] + distance)
     blocks: list[tuple[float, float, int]] = []  # mean, weight, how many
-    for want, weight, offset in zip(wanted, weights, offsets, strict=True):
+    for want, weight, offset in zip(expected, weights, offsets, strict=True):
         block = (want - offset, weight, 1)
         while blocks and blocks[-1][0] > block[0]:
             mean, total, count = blocks.pop()

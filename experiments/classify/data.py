@@ -126,7 +126,7 @@ def read_ts(path: Path) -> Examples:
                 case "@data":
                     if declared is None:
                         raise UserError(
-                            f"{path} has no class labels: a line like '@classLabel true a b' is wanted before @data."
+                            f"{path} has no class labels: expected a line like '@classLabel true a b' before @data."
                         )
                     in_data = True
             continue
@@ -140,7 +140,7 @@ def read_ts(path: Path) -> Examples:
         if items[-1].shape[1] != items[0].shape[1]:
             raise UserError(f"{where}: it has {items[-1].shape[1]} channels, but those above have {items[0].shape[1]}.")
     if not items:
-        raise UserError(f"{path} holds no series: after a line @data, lines like '1,2,3:4,5,6:label' are wanted.")
+        raise UserError(f"{path} holds no series: expected lines like '1,2,3:4,5,6:label' after a line @data.")
     return Examples(items, labels)
 
 
@@ -150,7 +150,7 @@ def series(channels: Sequence[str], where: str) -> np.ndarray:
         rows = [[float("nan" if value.strip() == "?" else value) for value in text.split(",")] for text in channels]
     except ValueError as error:
         raise UserError(
-            f"{where}: {str(error)[:100]}. Numbers with commas between them are wanted, or ? for a missing one."
+            f"{where}: {str(error)[:100]}. Expected numbers separated by commas, ? for a missing one."
         ) from None
     lengths = sorted({len(row) for row in rows})
     if len(lengths) != 1:
@@ -172,11 +172,11 @@ def read_texts(path: Path) -> Examples:
                 if len(parts) != 2
                 else f"its {'text' if parts[0] else 'label'} is empty"
             )
-            raise UserError(f"{path}, line {number}: {problem}, but label<TAB>text is wanted: {line[:80]!r}")
+            raise UserError(f"{path}, line {number}: {problem}, but expected label<TAB>text: {line[:80]!r}")
         labels.append(parts[0])
         items.append(parts[1])
     if not items:
-        raise UserError(f"{path} is empty; lines of label<TAB>text are wanted.")
+        raise UserError(f"{path} is empty; expected lines of label<TAB>text.")
     return Examples(items, labels)
 
 

@@ -67,13 +67,13 @@ def co2(data: Data) -> list[Series]:
     weeks = table["co2"].to_numpy(float)
     months = table.index.year.to_numpy() * 12 + table.index.month.to_numpy() - 1
     values, filled = fill(weeks, data, lambda i: f"the week of {table.index[i]:%Y-%m-%d}")
-    wanted = np.unique(months)
+    expected = np.unique(months)
     return [
         Series(
             "CO2 at Mauna Loa",
-            np.array([values[months == month].mean() for month in wanted]),
-            np.array([filled[months == month].any() for month in wanted]),
-            wanted / 12,
+            np.array([values[months == month].mean() for month in expected]),
+            np.array([filled[months == month].any() for month in expected]),
+            expected / 12,
         )
     ]
 
@@ -112,9 +112,7 @@ def from_csv(data: Data) -> Series:
             lines.append(rows.line_num)
             dates.append(row[data.dates] if data.dates else None)
     except csv.Error as error:
-        raise UserError(
-            f"{path}, line {rows.line_num + 1}: {error}. Values with commas between them are wanted."
-        ) from None
+        raise UserError(f"{path}, line {rows.line_num + 1}: {error}. Expected values separated by commas.") from None
     if data.dates:
         check_dates(dates, lines, path)
     values, filled = fill(np.array(cells, float), data, lambda i: f"line {lines[i]}")

@@ -81,7 +81,7 @@ def unscaled(data: Data, windows: Windows, outputs: np.ndarray) -> np.ndarray:
 
 
 def actual(data: Data, series: Sequence[Series], windows: Windows) -> np.ndarray:
-    """`[n, horizon]`: what came."""
+    """`[n, horizon]`: what was observed."""
     return np.stack(
         [series[i].values[origin : origin + data.horizon] for i, origin in zip(windows.series, windows.origin)]
     )

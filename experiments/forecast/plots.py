@@ -64,8 +64,8 @@ def choose(data: Data, windows: Windows, panels: int) -> list[int]:
     """Indices of windows."""
     names = np.unique(windows.series)
     if len(names) > 1:
-        wanted = names[np.linspace(0, len(names) - 1, min(panels, len(names))).astype(int)]
-        return [int(np.flatnonzero(windows.series == i)[-1]) for i in wanted]
+        expected = names[np.linspace(0, len(names) - 1, min(panels, len(names))).astype(int)]
+        return [int(np.flatnonzero(windows.series == i)[-1]) for i in expected]
     chosen: list[int] = []
     for row in range(len(windows.origin) - 1, -1, -1):
         if len(chosen) < panels and (not chosen or windows.origin[row] + data.horizon <= windows.origin[chosen[-1]]):

@@ -28,7 +28,7 @@ OPERATORS = 3
 
 class Batch(NamedTuple):
     """`xs` `[batch, time, features]`; `targets` `[batch, time]`, classes or numbers; `asked` `[batch, time]` booleans:
-    the steps at which the target is wanted, and is one."""
+    the steps at which the target is asked for, and is one."""
 
     xs: jax.Array
     targets: jax.Array
@@ -122,7 +122,7 @@ def draw_adding(key: jax.Array, batch: int, *, length: int) -> Batch:
 
 
 def draw_copy(key: jax.Array, batch: int, *, delay: int) -> Batch:
-    """Ten symbols of eight, `delay` steps of which the last is a delimiter, ten blanks: there the symbols are wanted.
+    """Ten symbols of eight, `delay` steps of which the last is a delimiter, ten blanks, where the symbols are recalled.
 
     Every step counts, of `delay + 20`: before the recall the target is the blank.
     """

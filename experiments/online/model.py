@@ -28,7 +28,7 @@ losses = jax.vmap(jax.vmap(loss, (None, 0, 0)), (None, 0, 0))
 """Of whole sequences, `[batch, time]`."""
 
 
-def make_learner(model: Model, method: Method) -> rnnx.online.Online | None:
+def make_learner(model: Model, method: Method) -> rnnx.online.OnlineLearner | None:
     """None for back-propagation."""
     makers = {name: getattr(rnnx.online, name) for name in ("rtrl", "snap1", "eprop", "uoro")}
     return makers[method](make_cell(model), loss) if method in makers else None

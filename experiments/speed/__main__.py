@@ -93,10 +93,10 @@ def make_plan(options: Speed, console: Console) -> Plan:
     asked = [name for name in peers.LIBRARIES if name in (options.libraries or peers.LIBRARIES) or name == "rnnx"]
     every_section = tuple(name for name in SECTIONS if name != "devices" or jax.default_backend() == "cpu")
     sections: tuple[str, ...] = options.only or (QUICK_SECTIONS if options.quick else every_section)
-    wanted = {name: peers.LIBRARIES[name] for name in asked} if {"nets", "stream"} & set(sections) else {}
+    expected = {name: peers.LIBRARIES[name] for name in asked} if {"nets", "stream"} & set(sections) else {}
     if "linear" in sections:
-        wanted["memax"] = peers.MEMAX
-    for name, library in wanted.items():
+        expected["memax"] = peers.MEMAX
+    for name, library in expected.items():
         if not peers.installed(library):
             console.print(f"[yellow]{name} is not installed and left out: pip install {library.pip}[/]")
     libraries = tuple(name for name in asked if peers.installed(peers.LIBRARIES[name]))

@@ -41,21 +41,21 @@ def check(cell: str, nets: Mapping[str, Prepared], params: Any, xs: jax.Array) -
                 nets[peers.PLAIN] if name == "rnnx" and peers.PLAIN in nets else _plain(each, params, xs)
             )
         reference = references[options]
-        came = each.forward(), each.gradient()[1]
-        wanted = reference.forward(), each.pulled(reference.gradient()[1])
-        worst = max(worst, _checked(name, cell, came, wanted))
+        actual = each.forward(), each.gradient()[1]
+        expected = reference.forward(), each.pulled(reference.gradient()[1])
+        worst = max(worst, _checked(name, cell, actual, expected))
     return worst
 
 
 def _plain(each: Prepared, params: Any, xs: jax.Array) -> Prepared:
     """Their cell in rnnx, under the plain evaluator."""
     layer = rnnx.scan(getattr(rnnx.cells, each.layer.spec.name)(**each.layer.spec.options))
-    wanted = jax.eval_shape(layer.init, jax.random.key(0), xs)
-    return prepared(net(layer, {name: params[name] for name in wanted}), xs)
+    expected = jax.eval_shape(layer.init, jax.random.key(0), xs)
+    return prepared(net(layer, {name: params[name] for name in expected}), xs)
 
 
-def _checked(name: str, cell: str, came: Any, wanted: Any) -> float:
-    leaves, of_rnnx = jax.tree.leaves(came), jax.tree.leaves(wanted)
+def _checked(name: str, cell: str, actual: Any, expected: Any) -> float:
+    leaves, of_rnnx = jax.tree.leaves(actual), jax.tree.leaves(expected)
     found = max(relative(a, b) for a, b in zip(leaves, of_rnnx, strict=True))
     if not found <= TOLERANCE:
         raise UserError(
@@ -66,11 +66,12 @@ def _checked(name: str, cell: str, came: Any, wanted: Any) -> float:
     return found
 
 
-def relative(came: Any, wanted: Any) -> float:
-    came, wanted = (np.asarray(a.detach().cpu() if hasattr(a, "detach") else a, np.float64) for a in (came, wanted))
-    if came.shape != wanted.shape:
+def relative(actual: Any, expected: Any) -> float:
+    as_numpy = [a.detach().cpu() if hasattr(a, "detach") else a for a in (actual, expected)]
+    actual, expected = (np.asarray(a, np.float64) for a in as_numpy)
+    if actual.shape != expected.shape:
         return float("inf")
-    difference = np.abs(came - wanted).max() / max(np.abs(wanted).max(), 1e-12)
+    difference = np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-12)
     return float(difference) if np.isfinite(difference) else float("inf")
 
 
@@ -81,7 +82,7 @@ def check_streams(cell: str, loops: Mapping[str, Callable[[], Any]]) -> None:
         ys = np.asarray(loop())
         return ys.reshape(-1, ys.shape[-1])[:steps]
 
-    wanted = first(loops["rnnx"])
+    expected = first(loops["rnnx"])
     for name, loop in loops.items():
         if not peers.note(name, cell):
-            _checked(name, cell, first(loop), wanted)
+            _checked(name, cell, first(loop), expected)

@@ -13,7 +13,7 @@ class Bar(NamedTuple):
     """One thing to be reached."""
 
     what: str
-    wanted: str
+    expected: str
     reached: str
     holds: bool
 
@@ -44,8 +44,8 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
     return [bar for bar in found if bar is not None]
 
 
-def select(rows: Iterable[Row], section: str, **wanted: str) -> list[Row]:
-    return [r for r in rows if r["section"] == section and all(r[key] == value for key, value in wanted.items())]
+def select(rows: Iterable[Row], section: str, **expected: str) -> list[Row]:
+    return [r for r in rows if r["section"] == section and all(r[key] == value for key, value in expected.items())]
 
 
 def fastest(rows: Sequence[Row], key: str) -> list[Fastest]:
@@ -62,12 +62,12 @@ def geometric_mean(ratios: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
-def at_least(what: str, wanted: float, reached: float, detail: str = "", aim: str = "") -> Bar:
-    return Bar(what, f"≥ {wanted:.2f}{aim}", f"{reached:.2f}{detail}", reached >= wanted)
+def at_least(what: str, expected: float, reached: float, detail: str = "", aim: str = "") -> Bar:
+    return Bar(what, f"≥ {expected:.2f}{aim}", f"{reached:.2f}{detail}", reached >= expected)
 
 
-def at_most(what: str, wanted: float, reached: float, detail: str = "") -> Bar:
-    return Bar(what, f"≤ {wanted:.2f}", f"{reached:.2f}{detail}", reached <= wanted)
+def at_most(what: str, expected: float, reached: float, detail: str = "") -> Bar:
+    return Bar(what, f"≤ {expected:.2f}", f"{reached:.2f}{detail}", reached <= expected)
 
 
 def _beside_jax(rows: Sequence[Row]) -> Iterable[Bar]:
@@ -89,19 +89,19 @@ def _beside_jax(rows: Sequence[Row]) -> Iterable[Bar]:
     yield _none_below("forward beside the fastest JAX peer, each net", forward)
 
 
-def _none_below(what: str, found: Sequence[Fastest], wanted: float = 0.95) -> Bar:
-    below = sorted(f for f in found if f.ratio < wanted)
+def _none_below(what: str, found: Sequence[Fastest], expected: float = 0.95) -> Bar:
+    below = sorted(f for f in found if f.ratio < expected)
     shown = "; ".join(map(str, below)) if below else f"lowest {min(found)}"
-    return Bar(what, f"≥ {wanted:.2f}", shown, not below)
+    return Bar(what, f"≥ {expected:.2f}", shown, not below)
 
 
 def _beside_torch(rows: Sequence[Row]) -> Iterable[Bar]:
-    for cell, wanted, aim in (("lstm", 0.95, " (aim 1.05)"), ("gru", 2.0, "")):
+    for cell, expected, aim in (("lstm", 0.95, " (aim 1.05)"), ("gru", 2.0, "")):
         found = {r["shape"]: r["grad_ratio"] for r in select(rows, "nets", library="torch", cell=cell)}
         if found:
             each = ", ".join(f"{shape}: {ratio:.2f}" for shape, ratio in found.items())
             what = f"loss+gradient beside torch.nn.{cell.upper()}, geometric mean of {len(found)} shapes"
-            yield at_least(what, wanted, geometric_mean(found.values()), f" ({each})", aim)
+            yield at_least(what, expected, geometric_mean(found.values()), f" ({each})", aim)
 
 
 def _memory_of_linen(rows: Sequence[Row]) -> Iterable[Bar]:
@@ -123,10 +123,11 @@ def _devices(rows: Sequence[Row]) -> Iterable[Bar]:
 def _linear(rows: Sequence[Row]) -> Iterable[Bar]:
     for shape in map(str, LINEAR):
         found = {r["library"]: r["grad_ratio"] for r in select(rows, "linear", shape=shape)}
-        for peer, wanted in (("memax", 2.5), ("associative_scan", 2.5), ("scan", 1.2)):
+        for peer, expected in (("memax", 2.5), ("associative_scan", 2.5), ("scan", 1.2)):
             if peer in found:
                 detail = f" ({1 / found['floor']:.1f} times the time to move the bytes)"
-                yield at_least(f"gradient of the linear recurrence beside {peer}, {shape}", wanted, found[peer], detail)
+                what = f"gradient of the linear recurrence beside {peer}, {shape}"
+                yield at_least(what, expected, found[peer], detail)
 
 
 def _checkpoints(rows: Sequence[Row]) -> Iterable[Bar]:

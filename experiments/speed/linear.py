@@ -112,10 +112,10 @@ def measure(plan: Plan, shape: LinearShape, tick: Tick) -> list[Row]:
 
 def check_all(calls: dict[str, Callable[[], Any]], names: list[str]) -> None:
     """All give the same states and gradients as `lax.scan`."""
-    wanted = calls["forward scan"](), calls["gradient scan"]()[1]
+    expected = calls["forward scan"](), calls["gradient scan"]()[1]
     for name in names:
-        came = calls[f"forward {name}"](), calls[f"gradient {name}"]()[1]
-        for x, y in zip(jax.tree.leaves(came), jax.tree.leaves(wanted)):
+        actual = calls[f"forward {name}"](), calls[f"gradient {name}"]()[1]
+        for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
             difference = float(np.abs(np.asarray(x - y)).max() / np.abs(np.asarray(y)).max())
             if not difference <= TOLERANCE:
                 raise UserError(

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # a file is wanted, whatever screen there is
+matplotlib.use("Agg")  # draws into files, without a screen
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import NullFormatter
@@ -106,10 +106,10 @@ def print_bars(console: Console, rows: Sequence[Row]) -> None:
     table = Table(
         title="bars: how many times as fast as the other, or what part of it", title_justify="left", title_style="bold"
     )
-    for name in ("", "wanted", "reached", ""):
+    for name in ("", "expected", "reached", ""):
         table.add_column(name, overflow="fold")
     for bar in bars([row for row in rows if row.get("device", "cpu") == "cpu"]):
-        table.add_row(bar.what, bar.wanted, bar.reached, "[green]holds[/]" if bar.holds else "[red]missed[/]")
+        table.add_row(bar.what, bar.expected, bar.reached, "[green]holds[/]" if bar.holds else "[red]missed[/]")
     if table.row_count:
         console.print(table)
     for line in slower(rows):

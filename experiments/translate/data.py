@@ -120,10 +120,10 @@ def from_file(path: Path, known: Sequence[str]) -> dict[Symbols, list[Symbols]]:
     for number, line in enumerate(read_file(path).splitlines(), 1):
         parts = line.split("\t")
         if len(parts) != 2 or not all(parts):
-            raise UserError(f"{path}, line {number}: source<TAB>target is wanted, but it is {line[:80]!r}.")
+            raise UserError(f"{path}, line {number}: expected source<TAB>target, but got {line[:80]!r}.")
         pairs.setdefault(tuple(parts[0]), []).append(tuple(parts[1]))
     if not pairs:
-        raise UserError(f"{path} is empty; lines of source<TAB>target are wanted.")
+        raise UserError(f"{path} is empty; expected lines of source<TAB>target.")
     return pairs
 
 

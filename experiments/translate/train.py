@@ -35,9 +35,9 @@ def pair_loss(config: Translate, model: Seq2Seq, params: Any, key: jax.Array | N
     begun = jnp.pad(pairs.target[:, :-1], ((0, 0), (1, 0)), constant_values=STOP)
     _, logits, _ = model.decode(params, memory, None, begun, k_decoder)
     smooth = config.train.label_smoothing if key is not None else 0.0
-    wanted = optax.smooth_labels(jax.nn.one_hot(pairs.target, logits.shape[-1]), smooth)
+    expected = optax.smooth_labels(jax.nn.one_hot(pairs.target, logits.shape[-1]), smooth)
     counted = jnp.arange(pairs.target.shape[1])[None] <= pairs.target_lengths[:, None]
-    return jnp.where(counted, optax.softmax_cross_entropy(logits, wanted), 0).sum() / counted.sum()
+    return jnp.where(counted, optax.softmax_cross_entropy(logits, expected), 0).sum() / counted.sum()
 
 
 def make_loss(config: Translate, model: Seq2Seq, sizes: tuple[int, ...]) -> training.Loss:

@@ -53,9 +53,9 @@ def make_classify(layer: rnnx.Layer) -> Callable[[Any, Examples], Logits]:
 
 def prediction_errors(layer: rnnx.Layer, params: Any, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Loss and squared error of the next frames, `[n]`."""
-    logits, wanted = predict_next(layer, params, frames)[:, FIRST - 1 :], frames[:, FIRST:]
-    squared = jnp.square(jax.nn.sigmoid(logits) - wanted)
-    nats = optax.sigmoid_binary_cross_entropy(logits, wanted)
+    logits, expected = predict_next(layer, params, frames)[:, FIRST - 1 :], frames[:, FIRST:]
+    squared = jnp.square(jax.nn.sigmoid(logits) - expected)
+    nats = optax.sigmoid_binary_cross_entropy(logits, expected)
     return nats.mean(axis=(1, 2, 3, 4)), squared.mean(axis=(1, 2, 3, 4))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import Whole, shown
+from rnnx.arguments import Integer, describe
 from rnnx.base import Key, PyTree
 from rnnx.cells._kernels import Initializer, per_gate
 
@@ -16,8 +16,8 @@ from rnnx.cells._kernels import Initializer, per_gate
 def _sizes(where: str, value: Any) -> int | tuple[int, ...]:
     """What can be said before the number of space dimensions is known."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(Whole()(f"{where}[{i}]", size) for i, size in enumerate(value))
-    return Whole()(where, value)
+        return tuple(Integer()(f"{where}[{i}]", size) for i, size in enumerate(value))
+    return Integer()(where, value)
 
 
 def _padding(where: str, value: Any) -> str | tuple[tuple[int, int], ...]:
@@ -26,10 +26,10 @@ def _padding(where: str, value: Any) -> str | tuple[tuple[int, int], ...]:
     pairs = isinstance(value, Sequence) and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in value)
     if not pairs or isinstance(value, str):
         raise ValueError(
-            f"{where} is {shown(value)}, but it must be 'SAME', 'VALID', or the zeros (before, after) in each space "
+            f"{where} is {describe(value)}, but it must be 'SAME', 'VALID', or the zeros (before, after) in each space "
             "dimension, such as ((1, 1), (1, 1))"
         )
-    low, high = ([Whole(0)(f"{where}[{i}]", pair[end]) for i, pair in enumerate(value)] for end in (0, 1))
+    low, high = ([Integer(0)(f"{where}[{i}]", pair[end]) for i, pair in enumerate(value)] for end in (0, 1))
     return tuple(zip(low, high))
 
 
@@ -43,10 +43,10 @@ Sizes = Annotated[int | Sequence[int], _sizes]
 def image_of(x: PyTree, name: str) -> tuple[int, ...]:
     """The shape `(*space, C)` of one step's input; an error that names the cell for anything else."""
     if not hasattr(x, "shape") or not 2 <= len(x.shape) <= 4 or not jnp.issubdtype(x.dtype, jnp.floating):
-        came = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
+        actual = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
         raise ValueError(
             f"{name} takes one floating array with 1, 2 or 3 space dimensions and channels last per step, xs "
-            f"[batch, time, *space, channels], but one step came as {came}; give images without channels a last axis "
+            f"[batch, time, *space, channels], but got {actual} for one step; give images without channels a last axis "
             f"with xs[..., None], and put channels that come first last with jnp.moveaxis(xs, 2, -1)"
         )
     return tuple(x.shape)

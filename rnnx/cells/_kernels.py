@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, orthogonal
 
-from rnnx.arguments import checked, initializer
+from rnnx.arguments import initializer, validated
 from rnnx.base import Key, Params, PyTree
 
 Initializer = Annotated[Callable[..., jax.Array], initializer]
@@ -30,7 +30,7 @@ default_kernel_init: Initializer = rounded(lecun_normal())
 default_recurrent_init: Initializer = rounded(orthogonal())
 
 
-@checked
+@validated
 def scaled_identity(scale: float = 1.0) -> Initializer:
     """An initialiser: `scale` times the identity matrix, for a `recurrent_kernel_init`.
 
@@ -64,8 +64,8 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
 
     def fused(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         *rest, columns = shape
-        wide = jnp.promote_types(dtype, jnp.float32)
-        block = jax.vmap(lambda k: init(k, (*rest, columns // gates), wide), out_axes=-2)
+        wide_dtype = jnp.promote_types(dtype, jnp.float32)
+        block = jax.vmap(lambda k: init(k, (*rest, columns // gates), wide_dtype), out_axes=-2)
         return block(jax.random.split(key, gates)).reshape(shape).astype(dtype)
 
     return fused
@@ -121,10 +121,10 @@ def features_of(x: PyTree, name: str) -> int:
     """The width D of one step's input `(D,)`; an error that names the cell for anything else."""
     fits = hasattr(x, "shape") and len(x.shape) == 1 and jnp.issubdtype(x.dtype, jnp.floating)
     if not fits or x.shape[0] == 0:
-        came = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
+        actual = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
         raise ValueError(
-            f"{name} takes one array of floating features per step, xs [batch, time, features], but one step came "
-            f"as {came}; put an nn.Embed before it for tokens, or give scalars a features axis with xs[..., None]"
+            f"{name} takes one array of floating features per step, xs [batch, time, features], but got {actual} "
+            "for one step; put an nn.Embed before it for tokens, or give scalars a features axis with xs[..., None]"
         )
     return x.shape[0]
 

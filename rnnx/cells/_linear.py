@@ -1,4 +1,4 @@
-"""What the linear cells share: wide numbers to keep a state in, discretisations, inits, norms."""
+"""What the linear cells share: float32 or wider to keep a state in, discretisations, inits, norms."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from rnnx.base import Key, Params, PyTree
 from rnnx.cells._kernels import Initializer, features_of, per_gate
-from rnnx.linear import Complex, in_pairs
-from rnnx.sequences import wide
+from rnnx.linear import Complex, complex_product
+from rnnx.sequences import upcast
 
 
 def exponential(x: Complex) -> Complex:
@@ -27,7 +27,7 @@ def held(rate: Complex, step: jax.Array) -> tuple[Complex, Complex]:
     # a - 1 without cancellation: in float32 the plain difference loses four digits at a short step.
     less_one = Complex(jnp.expm1(z.re) * jnp.cos(z.im) - 2 * jnp.sin(z.im / 2) ** 2, a.im)
     size = rate.re**2 + rate.im**2
-    return a, in_pairs(less_one, Complex(rate.re / size, -rate.im / size))
+    return a, complex_product(less_one, Complex(rate.re / size, -rate.im / size))
 
 
 def outer(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -40,7 +40,7 @@ def exp_of(log: jax.Array) -> jax.Array:
 
     Nothing is as fast as that, and of infinity times a step of 0 there would be neither a value nor a gradient.
     """
-    return jnp.exp(jnp.minimum(wide(log), 30))
+    return jnp.exp(jnp.minimum(upcast(log), 30))
 
 
 def wide_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -53,7 +53,7 @@ def wide_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def wide_affine(w: Params, x: jax.Array, key: Key | None = None) -> jax.Array:
     """`W x + b` for all gates at once, in float32 or more."""
-    return wide_dot(x, w["input_kernel"]) + wide(w["bias"])
+    return wide_dot(x, w["input_kernel"]) + upcast(w["bias"])
 
 
 def log_uniform(low: float, high: float) -> Initializer:
@@ -88,7 +88,7 @@ def check_channels(features: int, width: int, name: str) -> None:
     """Raises where a layer that works channel by channel is given another number of them."""
     if features != width:
         raise ValueError(
-            f"{name}({width}) takes as many features as it gives, but one step came with {features}; put an "
+            f"{name}({width}) takes as many features as it gives, but got {features} in one step; put an "
             f"nn.Dense({width}) before it"
         )
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.arguments import NotNegative, Positive, Real, checked, shown
+from rnnx.arguments import NonNegative, Positive, Real, describe, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, dot, features_of, per_gate
 
@@ -27,7 +27,7 @@ class ALIFCarry(NamedTuple):
 def spike(v: jax.Array, damping: float) -> jax.Array:
     """1 where v is above 0, else 0; in place of the derivative it has not, `damping * max(0, 1 - |v|)`."""
     # Not a jax.custom_jvp: when a scan is differentiated in reverse, JAX drops its rule from what it computes forward,
-    # and second derivatives would miss the path through z. Here 0 is added, whose derivative is the one wanted.
+    # and second derivatives would miss the path through z. Here 0 is added, whose derivative is the intended one.
     u = jnp.clip(v, -1, 1)
     area = damping * (u - u * jnp.abs(u) / 2)  # under the triangle, up to v
     return (v > 0).astype(v.dtype) + (area - jax.lax.stop_gradient(area))
@@ -39,12 +39,12 @@ def _numbers(where: str, value: Any) -> float | np.ndarray:
         return Real()(where, value)
     values = np.asarray(value)
     if not np.issubdtype(values.dtype, np.number) or not np.isfinite(values).all():
-        raise ValueError(f"{where} is {shown(value)}, but it must be finite numbers")
+        raise ValueError(f"{where} is {describe(value)}, but it must be finite numbers")
     return values
 
 
 @factory
-@checked
+@validated
 def alif(
     width: int,
     *,
@@ -52,7 +52,7 @@ def alif(
     tau_adaptation: Positive = 200.0,
     threshold: Positive = 0.6,
     beta: Annotated[float | Sequence[float], _numbers] = 0.17,
-    damping: NotNegative = 0.3,
+    damping: NonNegative = 0.3,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_kernel_init,
     param_dtype: jnp.dtype = jnp.float32,

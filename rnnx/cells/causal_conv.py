@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
-from rnnx.arguments import Whole, checked
+from rnnx.arguments import Integer, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, features_of, rounded
 from rnnx.cells._linear import check_channels
@@ -18,7 +18,7 @@ per_feature_init: Initializer = rounded(lecun_normal(in_axis=0, out_axis=()))
 
 
 @factory
-@checked
+@validated
 def causal_conv(
     width: int,
     *,
@@ -81,8 +81,8 @@ def causal_conv(
 
 
 @factory
-@checked
-def window(size: Annotated[int, Whole(1, 100_000, "each step gives so many inputs side by side")]) -> Cell:
+@validated
+def window(size: Annotated[int, Integer(1, 100_000, "each step gives so many inputs side by side")]) -> Cell:
     """The last `size` inputs side by side: with a dense layer after it, a convolution in time.
 
     Args:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import glorot_uniform, zeros
 
-from rnnx.arguments import UNROLLED, Activation, Whole, checked
+from rnnx.arguments import UNROLLED, Activation, Integer, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, affine, dot, per_gate, rounded
 from rnnx.cells.ltc import features_in_time
@@ -24,13 +24,13 @@ def _lecun_tanh(x: jax.Array) -> jax.Array:
 
 
 @factory
-@checked
+@validated
 def cfc(
     width: int,
     *,
     gated: bool = True,
     backbone_units: int = 128,
-    backbone_layers: Annotated[int, Whole(0, 1000, UNROLLED)] = 1,
+    backbone_layers: Annotated[int, Integer(0, 1000, UNROLLED)] = 1,
     activation: Activation = _lecun_tanh,
     kernel_init: Initializer = _glorot,
     bias_init: Initializer = zeros,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
 from rnnx.cells._kernels import Initializer, default_kernel_init, default_recurrent_init
@@ -15,7 +15,7 @@ from rnnx.naming import named
 
 
 @factory
-@checked
+@validated
 def conv_gru(
     width: int,
     *,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import NotNegative, Positive, checked
+from rnnx.arguments import NonNegative, Positive, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, affine, default_kernel_init, dot, features_of
 
@@ -22,13 +22,13 @@ class CoRNNCarry(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def cornn(
     width: int,
     *,
     dt: Positive = 0.042,
-    gamma: NotNegative = 2.7,
-    epsilon: NotNegative = 4.7,
+    gamma: NonNegative = 2.7,
+    epsilon: NonNegative = 4.7,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import outer, rms_norm, unit, wide_dot
@@ -24,7 +24,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def delta_net(
     width: int,
     *,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import Activation, checked
+from rnnx.arguments import Activation, validated
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -18,7 +18,7 @@ from rnnx.cells._kernels import (
 
 
 @factory
-@checked
+@validated
 def elman(
     width: int,
     *,

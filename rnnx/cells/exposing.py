@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import AssociativeCell, Carry, Key, Params, PyTree, Weights
 from rnnx.cells._wrapping import AnyCell, check_any_cell, replaced
 from rnnx.interning import interned
@@ -111,9 +111,9 @@ def _joined(name: str, values: list[jax.Array]) -> jax.Array:
 def _check_names(names: tuple[str, ...]) -> None:
     for name in names:
         if not isinstance(name, str):
-            raise TypeError(f"expose takes names of values, such as 'f' or 'carry', but {shown(name)} came")
+            raise TypeError(f"expose takes names of values, such as 'f' or 'carry', but got {describe(name)}")
     if not names or "y" in names or len(set(names)) < len(names):
         raise ValueError(
-            f"expose: names are {list(names)}, but one or more different ones are wanted, such as 'f' or 'carry' "
+            f"expose: names are {list(names)}, but they must be one or more different names, such as 'f' or 'carry' "
             "('y' is always there)"
         )

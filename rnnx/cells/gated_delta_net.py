@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import exp_of, inverse_softplus, log_uniform, outer, rms_norm, unit, wide, wide_dot
+from rnnx.cells._linear import exp_of, inverse_softplus, log_uniform, outer, rms_norm, unit, upcast, wide_dot
 from rnnx.linear import Affine, affine_cell
 from rnnx.naming import named
 
@@ -26,7 +26,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def gated_delta_net(
     width: int,
     *,
@@ -111,10 +111,10 @@ def gated_delta_net(
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
         sizes = keys, keys, values, values, heads
-        borders = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        q, k, v, r, beta, step = jnp.split(wide_dot(x, w["input_kernel"]), borders)
+        boundaries = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        q, k, v, r, beta, step = jnp.split(wide_dot(x, w["input_kernel"]), boundaries)
         q, k = (unit(silu(a.reshape(heads, k_size))) for a in (q, k))
-        step = step + wide(w["step_bias"])
+        step = step + upcast(w["step_bias"])
         (beta,) = named(beta=sigmoid(beta))
         return _Input(q / k_size**0.5, k, silu(v.reshape(heads, v_size)), r.astype(x.dtype), beta, step)
 

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, silu
 
-from rnnx.arguments import Positive, checked
+from rnnx.arguments import Positive, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
-from rnnx.cells._linear import outer, rms_norm, wide, wide_dot
+from rnnx.cells._linear import outer, rms_norm, upcast, wide_dot
 from rnnx.linear import Affine, affine_cell
 from rnnx.naming import named
 
@@ -25,7 +25,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def gla(
     width: int,
     *,
@@ -107,9 +107,9 @@ def gla(
         return jnp.zeros((heads, k_size, v_size), w["decay_bias"].dtype)
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
-        borders = [keys, 2 * keys, 2 * keys + values, 2 * keys + 2 * values]
-        q, k, v, r, low = jnp.split(wide_dot(x, w["input_kernel"]), borders)
-        log_decay = log_sigmoid(wide_dot(low, w["decay_kernel"]) + wide(w["decay_bias"])) / temperature
+        boundaries = [keys, 2 * keys, 2 * keys + values, 2 * keys + 2 * values]
+        q, k, v, r, low = jnp.split(wide_dot(x, w["input_kernel"]), boundaries)
+        log_decay = log_sigmoid(wide_dot(low, w["decay_kernel"]) + upcast(w["decay_bias"])) / temperature
         q, k, log_decay = (a.reshape(heads, k_size) for a in (q / k_size**0.5, k, log_decay))
         return _Input(q, k, v.reshape(heads, v_size), log_decay, r.astype(x.dtype))
 

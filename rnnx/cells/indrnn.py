@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import uniform, zeros
 
-from rnnx.arguments import Activation, checked
+from rnnx.arguments import Activation, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, affine, default_kernel_init, features_of, rounded
 
@@ -14,7 +14,7 @@ unit_uniform: Initializer = rounded(uniform(1.0))
 
 
 @factory
-@checked
+@validated
 def indrnn(
     width: int,
     *,

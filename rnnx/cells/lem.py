@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import Positive, checked
+from rnnx.arguments import Positive, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -31,7 +31,7 @@ class LEMCarry(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def lem(
     width: int,
     *,

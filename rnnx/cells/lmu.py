@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import glorot_normal, lecun_uniform, zeros
 
-from rnnx.arguments import Positive, Whole, checked
+from rnnx.arguments import Integer, Positive, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, dot, features_of, per_gate, rounded
 
@@ -50,7 +50,7 @@ def legendre_memory(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @factory
-@checked
+@validated
 def lmu(
     width: int,
     *,
@@ -112,7 +112,7 @@ def lmu(
         >>> carry.m.shape, ys.shape
         ((2, 6), (2, 5, 4))
     """
-    order = Whole(1, 4096, "the exponential of so large a matrix takes too long")("lmu: order", order or width)
+    order = Integer(1, 4096, "the exponential of so large a matrix takes too long")("lmu: order", order or width)
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_of(x, "lmu")
@@ -143,8 +143,8 @@ def lmu(
         a, b = legendre_memory(order, theta)
         u = u_x + dot(h, w["hidden_encoder"], wx.dtype) + dot(m, w["memory_encoder"], wx.dtype)
         # A window of many steps needs more digits than a bfloat16 x has: the memory is not narrower than the params.
-        wide = jnp.promote_types(m.dtype, wx.dtype)
-        m = m.astype(wide) @ a.T.astype(wide) + u.astype(wide) * b.astype(wide)
+        dtype = jnp.promote_types(m.dtype, wx.dtype)
+        m = m.astype(dtype) @ a.T.astype(dtype) + u.astype(dtype) * b.astype(dtype)
         h = jnp.tanh(wx + dot(h, w["recurrent_kernel"], wx.dtype) + dot(m, w["memory_kernel"], wx.dtype))
         return LMUCarry(h, m), h
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import Positive, checked
+from rnnx.arguments import Positive, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import dot, features_of
 from rnnx.cells._linear import check_channels, exp_of, exponential, wide_dot
-from rnnx.linear import Affine, Complex, affine_cell, in_pairs
+from rnnx.linear import Affine, Complex, affine_cell, complex_product
 
 
 class _Input(NamedTuple):
@@ -21,7 +21,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def lru(
     width: int,
     *,
@@ -71,7 +71,7 @@ def lru(
     """
     units = width if state is None else state
     if not 0 <= r_min < r_max <= 1:
-        raise ValueError(f"lru: r_min is {r_min} and r_max {r_max}, but 0 <= r_min < r_max <= 1 is wanted")
+        raise ValueError(f"lru: r_min is {r_min} and r_max is {r_max}, but they must satisfy 0 <= r_min < r_max <= 1")
 
     def init(key: Key, x: PyTree) -> Params:
         check_channels(features_of(x, "lru"), width, "lru")
@@ -111,4 +111,4 @@ def lru(
         real = dot(h.re, w["output_kernel_re"], x.dtype) - dot(h.im, w["output_kernel_im"], x.dtype)
         return real + w["skip"].astype(x.dtype) * x
 
-    return affine_cell(init, initial_carry, lift, readout, product=in_pairs, prepare=prepare, project=project)
+    return affine_cell(init, initial_carry, lift, readout, product=complex_product, prepare=prepare, project=project)

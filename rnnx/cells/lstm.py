@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -37,15 +37,15 @@ class LSTMCarry(NamedTuple):
 
 def layer_normalized(x: jax.Array, gain: jax.Array) -> jax.Array:
     """`gain * (x - mean) / standard deviation` over all features, computed in float32 or wider."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    wide = wide - wide.mean()
+    centered = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centered = centered - centered.mean()
     # The 1e-5 is from the authors' code: where all features are equal (R h at first), it keeps 0 / 0 away.
-    scale = jax.lax.rsqrt((wide * wide).mean() + 1e-5)
-    return (wide * scale).astype(x.dtype) * gain.astype(x.dtype)
+    scale = jax.lax.rsqrt((centered * centered).mean() + 1e-5)
+    return (centered * scale).astype(x.dtype) * gain.astype(x.dtype)
 
 
 @factory
-@checked
+@validated
 def lstm(
     width: int,
     *,
@@ -194,9 +194,9 @@ def _jvp(
 ) -> tuple[LSTMCarry, jax.Array]:
     (_, c), (dh, dc), (i, f, g, o) = carry, dcarry, gates
     di, df, dg, do = jnp.split(input_tangent + dot(dh, w["recurrent_kernel"], input_tangent.dtype), 4, axis=-1)
-    shown = jnp.tanh(f * c + i * g)
+    tanh_c = jnp.tanh(f * c + i * g)
     dc = f * dc + f * (1 - f) * c * df + i * (1 - i) * g * di + i * (1 - g**2) * dg
-    dh = o * (1 - shown**2) * dc + o * (1 - o) * shown * do
+    dh = o * (1 - tanh_c**2) * dc + o * (1 - o) * tanh_c * do
     return LSTMCarry(dh, dc), dh
 
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
-from rnnx.arguments import Layers, checked
+from rnnx.arguments import Layers, validated
 from rnnx.base import Cell, Key, Params, PyTree, Weights, cell, factory
 from rnnx.cells._kernels import features_of
 
 
 @factory
-@checked
+@validated
 def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32) -> Cell:
     r"""Neurons with membranes and synapses, over steps of any length: the liquid time-constant network.
 
@@ -84,8 +84,8 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32
         k_recurrent, k_input, k_gleak, k_vleak, k_cm = jax.random.split(key, 5)
 
         def uniform(key: Key, shape: tuple[int, ...], low: float, high: float) -> jax.Array:
-            wide = jnp.promote_types(param_dtype, jnp.float32)
-            return jax.random.uniform(key, shape, wide, low, high).astype(param_dtype)
+            dtype = jnp.promote_types(param_dtype, jnp.float32)
+            return jax.random.uniform(key, shape, dtype, low, high).astype(param_dtype)
 
         def synapses(key: Key, sources: int) -> dict[str, jax.Array]:
             k_w, k_mu, k_sigma, k_erev = jax.random.split(key, 4)
@@ -144,20 +144,20 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32
 def features_in_time(x: PyTree, name: str) -> int:
     """The width D of one step's input `{"x": (D,), "dt": ()}`; an error that names the cell for anything else."""
 
-    def shown(x: PyTree) -> str:
+    def describe(x: PyTree) -> str:
         return f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
 
     if not isinstance(x, Mapping) or set(x) != {"x", "dt"}:
-        came = f"a dict of {sorted(map(str, x))}" if isinstance(x, Mapping) else shown(x)
+        actual = f"a dict of {sorted(map(str, x))}" if isinstance(x, Mapping) else describe(x)
         raise ValueError(
             f'{name} takes features and the time since the step before, xs {{"x": [batch, time, features], "dt": '
-            f'[batch, time]}}, but one step came as {came}; where all steps are equally long, pass {{"x": xs, "dt": '
+            f'[batch, time]}}, but got {actual} for one step; where all steps are equally long, pass {{"x": xs, "dt": '
             f"jnp.ones(xs.shape[:2], xs.dtype)}}"
         )
     dt = x["dt"]
     if not hasattr(dt, "shape") or dt.shape != () or not jnp.issubdtype(dt.dtype, jnp.floating):
         raise ValueError(
-            f"{name}: dt is one floating number per step, [batch, time], but that of one step came as {shown(dt)}; "
+            f"{name}: dt is one floating number per step, [batch, time], but got {describe(dt)} for one step; "
             f"take dt[..., 0], or dt.astype(jnp.float32)"
         )
     return features_of(x["x"], name)

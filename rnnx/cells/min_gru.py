@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import Activation, checked
+from rnnx.arguments import Activation, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
@@ -21,7 +21,7 @@ def positive(x: jax.Array) -> jax.Array:
 
 
 @factory
-@checked
+@validated
 def min_gru(
     width: int,
     *,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import Activation, checked
+from rnnx.arguments import Activation, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
@@ -17,7 +17,7 @@ from rnnx.naming import named
 
 
 @factory
-@checked
+@validated
 def min_lstm(
     width: int,
     *,

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, exportable, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import outer, wide, wide_affine, wide_dot
+from rnnx.cells._linear import outer, upcast, wide_affine, wide_dot
 from rnnx.naming import named
 
 
@@ -40,7 +40,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def mlstm(
     width: int,
     *,
@@ -121,7 +121,7 @@ def mlstm(
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
         q, k, v, o = jnp.split(wide_affine(w, x), [keys, 2 * keys, 2 * keys + width])
-        i, f = jnp.split(wide_dot(x, w["gate_kernel"]) + wide(w["gate_bias"]), 2)
+        i, f = jnp.split(wide_dot(x, w["gate_kernel"]) + upcast(w["gate_bias"]), 2)
         q, k = q.reshape(heads, k_size), k.reshape(heads, k_size) / k_size**0.5
         return _Input(q, k, v.reshape(heads, v_size), o.astype(x.dtype), i, f)
 

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, dot, features_of
 
 
 def rotations(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
     r"""A lower triangle whose Cayley map rotates pairs of units by angles uniform in :math:`[0, \pi/2]`."""
-    width, wide = shape[0], jnp.promote_types(dtype, jnp.float32)
-    angles = jax.random.uniform(key, (width // 2,), wide, 0, jnp.pi / 2)
+    width, wide_dtype = shape[0], jnp.promote_types(dtype, jnp.float32)
+    angles = jax.random.uniform(key, (width // 2,), wide_dtype, 0, jnp.pi / 2)
     pair = jnp.arange(0, width - 1, 2)
     return jnp.zeros(shape, dtype).at[pair + 1, pair].set(jnp.tan(angles / 2).astype(dtype))
 
@@ -25,7 +25,7 @@ def modrelu(h: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 @factory
-@checked
+@validated
 def orthogonal(
     width: int,
     *,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
@@ -16,7 +16,7 @@ from rnnx.naming import named
 
 
 @factory
-@checked
+@validated
 def qrnn(
     width: int,
     *,

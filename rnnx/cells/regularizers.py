@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import Rate, checked, shown
+from rnnx.arguments import Rate, describe, validated
 from rnnx.base import Carry, Cell, Key, Params, PyTree, Weights, exportable
 from rnnx.cells._wrapping import AnyCell, check_any_cell, check_cell, check_kernel, replaced
 from rnnx.checks import check_number
@@ -17,7 +17,7 @@ from rnnx.sequences import split_key
 
 
 @interned
-@checked
+@validated
 def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recurrent_kernel",)) -> AnyCell:
     """Sets weights to zero with probability `rate`, once for each application, and scales the rest up.
 
@@ -47,7 +47,7 @@ def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recu
     """
     check_any_cell("weight_drop", inner)
     if not isinstance(kernels, tuple | list) or not kernels or not all(isinstance(name, str) for name in kernels):
-        raise ValueError(f"weight_drop: kernels is {shown(kernels)}, but a tuple of one name or more is wanted")
+        raise ValueError(f"weight_drop: kernels is {describe(kernels)}, but it must be a tuple of one or more names")
 
     def init(key: Key, x: PyTree) -> Params:
         params = inner.init(key, x)
@@ -75,7 +75,7 @@ class MaskedCarry(NamedTuple):
 
 
 @interned
-@checked
+@validated
 def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kernel") -> Cell:
     """Drops units of the state where the recurrent kernel reads them, the same ones at all steps of a sequence.
 
@@ -116,8 +116,8 @@ def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kerne
         check_kernel("recurrent_dropout", inner, weights, kernel)
         if weights[kernel].ndim != 2:
             raise ValueError(
-                f"recurrent_dropout: {kernel} of {inner.spec.name} has shape {weights[kernel].shape}, but a matrix is "
-                "wanted, whose rows read one unit each; rnnx.zoneout takes any cell"
+                f"recurrent_dropout: {kernel} of {inner.spec.name} has shape {weights[kernel].shape}, but it must be "
+                "a matrix whose rows read one unit each; rnnx.zoneout takes any cell"
             )
         return params
 
@@ -218,7 +218,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
             rates = jax.tree.leaves(jax.tree.broadcast(rate, like))
         except ValueError:
             raise ValueError(
-                f"zoneout: rate is {shown(rate)}, but one number is wanted, or one for each leaf of the carry of "
+                f"zoneout: rate is {describe(rate)}, but it must be one number, or one for each leaf of the carry of "
                 f"{inner.spec.name} in its structure, {structure}"
             ) from None
 
@@ -255,5 +255,5 @@ def dropout_mask(key: Key | None, rate: float, shape: tuple[int, ...], dtype: jn
 
 def times_mask(x: jax.Array, mask: jax.Array) -> jax.Array:
     """`x * mask` in the dtype of x, rounded once."""
-    wide = jnp.promote_types(x.dtype, mask.dtype)
-    return (x.astype(wide) * mask.astype(wide)).astype(x.dtype)
+    dtype = jnp.promote_types(x.dtype, mask.dtype)
+    return (x.astype(dtype) * mask.astype(dtype)).astype(x.dtype)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.arguments import Activation, NotNegative, Share, Whole, checked
+from rnnx.arguments import Activation, Integer, NonNegative, UnitInterval, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import features_of
 
@@ -32,17 +32,17 @@ def sparse_matrix(width: int, density: float, spectral_radius: float, seed: int)
 
 
 @factory
-@checked
+@validated
 def reservoir(
-    width: Annotated[int, Whole(1, 10_000, "the eigenvalues of so large a matrix take too long")],
+    width: Annotated[int, Integer(1, 10_000, "the eigenvalues of so large a matrix take too long")],
     *,
-    leak: Share = 1.0,
-    spectral_radius: NotNegative = 0.9,
-    density: Share = 0.1,
+    leak: UnitInterval = 1.0,
+    spectral_radius: NonNegative = 0.9,
+    density: UnitInterval = 0.1,
     input_scale: float = 1.0,
     bias_scale: float = 1.0,
     activation: Activation = jnp.tanh,
-    seed: Annotated[int, Whole(0, why="a seed has 31 bits")] = 0,
+    seed: Annotated[int, Integer(0, why="a seed has 31 bits")] = 0,
     state_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
     r"""The leaky echo-state network: a fixed random recurrent network, of which only a readout is to be trained.

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, features_of
-from rnnx.cells._linear import check_channels, inverse_softplus, wide
+from rnnx.cells._linear import check_channels, inverse_softplus, upcast
 from rnnx.linear import Affine, affine_cell
 from rnnx.naming import named
 
@@ -26,7 +26,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def rg_lru(
     width: int,
     *,
@@ -84,7 +84,7 @@ def rg_lru(
     """
     check_heads(width, heads, "rg_lru")
     if not 0 < a_min <= a_max < 1:
-        raise ValueError(f"rg_lru: a_min is {a_min} and a_max {a_max}, but 0 < a_min <= a_max < 1 is wanted")
+        raise ValueError(f"rg_lru: a_min is {a_min} and a_max is {a_max}, but they must satisfy 0 < a_min <= a_max < 1")
     size = width // heads
 
     def init(key: Key, x: PyTree) -> Params:
@@ -105,11 +105,11 @@ def rg_lru(
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
         kernel, gathered = w["gate_kernel"].astype(x.dtype), jnp.promote_types(x.dtype, jnp.float32)
         gates = jnp.einsum("hd,ghde->ghe", x.reshape(heads, size), kernel, preferred_element_type=gathered)
-        r, i = gates.reshape(2, width) + wide(w["gate_bias"])
+        r, i = gates.reshape(2, width) + upcast(w["gate_bias"])
         return _Input(r, i, x)
 
     def lift(w: Params, z: _Input) -> Affine:
-        (r, i, x), rate = wide(z), wide(w["rate"])
+        (r, i, x), rate = upcast(z), upcast(w["rate"])
         r, i = named(r=sigmoid(r), i=sigmoid(i))
         log_a = -DECAY * r * softplus(rate)
         left = -jnp.expm1(2 * log_a)  # 1 - a^2; where it falls to zero, so that the root has a gradient:

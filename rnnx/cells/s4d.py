@@ -8,11 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import Positive, ascending, checked
+from rnnx.arguments import Positive, ascending, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import features_of
-from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, wide
-from rnnx.linear import Affine, Complex, affine_cell, in_pairs
+from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, upcast
+from rnnx.linear import Affine, Complex, affine_cell, complex_product
 
 
 class _Input(NamedTuple):
@@ -21,7 +21,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def s4d(
     width: int,
     *,
@@ -91,7 +91,7 @@ def s4d(
 
     def prepare(params: Params, key: Key | None) -> Weights:
         rate = Complex(
-            jnp.minimum(-exp_of(params["log_decay"]), -1e-9), wide(params["frequency"])
+            jnp.minimum(-exp_of(params["log_decay"]), -1e-9), upcast(params["frequency"])
         )  # held divides by it
         decay, scale = held(rate, exp_of(params["log_step"])[:, None])
         return {**params, "decay": decay, "scale": scale}
@@ -101,7 +101,7 @@ def s4d(
         return Complex(zero, zero)
 
     def project(w: Weights, x: jax.Array, key: Key | None) -> _Input:
-        u, scale = wide(x)[:, None], w["scale"]
+        u, scale = upcast(x)[:, None], w["scale"]
         return _Input(Complex(scale.re * u, scale.im * u), x)
 
     def lift(w: Weights, z: _Input) -> Affine:
@@ -112,4 +112,4 @@ def s4d(
         real = (c_re * h.re - c_im * h.im).sum(axis=-1)
         return 2 * real.astype(x.dtype) + w["skip"].astype(x.dtype) * x
 
-    return affine_cell(init, initial_carry, lift, readout, product=in_pairs, prepare=prepare, project=project)
+    return affine_cell(init, initial_carry, lift, readout, product=complex_product, prepare=prepare, project=project)

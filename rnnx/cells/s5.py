@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import lecun_normal
 
-from rnnx.arguments import Positive, Whole, ascending, checked
+from rnnx.arguments import Integer, Positive, ascending, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import dot, features_of
-from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, wide, wide_dot
-from rnnx.linear import Affine, Complex, affine_cell, in_pairs
+from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, upcast, wide_dot
+from rnnx.linear import Affine, Complex, affine_cell, complex_product
 
 
 class _Input(NamedTuple):
@@ -22,11 +22,11 @@ class _Input(NamedTuple):
     x: jax.Array
 
 
-BLOCK = Whole(1, 4096, "an eigenbasis of so many dimensions takes too long to find; give more blocks")
+BLOCK = Integer(1, 4096, "an eigenbasis of so many dimensions takes too long to find; give more blocks")
 
 
 @factory
-@checked
+@validated
 def s5(
     width: int,
     *,
@@ -85,7 +85,7 @@ def s5(
     ascending("s5", step_min=step_min, step_max=step_max)
     if state % (2 * blocks):
         raise ValueError(f"s5: the state is {state}, but it must be a multiple of 2 * blocks = {2 * blocks}")
-    Whole(1, 4096, "an eigenbasis of so many dimensions takes too long; give more blocks")(
+    Integer(1, 4096, "an eigenbasis of so many dimensions takes too long; give more blocks")(
         "s5: state / blocks", state // blocks
     )
     units = state // 2
@@ -111,7 +111,7 @@ def s5(
         return jax.tree.map(lambda a: a.astype(param_dtype), params)
 
     def prepare(params: Params, key: Key | None) -> Weights:
-        re, im = wide((params["rate_re"], params["rate_im"]))
+        re, im = upcast((params["rate_re"], params["rate_im"]))
         decay, scale = held(Complex(jnp.minimum(re, -1e-4), im), exp_of(params["log_step"]))
         return {**params, "decay": decay, "scale": scale}
 
@@ -121,7 +121,7 @@ def s5(
 
     def project(w: Weights, x: jax.Array, key: Key | None) -> _Input:
         b = Complex(wide_dot(x, w["input_kernel_re"]), wide_dot(x, w["input_kernel_im"]))
-        return _Input(in_pairs(w["scale"], b), x)
+        return _Input(complex_product(w["scale"], b), x)
 
     def lift(w: Weights, z: _Input) -> Affine:
         return Affine(w["decay"], z.b)
@@ -131,7 +131,7 @@ def s5(
         real = dot(h.re, w["output_kernel_re"], x.dtype) - dot(h.im, w["output_kernel_im"], x.dtype)
         return 2 * real + w["skip"].astype(x.dtype) * x
 
-    return affine_cell(init, initial_carry, lift, readout, product=in_pairs, prepare=prepare, project=project)
+    return affine_cell(init, initial_carry, lift, readout, product=complex_product, prepare=prepare, project=project)
 
 
 @functools.lru_cache(maxsize=8)

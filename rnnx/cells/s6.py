@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
-from rnnx.arguments import Positive, ascending, checked
+from rnnx.arguments import Positive, ascending, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import check_channels, exp_of, inverse_softplus, log_uniform, wide, wide_dot
+from rnnx.cells._linear import check_channels, exp_of, inverse_softplus, log_uniform, upcast, wide_dot
 from rnnx.linear import Affine, affine_cell
 from rnnx.naming import named
 
@@ -25,7 +25,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def s6(
     width: int,
     *,
@@ -103,10 +103,10 @@ def s6(
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
         low, b, c = jnp.split(wide_dot(x, w["input_kernel"]), [inner, inner + state])
-        return _Input(wide_dot(low, w["step_kernel"]) + wide(w["step_bias"]), b, c, x)
+        return _Input(wide_dot(low, w["step_kernel"]) + upcast(w["step_bias"]), b, c, x)
 
     def lift(w: Params, z: _Input) -> Affine:
-        step, b, _, x = wide(z)
+        step, b, _, x = upcast(z)
         (step,) = named(delta=softplus(step))
         return Affine(jnp.exp(-step[:, None] * exp_of(w["log_decay"])), jnp.outer(step * x, b))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -34,7 +34,7 @@ class SLSTMCarry(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def slstm(
     width: int,
     *,

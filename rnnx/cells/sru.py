@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import Activation, checked
+from rnnx.arguments import Activation, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, features_of, per_gate
-from rnnx.cells._linear import wide, wide_dot
+from rnnx.cells._linear import upcast, wide_dot
 from rnnx.linear import Affine, affine_cell
 from rnnx.naming import named
 
@@ -25,7 +25,7 @@ class _Input(NamedTuple):
 
 
 @factory
-@checked
+@validated
 def sru(
     width: int,
     *,
@@ -92,7 +92,7 @@ def sru(
 
     def project(w: Params, x: jax.Array, key: Key | None) -> _Input:
         n, f, r, *projected = jnp.split(wide_dot(x, w["input_kernel"]), w["input_kernel"].shape[1] // width)
-        b_f, b_r = jnp.split(wide(w["bias"]), 2)
+        b_f, b_r = jnp.split(upcast(w["bias"]), 2)
         return _Input(n, f + b_f, r + b_r, projected[0] if projected else x)
 
     def lift(w: Params, z: _Input) -> Affine:

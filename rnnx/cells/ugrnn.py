@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -21,7 +21,7 @@ from rnnx.naming import named
 
 
 @factory
-@checked
+@validated
 def ugrnn(
     width: int,
     *,

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import Merge, concatenate, merge_outputs, name_layers, union_of_directions
 from rnnx.interning import interned
@@ -19,7 +19,7 @@ from rnnx.sequences import split_key, zero_pads
 
 
 @interned
-@checked
+@validated
 def parallel(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     """Runs layers in parallel on the same input, and merges their outputs.
 
@@ -83,7 +83,7 @@ def parallel_layers(kind: str, layers: tuple[Layer | nn.Module, ...], merge: Mer
 
 
 @interned
-@checked
+@validated
 def multi_head(layer: Layer | nn.Module, n: int) -> Layer:
     """Runs `n` copies of a layer in parallel on the same input, each with its own params (multi-head).
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, exportable
 from rnnx.combinators._children import Merge, concatenate
 from rnnx.combinators.branching import parallel_layers
@@ -68,7 +68,7 @@ class BiCarry(NamedTuple):
 
 
 @interned
-@checked
+@validated
 def bidirectional(
     forward: Layer | nn.Module, backward: Layer | nn.Module | None = None, *, merge: Merge = concatenate
 ) -> Layer:

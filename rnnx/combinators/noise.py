@@ -5,15 +5,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import Rate, checked
+from rnnx.arguments import Rate, validated
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec, cell, factory
 from rnnx.cells.regularizers import dropout_mask, times_mask
 from rnnx.evaluators.scan import scan
-from rnnx.sequences import float_dtype, split_key, wide, zero_pads
+from rnnx.sequences import float_dtype, split_key, upcast, zero_pads
 
 
 @factory
-@checked
+@validated
 def dropout(rate: Rate) -> Layer:
     """Sets elements to zero with probability `rate` and scales up the others, if there is a key.
 
@@ -42,7 +42,7 @@ def dropout(rate: Rate) -> Layer:
     def drop(x: jax.Array, key: Key) -> jax.Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
-        scaled = wide(x) / (1 - rate)
+        scaled = upcast(x) / (1 - rate)
         return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), scaled, 0).astype(x.dtype)
 
     def init(key: Key, xs: PyTree) -> Params:
@@ -72,7 +72,7 @@ def dropout(rate: Rate) -> Layer:
 
 
 @factory
-@checked
+@validated
 def locked_dropout(rate: Rate) -> Layer:
     """Sets features to zero with probability `rate`, with one mask for all steps of a sequence, and scales up the rest.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.dtypes import canonicalize_dtype
 
-from rnnx.arguments import checked
+from rnnx.arguments import validated
 from rnnx.base import Carry, Key, Layer, Params, PyTree, Spec
 from rnnx.combinators._children import (
     Merge,
@@ -62,7 +62,7 @@ def stack(*layers: Layer | nn.Module) -> Layer:
 
 
 @interned
-@checked
+@validated
 def skip_stack(*layers: Layer | nn.Module, merge: Merge = concatenate) -> Layer:
     """Stacks layers with skip connections from the input to every layer.
 
@@ -151,7 +151,7 @@ def _chain(name: str, layers: tuple[Layer | nn.Module, ...], child_inputs: Calla
 
 
 @interned
-@checked
+@validated
 def repeat(layer: Layer | nn.Module, n: int) -> Layer:
     """Stacks `n` copies of a layer, each with its own params, by `lax.scan`: compiles as fast as a single layer.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import AssociativeCell, Carry, Cell, Key, LinearizedStep, Params, PyTree, Weights
 from rnnx.checks import check_function, is_numeric
 
@@ -29,8 +29,8 @@ def with_output_checks(cell: AnyCell) -> AnyCell:
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             if not _is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise TypeError(
-                    f"{name}: init returned {shown(leaf)} as {jax.tree_util.keystr(path) or 'params'}, but params are "
-                    "floating arrays, all of them trained; constants belong in prepare or step"
+                    f"{name}: init returned {describe(leaf)} as {jax.tree_util.keystr(path) or 'params'}, but params "
+                    "are floating arrays, all of them trained; constants belong in prepare or step"
                 )
         return params
 
@@ -48,7 +48,7 @@ def with_output_checks(cell: AnyCell) -> AnyCell:
 
     def output(source: str, y: PyTree) -> PyTree:
         if not jax.tree.leaves(y):
-            raise TypeError(f"{name}: {source} returned {shown(y)} as y, expected an array or a pytree of arrays")
+            raise TypeError(f"{name}: {source} returned {describe(y)} as y, expected an array or a pytree of arrays")
         _check_arrays(name, source, "y", y)
         return y
 
@@ -95,7 +95,7 @@ def check_product(cell: AssociativeCell, carry: Carry, element: PyTree) -> None:
 def _check_arrays(name: str, source: str, what: str, tree: PyTree) -> None:
     for leaf in jax.tree.leaves(tree):
         if not _is_array(leaf):
-            raise TypeError(f"{name}: {source} returned {shown(leaf)} in its {what}, expected arrays; use jnp.array")
+            raise TypeError(f"{name}: {source} returned {describe(leaf)} in its {what}, expected arrays; use jnp.array")
 
 
 def _is_array(leaf: Any) -> bool:
@@ -105,4 +105,4 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _shapes(tree: PyTree) -> Any:
-    return jax.tree.map(lambda leaf: str(jnp.shape(leaf)) if hasattr(leaf, "shape") else shown(leaf), tree)
+    return jax.tree.map(lambda leaf: str(jnp.shape(leaf)) if hasattr(leaf, "shape") else describe(leaf), tree)

@@ -175,13 +175,13 @@ def cast_carry_like(reference: Carry, carry: Carry, cell: Cell) -> Carry:
     """
     structures: list[Any] = [jax.tree.structure(reference), jax.tree.structure(carry)]
     leaves = jax.tree.leaves(reference), jax.tree.leaves(carry)
-    shown = [[f"{a.dtype}{list(a.shape[1:])}" for a in side] for side in leaves]
+    shapes = [[f"{a.dtype}{list(a.shape[1:])}" for a in side] for side in leaves]
     fits = structures[0] == structures[1] and all(
         r.shape == a.shape and (r.dtype == a.dtype or (_is_float(r) and _is_float(a))) for r, a in zip(*leaves)
     )
     if not fits:
         raise TypeError(
-            f"{cell.spec.name}: step was given a carry {shown[0]} in {structures[0]}, but returned {shown[1]} in "
+            f"{cell.spec.name}: step was given a carry {shapes[0]} in {structures[0]}, but returned {shapes[1]} in "
             f"{structures[1]}; initial_carry and step must agree"
         )
     return jax.tree.map(lambda r, a: a.astype(r.dtype), reference, carry)

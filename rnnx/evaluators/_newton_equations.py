@@ -61,14 +61,15 @@ def vector_step(cell: Cell, steps: Steps) -> VectorStep:
             )
     floating = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
     floats = [leaf for leaf, is_float in zip(leaves, floating) if is_float]
-    wide = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in floats))
+    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in floats))
     ends = np.cumsum([int(np.prod(leaf.shape[1:])) for leaf in floats])[:-1].astype(int)
 
     def split(carry: Carry) -> State:
         parts = list(zip(jax.tree.leaves(carry), floating))
-        numbers = [leaf.ravel().astype(wide) for leaf, is_float in parts if is_float]
+        numbers = [leaf.ravel().astype(dtype) for leaf, is_float in parts if is_float]
         return State(
-            jnp.concatenate([jnp.zeros(0, wide), *numbers]), [leaf for leaf, is_float in parts if not is_float]
+            jnp.concatenate([jnp.zeros(0, dtype), *numbers]),
+            [leaf for leaf, is_float in parts if not is_float],
         )
 
     def join(state: State) -> Carry:

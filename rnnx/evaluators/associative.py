@@ -14,7 +14,7 @@ from rnnx.checks import check_flag
 from rnnx.evaluators._contract import check_act, check_product, with_output_checks
 from rnnx.evaluators._lifting import Steps, evaluator, make_layer, parallel_apply
 from rnnx.evaluators.scan import scan
-from rnnx.linear import elementwise, in_pairs, linear_scan
+from rnnx.linear import complex_product, elementwise, linear_scan
 from rnnx.sequences import cast_floats, float_dtype, select, step_struct
 
 
@@ -105,7 +105,7 @@ def _has_small_elements(cell: AssociativeCell, params: Params, xs: PyTree) -> bo
 
     carry, z, element = jax.eval_shape(struct, params)
     check_act(cell, carry, element)
-    if cell.product not in (None, elementwise, in_pairs):
+    if cell.product not in (None, elementwise, complex_product):
         check_product(cell, carry, element)
     return cell.product is not None and len(jax.tree.leaves(carry)) == 1 and size(element) <= size(z)
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import Layer, Params
 from rnnx.interop._entries import (
     check_entries,
@@ -65,7 +65,7 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], names: Any = None) -> tu
     """
     if not isinstance(params, Mapping) or not all(isinstance(module, Mapping) for module in params.values()):
         raise TypeError(
-            f"from_haiku takes the params of a network, {{module name: {{name: array}}}}, but got {shown(params)}"
+            f"from_haiku takes the params of a network, {{module name: {{name: array}}}}, but got {describe(params)}"
         )
     if names is None:
         found = _modules(params)
@@ -116,7 +116,7 @@ def to_haiku(layer: Layer, params: Params, names: Any = None) -> dict[str, dict[
             count[name] += 1
             name = name if count[name] == 1 else f"{name}_{count[name] - 1}"
         if not isinstance(name, str):
-            raise TypeError(f"{where}: names has {shown(name)}, expected the name of a module, e.g. 'lstm'")
+            raise TypeError(f"{where}: names has {describe(name)}, expected the name of a module, e.g. 'lstm'")
         modules.update(_weights(where, unit, name))
 
     convert_units(levels, place, names, "to_haiku")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import Layer, Params
 from rnnx.interop._units import Level, Unit, assemble, check_options, levels_of
 
@@ -129,7 +129,7 @@ def from_torch_arrays(arrays: Mapping[str, Any], *, mode: str) -> tuple[Layer, P
         (2, 5, 4)
     """
     if not isinstance(arrays, Mapping):
-        raise TypeError(f"from_torch_arrays takes a dict of arrays under torch's names, but got {shown(arrays)}")
+        raise TypeError(f"from_torch_arrays takes a dict of arrays under torch's names, but got {describe(arrays)}")
     if mode not in GATES:
         raise ValueError(f"mode is {mode!r}, but it must be one of {list(GATES)}")
     found = {name: ENTRY.fullmatch(name) for name in arrays}
@@ -214,7 +214,7 @@ def to_torch_arrays(layer: Layer, params: Params, *, bias: bool = True) -> dict[
         bias_hh_l0 (4,)
     """
     if not isinstance(bias, bool):
-        raise TypeError(f"to_torch: bias is {shown(bias)}, but it must be True or False")
+        raise TypeError(f"to_torch: bias is {describe(bias)}, but it must be True or False")
     levels = [[unit for unit in level if unit is not None] for level in levels_of(layer, params, "torch")]
     described = {_signature(unit) for level in levels for unit in level}
     if len(described) > 1 or len({len(level) for level in levels}) > 1:

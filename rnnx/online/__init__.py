@@ -5,10 +5,10 @@ state, x, target) -> (state, (loss, gradient, y))`, one time step of a batch. It
 """
 
 from rnnx.online.eprop import eprop
-from rnnx.online.learner import Learned, Online, OnlineState
+from rnnx.online.learner import OnlineLearner, OnlineOutput, OnlineState
 from rnnx.online.ownership import columns
 from rnnx.online.rtrl import rtrl
 from rnnx.online.snap import snap1
 from rnnx.online.uoro import uoro
 
-__all__ = ["Learned", "Online", "OnlineState", "columns", "eprop", "rtrl", "snap1", "uoro"]
+__all__ = ["OnlineLearner", "OnlineOutput", "OnlineState", "columns", "eprop", "rtrl", "snap1", "uoro"]

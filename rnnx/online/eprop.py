@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from rnnx.base import Cell
 from rnnx.hints import explained
-from rnnx.online.learner import Loss, Online
+from rnnx.online.learner import Loss, OnlineLearner
 from rnnx.online.local import local_learner
 from rnnx.online.ownership import Owner, columns
 
 
 @explained
-def eprop(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Owner = columns) -> Online:
+def eprop(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Owner = columns) -> OnlineLearner:
     r"""E-prop with symmetric feedback: eligibility traces within each unit, excluding recurrent connections.
 
     .. math::
@@ -36,7 +36,7 @@ def eprop(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Ow
         owner: which unit owns each number of a weight, as in `rnnx.online.snap1`.
 
     Returns:
-        The `Online` learner, with the memory and cost of `rnnx.online.snap1`.
+        The `OnlineLearner` learner, with the memory and cost of `rnnx.online.snap1`.
 
     Raises:
         TypeError, ValueError: as `rnnx.online.snap1`.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import ArrayLike, AssociativeCell, Carry, Cell, Key, Params, PyTree, Weights
 from rnnx.checks import as_array, as_arrays, check_function, dtype_difference, is_numeric, key_struct, tree_difference
 from rnnx.sequences import (
@@ -20,7 +20,7 @@ from rnnx.sequences import (
     float_dtype,
     select,
     split_key,
-    wide,
+    upcast,
 )
 
 Loss = Callable[[Params, PyTree, PyTree], jax.Array]
@@ -50,7 +50,7 @@ class OnlineState(NamedTuple):
     key: Key | None
 
 
-class Learned(NamedTuple):
+class OnlineOutput(NamedTuple):
     """The results of one step of an online learner.
 
     Attributes:
@@ -65,7 +65,7 @@ class Learned(NamedTuple):
 
 
 class Update(Protocol):
-    """The type of `Online.update`."""
+    """The type of `OnlineLearner.update`."""
 
     def __call__(
         self,
@@ -76,20 +76,20 @@ class Update(Protocol):
         *,
         resets: ArrayLike | None = None,
         valid: ArrayLike | None = None,
-    ) -> tuple[OnlineState, Learned]: ...
+    ) -> tuple[OnlineState, OnlineOutput]: ...
 
 
-class Online(NamedTuple):
+class OnlineLearner(NamedTuple):
     """An online learner: a pair of pure functions, for use in `jax.lax.scan` or step by step on a stream.
 
     Attributes:
         init: `(params, x, key=None) -> state`, which includes the initial carry. `params` are `{"cell": cell.init(key,
             one_x), "readout": floating arrays for the loss}`; `x` is one step of a batch, leaves `[batch, ...]`,
             arrays or shapes. Only `rnnx.online.uoro` needs the key.
-        update: `(params, state, x, target, *, resets=None, valid=None) -> (state, Learned(loss, gradient, y))`: one
-            time step of a batch; leaves of `x` and `target` are `[batch, ...]`. `resets`, `[batch]` booleans, resets
-            rows to the initial carry before the step. Rows that are not `valid`, `[batch]` booleans, keep their state,
-            and have zero loss, gradient and y, whatever x and target hold.
+        update: `(params, state, x, target, *, resets=None, valid=None) -> (state, OnlineOutput(loss, gradient, y))`:
+            one time step of a batch; leaves of `x` and `target` are `[batch, ...]`. `resets`, `[batch]` booleans,
+            resets rows to the initial carry before the step. Rows that are not `valid`, `[batch]` booleans, keep their
+            state, and have zero loss, gradient and y, whatever x and target hold.
 
     Loss and gradient are summed over the batch. Summed over steps with constant params, the gradient of an exact method
     is that of the sum of all losses by back-propagation through time. If params change after every step, the stored
@@ -117,7 +117,7 @@ class Influence(NamedTuple):
     vjp: Callable[[PyTree, Floats], Floats]
 
 
-def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
+def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> OnlineLearner:
     """Makes the learner of a cell and a loss, with credit assignment through time by `influence`.
 
     A step's loss depends on the weights directly, and through the carry before the step. So its gradient is the direct
@@ -139,12 +139,12 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
             weights = cell.prepare(params["cell"], None)
             w, rest = split(weights)
             carry = _initial_carry(cell, weights, x, batch)
-            return OnlineState(carry, wide(influence.start(_initial(cell, rest, x), w, batch, key_start)), key)
+            return OnlineState(carry, upcast(influence.start(_initial(cell, rest, x), w, batch, key_start)), key)
 
         return initial_state(params, key)
 
     @jax.jit  # so that calls outside jax.jit, e.g. in streaming, compile only once
-    def compiled_update(*args: Any) -> tuple[OnlineState, Learned]:
+    def compiled_update(*args: Any) -> tuple[OnlineState, OnlineOutput]:
         return _update(name, cell, loss, influence, *args)
 
     def update(
@@ -155,11 +155,11 @@ def learner(name: str, cell: Cell, loss: Loss, influence: Influence) -> Online:
         *,
         resets: ArrayLike | None = None,
         valid: ArrayLike | None = None,
-    ) -> tuple[OnlineState, Learned]:
+    ) -> tuple[OnlineState, OnlineOutput]:
         x, target, resets, valid = _checked_inputs(name, params, state, x, target, resets, valid)
         return compiled_update(params, state, x, target, resets, valid)
 
-    return Online(init, update)
+    return OnlineLearner(init, update)
 
 
 def _update(
@@ -173,8 +173,8 @@ def _update(
     target: PyTree,
     resets: jax.Array | None,
     valid: jax.Array | None,
-) -> tuple[OnlineState, Learned]:
-    """One step of a learner: `Online.update` with checked arguments."""
+) -> tuple[OnlineState, OnlineOutput]:
+    """One step of a learner: `OnlineLearner.update` with checked arguments."""
     batch = check_arguments(name, cell, params, x)
     key_start, key_step, key = split_key(state.key, 3)
     w, prepare_vjp, rest_w = jax.vjp(lambda p: split(cell.prepare(p, None)), params["cell"], has_aux=True)
@@ -182,7 +182,7 @@ def _update(
     carry, stored = state.carry, state.influence
     if resets is not None:
         carry = select(resets, _initial_carry(cell, weights, x, batch), carry)
-        start = wide(influence.start(_initial(cell, rest_w, x), w, batch, key_start))
+        start = upcast(influence.start(_initial(cell, rest_w, x), w, batch, key_start))
         stored = select(resets, start, stored)
     if valid is not None:
         # Invalid rows may hold anything: they compute another row's step instead, and the result is discarded.
@@ -218,14 +218,14 @@ def _update(
     (by_params,) = prepare_vjp(by_w)
     stored = influence.advance(lambda w, s, row: split(step(w, s, row)[0])[0], w, s, (rest_s, x), stored, key_step)
     new = OnlineState(join(after, rest_after), stored, key)
-    learned = Learned(total, {"cell": by_params, "readout": by_readout}, join(y, rest_y))
+    learned = OnlineOutput(total, {"cell": by_params, "readout": by_readout}, join(y, rest_y))
     return (new, learned) if valid is None else _select_valid(valid, state, new, learned)
 
 
 def _checked_inputs(
     name: str, params: Params, state: OnlineState, x: PyTree, target: PyTree, resets: Any, valid: Any
 ) -> tuple[PyTree, PyTree, jax.Array | None, jax.Array | None]:
-    """Converts the arguments of `Online.update` to arrays; raises if they do not fit."""
+    """Converts the arguments of `OnlineLearner.update` to arrays; raises if they do not fit."""
     _check_params(name, params)
     batch = _batch_size(name, x)
     x = as_arrays(x, f"{name}: x")
@@ -234,7 +234,7 @@ def _checked_inputs(
     target = as_arrays(target, f"{name}: target")
     resets, valid = (a if a is None else as_array(a, f"{name}: resets and valid", "booleans") for a in (resets, valid))
     if not isinstance(state, OnlineState):
-        raise TypeError(f"{name}: state is {shown(state)}, expected the result of init(params, x) or of update")
+        raise TypeError(f"{name}: state is {describe(state)}, expected the result of init(params, x) or of update")
     rows = {"the state's carry": state.carry, "target": target, "resets": resets, "valid": valid}
     for what, tree in rows.items():
         _check_rows(name, what, tree, batch)
@@ -242,8 +242,8 @@ def _checked_inputs(
 
 
 def _select_valid(
-    valid: jax.Array, before: OnlineState, after: OnlineState, learned: Learned
-) -> tuple[OnlineState, Learned]:
+    valid: jax.Array, before: OnlineState, after: OnlineState, learned: OnlineOutput
+) -> tuple[OnlineState, OnlineOutput]:
     """Keeps the old state of invalid rows, and sets their outputs to zero."""
     carry, influence = select(valid, (after.carry, after.influence), (before.carry, before.influence))
     any_valid = valid.any()
@@ -252,7 +252,7 @@ def _select_valid(
         for tree in (learned.loss, learned.gradient)
     )
     y = select(valid, learned.y, jax.tree.map(jnp.zeros_like, learned.y))
-    return OnlineState(carry, influence, after.key), Learned(loss, gradient, y)
+    return OnlineState(carry, influence, after.key), OnlineOutput(loss, gradient, y)
 
 
 def one_step(x: PyTree) -> PyTree:
@@ -306,7 +306,7 @@ def _check_params(name: str, params: Params) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params["readout"]):
         if not is_numeric(leaf) or not _is_float(leaf):
             raise TypeError(
-                f'{name}: params["readout"]{jax.tree_util.keystr(path)} is {shown(leaf)}, expected floating arrays'
+                f'{name}: params["readout"]{jax.tree_util.keystr(path)} is {describe(leaf)}, expected floating arrays'
             )
 
 
@@ -332,7 +332,7 @@ def _check_fit(name: str, cell: Cell, params: Params, x: PyTree) -> None:
 def _batch_size(name: str, x: PyTree) -> int:
     leaves = jax.tree.leaves(x)
     if not all(map(is_numeric, leaves)):
-        raise TypeError(f"{name}: x must be arrays of numbers [batch, ...], but got {shown(x)}")
+        raise TypeError(f"{name}: x must be arrays of numbers [batch, ...], but got {describe(x)}")
     if not leaves or any(a.ndim < 1 or a.shape[0] != leaves[0].shape[0] for a in leaves):
         raise ValueError(f"{name}: x must be one step of a batch, leaves [batch, ...], but has shape {_shapes(x)}")
     return leaves[0].shape[0]

@@ -17,7 +17,7 @@ from rnnx.online.learner import (
     Influence,
     Initial,
     Loss,
-    Online,
+    OnlineLearner,
     OnlineState,
     Step,
     broadcast_rows,
@@ -28,7 +28,7 @@ from rnnx.online.learner import (
 from rnnx.online.ownership import Owner, check_ownership, owners_of, units_of
 
 
-def local_learner(name: str, cell: Cell, loss: Loss, kernel: str, owner: Owner, self_recurrent: bool) -> Online:
+def local_learner(name: str, cell: Cell, loss: Loss, kernel: str, owner: Owner, self_recurrent: bool) -> OnlineLearner:
     """Makes the learner that stores the influence of each weight on the unit that owns it.
 
     It replaces `kernel` by a matrix whose derivative connects a unit only to itself, if `self_recurrent`, or to none.
@@ -47,7 +47,7 @@ def local_learner(name: str, cell: Cell, loss: Loss, kernel: str, owner: Owner, 
         check_ownership(name, cell, local, kernel, owner, params["cell"], one_step(x))
         return base.init(params, x, key)
 
-    return Online(init, base.update)
+    return OnlineLearner(init, base.update)
 
 
 def _unitwise_influence(owner: Owner) -> Influence:

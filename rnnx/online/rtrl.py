@@ -8,11 +8,11 @@ import numpy as np
 
 from rnnx.base import Cell, Key, PyTree
 from rnnx.hints import explained
-from rnnx.online.learner import Floats, Influence, Initial, Loss, Online, Step, broadcast_rows, learner
+from rnnx.online.learner import Floats, Influence, Initial, Loss, OnlineLearner, Step, broadcast_rows, learner
 
 
 @explained
-def rtrl(cell: Cell, loss: Loss) -> Online:
+def rtrl(cell: Cell, loss: Loss) -> OnlineLearner:
     r"""Real-time recurrent learning (RTRL): computes the exact gradient forward in time.
 
     .. math::
@@ -27,7 +27,7 @@ def rtrl(cell: Cell, loss: Loss) -> Online:
         loss: `(readout_params, y, target) -> scalar` for one step of one example.
 
     Returns:
-        The `Online` learner. For a carry of S numbers and W weights it stores `[batch, S, W]` numbers, and costs about
+        The `OnlineLearner`. For a carry of S numbers and W weights it stores `[batch, S, W]` numbers, and costs about
         S² W operations per step and example, so it suits small networks. Weights that `prepare` adds to the params
         count too (for `rnnx.cells.orthogonal`, both the matrix and the triangle from which it is computed).
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from rnnx.base import Cell
 from rnnx.hints import explained
-from rnnx.online.learner import Loss, Online
+from rnnx.online.learner import Loss, OnlineLearner
 from rnnx.online.local import local_learner
 from rnnx.online.ownership import Owner, columns
 
 
 @explained
-def snap1(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Owner = columns) -> Online:
+def snap1(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Owner = columns) -> OnlineLearner:
     r"""The sparse 1-step approximation (SnAp-1): RTRL that keeps only the influence of each weight on its own unit.
 
     .. math::
@@ -34,7 +34,7 @@ def snap1(cell: Cell, loss: Loss, *, kernel: str = "recurrent_kernel", owner: Ow
             weight, or None for a weight that acts only on y. Default: `rnnx.online.columns`.
 
     Returns:
-        The `Online` learner. For a carry of L leaves and W weights it stores `[batch, L, W]` numbers, and costs L
+        The `OnlineLearner`. For a carry of L leaves and W weights it stores `[batch, L, W]` numbers, and costs L
         backward passes of a step.
 
     Raises:

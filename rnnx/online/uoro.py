@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from rnnx.base import Cell, Key, Params, PyTree
 from rnnx.hints import explained
-from rnnx.online.learner import Floats, Influence, Initial, Loss, Online, OnlineState, Step, learner
-from rnnx.sequences import wide
+from rnnx.online.learner import Floats, Influence, Initial, Loss, OnlineLearner, OnlineState, Step, learner
+from rnnx.sequences import upcast
 
 TINY = 1e-7  # added to norms, to avoid division by zero
 
@@ -23,7 +23,7 @@ class RankOne(NamedTuple):
 
 
 @explained
-def uoro(cell: Cell, loss: Loss) -> Online:
+def uoro(cell: Cell, loss: Loss) -> OnlineLearner:
     r"""Unbiased online recurrent optimisation (UORO): RTRL with a random influence of rank one, unbiased on average.
 
     .. math::
@@ -46,7 +46,7 @@ def uoro(cell: Cell, loss: Loss) -> Online:
         loss: `(readout_params, y, target) -> scalar` for one step of one example.
 
     Returns:
-        The `Online` learner. Its `init` needs a key for the signs, which the state then carries. For a carry of S
+        The `OnlineLearner`. Its `init` needs a key for the signs, which the state then carries. For a carry of S
         numbers and W weights it stores `[batch, S + W]` numbers, and costs about as much as a few forward and backward
         steps. The gradient is unbiased (with constant params), but noisy, and noisier in wider networks: use small
         learning rates and large batches.
@@ -75,7 +75,7 @@ def uoro(cell: Cell, loss: Loss) -> Online:
             raise ValueError("uoro: init needs a key for its random signs: learner.init(params, x, jax.random.key(0))")
         return base.init(params, x, key)
 
-    return Online(init, base.update)
+    return OnlineLearner(init, base.update)
 
 
 def _start(initial: Initial, w: Floats, batch: int, key: Key | None) -> RankOne:
@@ -104,7 +104,7 @@ def _advance(step: Step, w: Floats, s: Floats, rows: PyTree, influence: RankOne,
 
 
 def _vjp(influence: RankOne, by_s: Floats) -> Floats:
-    products = [(a * b).reshape(a.shape[0], -1).sum(axis=1) for a, b in _pairs(wide(by_s), influence.state)]
+    products = [(a * b).reshape(a.shape[0], -1).sum(axis=1) for a, b in _pairs(upcast(by_s), influence.state)]
     inner = jnp.stack(products).sum(axis=0)
     return jax.tree.map(lambda a: jnp.tensordot(inner.astype(a.dtype), a, axes=1), influence.weights)
 
@@ -122,12 +122,12 @@ def _balance(weights: Floats, state: Floats) -> jax.Array:
 
 
 def _norm(tree: Floats) -> jax.Array:
-    squares = [(a * a).reshape(a.shape[0], -1).sum(axis=1) for a in jax.tree.leaves(wide(tree))]
+    squares = [(a * a).reshape(a.shape[0], -1).sum(axis=1) for a in jax.tree.leaves(upcast(tree))]
     return jnp.sqrt(jnp.stack(squares).sum(axis=0))
 
 
 def _scaled(tree: Floats, factor: jax.Array) -> Floats:
-    return jax.tree.map(lambda a: a * factor.astype(a.dtype).reshape(-1, *[1] * (a.ndim - 1)), wide(tree))
+    return jax.tree.map(lambda a: a * factor.astype(a.dtype).reshape(-1, *[1] * (a.ndim - 1)), upcast(tree))
 
 
 def _pairs(a: Floats, b: Floats) -> list[tuple[jax.Array, jax.Array]]:

@@ -41,13 +41,13 @@ def evaluators_of(cell: Cell | AssociativeCell) -> Iterator[tuple[str, Layer]]:
 )
 def evaluator(s: Subject) -> None:
     """Every evaluator that takes the cell equals its steps one by one: outputs, final carry, gradients."""
-    wanted, wanted_gradient = s.step_by_step(s.params, s.carry, s.xs, s.lengths, s.resets)
+    expected, expected_gradient = s.step_by_step(s.params, s.carry, s.xs, s.lengths, s.resets)
     xs = with_garbage_pads(s.xs, s.lengths, np.nan)
     for name, layer in evaluators_of(_cell(s)):
         by = s if name == "scan" else s.with_layer(layer)
         ours, gradient = by.run_with_gradient(s.params, s.carry, xs, s.lengths, s.resets)
-        s.assert_results_close(ours, wanted, A_ROW_ALONE, f"by {name}, ")
-        s.assert_gradients_close(gradient, wanted_gradient, A_ROW_ALONE, f"by {name}, ")
+        s.assert_results_close(ours, expected, A_ROW_ALONE, f"by {name}, ")
+        s.assert_gradients_close(gradient, expected_gradient, A_ROW_ALONE, f"by {name}, ")
 
 
 @law("a combine that takes left and right in the other order, or leaves a part of an element out")
@@ -80,13 +80,13 @@ def step(s: Subject) -> None:
             by_product = jax.tree.map(lambda ah, b: ah + b, cell.product(element[0], carry), element[1])
         return cell.step(w, carry, zs[0]), (after, cell.readout(w, after, zs[0])), by_product
 
-    stepped, wanted, by_product = _over_rows(s, sides)
+    stepped, expected, by_product = _over_rows(s, sides)
     for i, (what, than) in enumerate(
         (("the carry of step", "act(carry, lift(weights, z))"), ("the output of step", "readout(weights, carry, z)"))
     ):
-        assert_close(stepped[i], wanted[i], s.tolerance, what=what, than=than, axes=("row",))
+        assert_close(stepped[i], expected[i], s.tolerance, what=what, than=than, axes=("row",))
     what, than = "product(a, carry) + b", "act(carry, (a, b))"
-    assert_close(by_product, wanted[0], s.tolerance, what=what, than=than, axes=("row",))
+    assert_close(by_product, expected[0], s.tolerance, what=what, than=than, axes=("row",))
 
 
 def _cell(s: Subject) -> Cell | AssociativeCell:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rnnx.arguments import shown
+from rnnx.arguments import describe
 from rnnx.base import AssociativeCell, Cell, Layer, Params, PyTree
 from rnnx.testing import cells, derivatives, programs, sequences
 from rnnx.testing.comparing import TOLERANCE
@@ -85,7 +85,7 @@ def checks_of(
     elif isinstance(subject, Layer):
         laws = LAYER_LAWS
     else:
-        raise TypeError(f"the laws are those of a Layer, a Cell or an AssociativeCell, but {shown(subject)} came")
+        raise TypeError(f"the laws are those of a Layer, a Cell or an AssociativeCell, but got {describe(subject)}")
     options: dict[str, Any] = {"params": params, "smooth": smooth, "tolerance": tolerance}
     made = functools.cache(lambda: prepare(subject, xs, no_gradient=no_gradient, **options))
 
@@ -133,7 +133,7 @@ def check_layer(
         >>> rnnx.testing.check_layer(rnnx.residual(rnnx.elman(3)), xs)
     """
     if not isinstance(layer, Layer):
-        raise TypeError(f"check_layer takes a Layer, but {shown(layer)} came; check_cell takes a Cell")
+        raise TypeError(f"check_layer takes a Layer, but got {describe(layer)}; check_cell takes a Cell")
     options: dict[str, Any] = {"params": params, "smooth": smooth, "tolerance": tolerance}
     _run(checks_of(layer, xs, no_gradient=no_gradient, **options), skip, export)
 
@@ -180,7 +180,7 @@ def check_cell(
             dtypes
     """
     if not isinstance(cell, Cell | AssociativeCell):
-        raise TypeError(f"check_cell takes a Cell or an AssociativeCell, but {shown(cell)} came")
+        raise TypeError(f"check_cell takes a Cell or an AssociativeCell, but got {describe(cell)}")
     options: dict[str, Any] = {"params": params, "smooth": smooth, "tolerance": tolerance}
     _run(checks_of(cell, xs, no_gradient=no_gradient, **options), skip, export)
 

@@ -23,7 +23,7 @@ TOLERANCE = 2e-5
 
 
 def eps(units: float, dtype: Any = jnp.float32) -> float:
-    """A tolerance of so many roundings."""
+    """A tolerance of `units` rounding errors."""
     return units * float(jnp.finfo(dtype).eps)
 
 
@@ -33,13 +33,13 @@ def assert_close(
     tolerance: float = TOLERANCE,
     *,
     what: str = "the result",
-    than: str = "what is wanted",
+    than: str = "the expected result",
     axes: tuple[str, ...] = (),
 ) -> None:
     """Checks that `max|a - b| <= tolerance * max|b|` for each array, and that all numbers are finite.
 
     Args:
-        a, b: pytrees of arrays of one structure, the result and what is wanted.
+        a, b: pytrees of arrays of one structure: the result, and the expected one.
         tolerance: relative to the largest number of each array of `b`; 0 for equality.
         what, than: what `a` and `b` are, for the message.
         axes: what the first axes stand for, such as `("row", "step")`: the message says where the first error is.
@@ -61,8 +61,8 @@ def _assert_arrays_close(
         raise AssertionError(f"{what} has shape {x.shape}, but {than} has {y.shape}")
     if not x.size or x.dtype == jax.dtypes.float0:
         return
-    wide = np.complex128 if np.iscomplexobj(x) else np.float64
-    x, y = x.astype(wide), y.astype(wide)
+    dtype = np.complex128 if np.iscomplexobj(x) else np.float64
+    x, y = x.astype(dtype), y.astype(dtype)
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.all():
         i = tuple(np.argwhere(~finite)[0])
@@ -79,12 +79,12 @@ def _assert_arrays_close(
         )
 
 
-def assert_dtypes(tree: PyTree, wanted: Any, *, what: str) -> None:
-    """Checks that every floating leaf has the dtype `wanted`."""
+def assert_dtypes(tree: PyTree, expected: Any, *, what: str) -> None:
+    """Checks that every floating leaf has the dtype `expected`."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype != wanted:
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype != expected:
             raise AssertionError(
-                f"{what}{jax.tree_util.keystr(path)} is {leaf.dtype}, but {jnp.dtype(wanted)} is wanted"
+                f"{what}{jax.tree_util.keystr(path)} is {leaf.dtype}, but it should be {jnp.dtype(expected)}"
             )
 
 

@@ -48,11 +48,11 @@ def dtypes(s: Subject) -> None:
 @law("sums or powers in bfloat16 over many terms: do them in float32")
 def precision(s: Subject) -> None:
     """Outputs of bfloat16 inputs, and of bfloat16 params, are close to those of float32."""
-    wanted = _from_initial_carry(s, s.params, s.xs)[1]
+    expected = _from_initial_carry(s, s.params, s.xs)[1]
     for what, params, xs in (("inputs", s.params, cast(s.xs, HALF)), ("params", cast(s.params, HALF), s.xs)):
         ours = cast(_from_initial_carry(s, params, xs)[1], jnp.float32)
         what, than = f"with bfloat16 {what}, output", "that in float32"
-        assert_close(ours, wanted, HALF_TOLERANCE, what=what, than=than, axes=("row", "step"))
+        assert_close(ours, expected, HALF_TOLERANCE, what=what, than=than, axes=("row", "step"))
 
 
 @law(
@@ -83,10 +83,10 @@ def compiles_once(s: Subject) -> None:
 
 
 def _types(tree: PyTree) -> str:
-    def shown(a: Any) -> str:
+    def describe(a: Any) -> str:
         return f"{'weakly typed ' if a.weak_type else ''}{a.dtype}{list(a.shape)}"
 
-    return ", ".join(shown(a) for a in jax.tree.leaves(tree))
+    return ", ".join(describe(a) for a in jax.tree.leaves(tree))
 
 
 @law("random numbers that are not drawn by jax.random from the key that is given")
@@ -122,8 +122,8 @@ def ensemble(s: Subject) -> None:
 
 
 def _assert_stacked(s: Subject, ours: PyTree, parts: list[Any], axes: tuple[str, ...], what: str, than: str) -> None:
-    wanted = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
-    assert_close(ours, wanted, s.tolerance, what=f"under jax.vmap, {what}", than=than, axes=axes)
+    expected = jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+    assert_close(ours, expected, s.tolerance, what=f"under jax.vmap, {what}", than=than, axes=axes)
 
 
 @law(
@@ -155,8 +155,8 @@ def export(s: Subject) -> None:
     exported = jax.export.export(run, platforms=["cpu", "cuda", "tpu"])(s.params, *given_structs, *structs)
     if importlib.util.find_spec("flatbuffers"):
         exported = jax.export.deserialize(exported.serialize())
-    ours, wanted = exported.call(s.params, *given, *arguments), s.run(s.params, s.carry, *arguments)
-    s.assert_results_close(ours, wanted, "the layer itself", "exported, ")
+    ours, expected = exported.call(s.params, *given, *arguments), s.run(s.params, s.carry, *arguments)
+    s.assert_results_close(ours, expected, "the layer itself", "exported, ")
 
 
 def _from_no_carry(s: Subject) -> Callable[..., Result]:

@@ -49,14 +49,14 @@ class StepByStep:
 
     def pieces(self, row: int, length: int, resets: np.ndarray) -> list[Piece]:
         """In the order in which they are run."""
-        borders = {int(t) for t in np.flatnonzero(resets[:length])}
+        boundaries = {int(t) for t in np.flatnonzero(resets[:length])}
         if not self.layer.spec.chunkable:
-            starts = sorted({0, *borders}) if length else []
+            starts = sorted({0, *boundaries}) if length else []
             return [Piece(row, start, end, True) for start, end in zip(starts, [*starts[1:], length])]
         steps = range(length)
         if self.layer.spec.directions == {"backward"}:
-            return [Piece(row, t, t + 1, t + 1 in borders) for t in reversed(steps)]
-        return [Piece(row, t, t + 1, t in borders) for t in steps]
+            return [Piece(row, t, t + 1, t + 1 in boundaries) for t in reversed(steps)]
+        return [Piece(row, t, t + 1, t in boundaries) for t in steps]
 
     def run(
         self,

@@ -28,10 +28,10 @@ def assert_equals_step_by_step(s: Subject, lengths: np.ndarray, resets: np.ndarr
     batch, time = resets.shape
     xs, carry = jax.tree.map(lambda x: x[:batch, :time], s.xs), jax.tree.map(lambda c: c[:batch], s.carry)
     ours, gradient = s.run_with_gradient(s.params, carry, with_garbage_pads(xs, lengths, np.nan), lengths, resets)
-    wanted, wanted_gradient = s.step_by_step(s.params, carry, xs, lengths, resets)
+    expected, expected_gradient = s.step_by_step(s.params, carry, xs, lengths, resets)
     carries_agree = s.layer.spec.chunkable or isinstance(ours[0], BiCarry)
-    s.assert_results_close(ours, wanted, A_ROW_ALONE, carry=carries_agree)
-    s.assert_gradients_close(gradient, wanted_gradient, A_ROW_ALONE)
+    s.assert_results_close(ours, expected, A_ROW_ALONE, carry=carries_agree)
+    s.assert_gradients_close(gradient, expected_gradient, A_ROW_ALONE)
 
 
 def _nothing(s: Subject) -> tuple[np.ndarray, np.ndarray]:
@@ -53,8 +53,8 @@ def batch(s: Subject) -> None:
         return at_row(s.run(s.params, *copies), row)
 
     rows = [alone(row) for row in range(len(s.lengths))]
-    wanted = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
-    s.assert_results_close(s.run(s.params, *arguments), wanted, "the same row in a batch of its copies")
+    expected = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
+    s.assert_results_close(s.run(s.params, *arguments), expected, "the same row in a batch of its copies")
 
 
 @law(
@@ -91,7 +91,7 @@ def _assert_no_step_changes_nothing(s: Subject) -> None:
         assert_close(after, s.carry, 0, what="final carry after no step", than="the carry given", axes=("row",))
         for leaf in jax.tree.leaves(ys):
             if leaf.shape[:2] != resets.shape:
-                raise AssertionError(f"of inputs {resets.shape} [batch, time] came outputs {leaf.shape}")
+                raise AssertionError(f"inputs {resets.shape} [batch, time] gave outputs {leaf.shape}")
 
 
 @law(
@@ -108,7 +108,7 @@ def padding(s: Subject) -> None:
     for name, ((carry, ys), gradient) in results.items():
         _assert_zero(ys, pads, f"with {name} in the pads, output")
         _assert_zero(gradient[2], pads, f"with {name} in the pads, gradient by xs")
-        for what, ours, wanted, axes in (
+        for what, ours, expected, axes in (
             ("output", ys, results["0"][0][1], ("row", "step")),
             ("final carry", carry, results["0"][0][0], ("row",)),
             ("gradient by params", gradient[0], results["0"][1][0], ()),
@@ -116,7 +116,7 @@ def padding(s: Subject) -> None:
             ("gradient by xs", gradient[2], results["0"][1][2], ("row", "step")),
         ):
             than = "the same with 0 there"
-            assert_close(ours, wanted, 0, what=f"with {name} in the pads, {what}", than=than, axes=axes)
+            assert_close(ours, expected, 0, what=f"with {name} in the pads, {what}", than=than, axes=axes)
     assert_equals_step_by_step(s, s.lengths, _nothing(s)[1])
 
 
@@ -155,9 +155,9 @@ def _assert_reset_clears_nan(s: Subject) -> None:
         return jax.tree.map(fill, tree)
 
     ours = s.run(s.params, s.carry, masked(s.xs, np.nan), lengths, s.resets)[1]
-    wanted = s.run(s.params, s.carry, s.xs, lengths, s.resets)[1]
+    expected = s.run(s.params, s.carry, s.xs, lengths, s.resets)[1]
     what, than = "with nan in the inputs before a reset, output", "the same without"
-    assert_close(masked(ours, 0), masked(wanted, 0), s.tolerance, what=what, than=than, axes=("row", "step"))
+    assert_close(masked(ours, 0), masked(expected, 0), s.tolerance, what=what, than=than, axes=("row", "step"))
 
 
 @law("lengths or resets that are used for something else than pads and resets")
@@ -171,8 +171,8 @@ def defaults(s: Subject) -> None:
     ):
         given = ", ".join(f"{n}=None" for n, v in (("lengths", lengths), ("resets", resets)) if v is None)
         ours = s.run(s.params, s.carry, s.xs, lengths, resets)
-        wanted = s.run(s.params, s.carry, s.xs, *same)
-        s.assert_results_close(ours, wanted, "full lengths and no resets", f"with {given}, ")
+        expected = s.run(s.params, s.carry, s.xs, *same)
+        s.assert_results_close(ours, expected, "full lengths and no resets", f"with {given}, ")
 
 
 @law("outputs or a final carry that depend on where the pads lie, or spec.directions that are not those of apply")

@@ -123,17 +123,17 @@ class Subject:
         return self.reference.run(params, carry, xs, lengths, resets, cotangent)
 
     def assert_results_close(
-        self, ours: Result, wanted: Result, than: str, what: str = "", *, carry: bool = True
+        self, ours: Result, expected: Result, than: str, what: str = "", *, carry: bool = True
     ) -> None:
         """Compares outputs and, if `carry`, final carries."""
-        assert_close(ours[1], wanted[1], self.tolerance, what=f"{what}output", than=than, axes=("row", "step"))
+        assert_close(ours[1], expected[1], self.tolerance, what=f"{what}output", than=than, axes=("row", "step"))
         if carry:
-            assert_close(ours[0], wanted[0], self.tolerance, what=f"{what}final carry", than=than, axes=("row",))
+            assert_close(ours[0], expected[0], self.tolerance, what=f"{what}final carry", than=than, axes=("row",))
 
-    def assert_gradients_close(self, ours: Gradient, wanted: Gradient, than: str, what: str = "") -> None:
+    def assert_gradients_close(self, ours: Gradient, expected: Gradient, than: str, what: str = "") -> None:
         """Compares gradients by params, carry and xs; where both directions are read no carry comes in."""
         names = {"params": (), "carry": ("row",), "xs": ("row", "step")}
-        for (name, axes), a, b in zip(names.items(), ours, wanted, strict=True):
+        for (name, axes), a, b in zip(names.items(), ours, expected, strict=True):
             if name != "carry" or self.layer.spec.chunkable:
                 assert_close(a, b, self.tolerance, what=f"{what}gradient by {name}", than=than, axes=axes)
 
@@ -159,8 +159,8 @@ def prepare(
     batch, time = batch_and_time(xs)
     if batch < LEAST_ROWS or time < LEAST_STEPS:
         raise ValueError(
-            f"xs has [batch, time] = {(batch, time)}, but at least {(LEAST_ROWS, LEAST_STEPS)} are wanted, for rows of "
-            "different lengths and resets within them; (4, 7) is a good choice"
+            f"xs has [batch, time] = {(batch, time)}, but the laws need at least {(LEAST_ROWS, LEAST_STEPS)}, for rows "
+            "of different lengths and resets within them; (4, 7) is a good choice"
         )
     cell = None if isinstance(subject, Layer) else subject
     layer = subject if isinstance(subject, Layer) else scan(stepwise(subject))

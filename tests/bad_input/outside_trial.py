@@ -177,7 +177,7 @@ CALLS = {
             RTRL + "o.update(q, o.init(q, XS[:, 0]), XS[:, 0].astype(int), jnp.zeros(2))",
             ValueError,
             "gru takes one array of floating features per step, xs [batch",
-            "one step came as int32[3]",
+            "got int32[3] for one step",
         ),
         (
             RTRL + "o.update(q, o.init(q, XS[:, 0]), jnp.ones((2, 7)), jnp.zeros(2))",
@@ -227,7 +227,7 @@ CALLS = {
             "rnnx.factory(rnnx.lstm(3))",
             TypeError,
             "factory decorates a function that makes a Cell or a Layer",
-            "lstm(width=3) (Layer) came",
+            "but got lstm(width=3) (Layer)",
         ),
     ],
     "sizes too large (child)": [

@@ -261,7 +261,7 @@ def test_bad_series_are_refused(tmp_path: Path, train: str, test: str, message: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\tone\na two\n", "line 2: it has 0 tabs, but label<TAB>text is wanted: 'a two'"),
+        ("a\tone\na two\n", "line 2: it has 0 tabs, but expected label<TAB>text: 'a two'"),
         ("a\tone\n\na\ttwo\n", "line 2: it has 0 tabs"),
         ("a\tone\nb\t \n", "line 2: its text is empty"),
         ("a\tone\n\ttwo\n", "line 2: its label is empty"),

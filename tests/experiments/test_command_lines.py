@@ -108,7 +108,7 @@ def test_run_folders_that_cannot_be_used(experiment: str, tmp_path: Path, run: R
     assert run(experiment)[0] == 2
     (tmp_path / "other").mkdir()
     for name, content, message in (
-        ("config.json", "[1]", "an object is wanted"),
+        ("config.json", "[1]", "expected an object"),
         ("config.json", "\xff", "is damaged"),
         ("config.json", "[" * 100_000, "is damaged"),
         ("config.json", '{"a": 1}', "holds a run with other settings"),

@@ -133,7 +133,7 @@ def test_advantages_are_discounted_sums_of_surprises_within_the_episode() -> Non
     value, reward, after = draw.normal(size=time + 1), draw.normal(size=time), draw.normal(size=time)
     terminated, truncated = np.zeros(time, bool), np.zeros(time, bool)
     terminated[2] = truncated[4] = True
-    wanted = []
+    expected = []
     for start in range(time):
         total, factor = 0.0, 1.0
         for t in range(start, time):
@@ -142,14 +142,14 @@ def test_advantages_are_discounted_sums_of_surprises_within_the_episode() -> Non
             factor *= 0.9 * 0.7
             if terminated[t] or truncated[t]:
                 break
-        wanted.append(total)
+        expected.append(total)
     nothing = jnp.zeros((time, 1))
     steps = rollouts.Transition(
         nothing, nothing, nothing, nothing, value[:time, None], reward[:, None], terminated[:, None],
         truncated[:, None], np.where(truncated, after, 0)[:, None],
     )  # fmt: skip
     found = train.advantages(config, jax.tree.map(jnp.asarray, steps), jnp.asarray(value[time:]))
-    np.testing.assert_allclose(found[:, 0], wanted, rtol=1e-5)
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "min_gru"])

@@ -159,12 +159,12 @@ def test_each_move_is_that_of_its_gate(net: Net) -> None:
     assert (before[:, 1:] == after[:, :-1]).all()
     gates = trace.gates
     if net == "gru":
-        wanted = gates["n"], (1 - gates["z"]) * gates["n"] + gates["z"] * before
+        expected = gates["n"], (1 - gates["z"]) * gates["n"] + gates["z"] * before
     else:
-        wanted = gates["f"] * before, gates["f"] * before + gates["i"] * gates["g"]
+        expected = gates["f"] * before, gates["f"] * before + gates["i"] * gates["g"]
         hidden = trace.planes[1].points
         np.testing.assert_allclose(hidden[:, :, 2], gates["o"] * np.tanh(after), atol=2e-6)
-    np.testing.assert_allclose((moved, after), wanted, atol=2e-6)
+    np.testing.assert_allclose((moved, after), expected, atol=2e-6)
 
 
 def test_the_moves_of_an_elman_step_by_hand() -> None:

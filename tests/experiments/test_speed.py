@@ -127,7 +127,7 @@ def test_bars_are_those_of_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert {r["device"] for r in measured} == {"cpu"}
     for device, shown in (("cpu", True), ("NVIDIA H100 80GB HBM3", False)):
         print_bars(speed.Console(), [{**r, "device": device} for r in measured])
-        assert ("wanted" in capsys.readouterr().out) == shown
+        assert ("expected" in capsys.readouterr().out) == shown
 
 
 def test_floor_of_matrix_products() -> None:

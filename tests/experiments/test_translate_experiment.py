@@ -144,10 +144,10 @@ def test_with_one_hypothesis_the_likeliest_symbol_is_taken_each_time(tiny: Any) 
     written = jax.jit(functools.partial(decoding.search, model, params, beam=1))(source, lengths)
     (tokens,) = written.tokens[0].tolist()
     memory, carry, token = model.encode(params, source, lengths), None, 0
-    for wanted in tokens[:6]:
+    for expected in tokens[:6]:
         carry, logits, _ = model.decode(params, memory, carry, jnp.array([[token]]))
         token = int(logits[0, 0].argmax())
-        assert token == wanted
+        assert token == expected
         if token == 0:
             break
 
@@ -163,7 +163,7 @@ def test_error_rates_by_hand() -> None:
 @pytest.mark.parametrize(
     ("lines", "more", "message"),
     [
-        (["a\tb", "c"], [], r"line 2: source<TAB>target is wanted"),
+        (["a\tb", "c"], [], r"line 2: expected source<TAB>target"),
         ([], [], "is empty"),
         (["a\tb"] * 3, [], r"has 1 sources.*give more pairs"),
         ([f"{'a' * n}\tb" for n in range(1, 40)], [], "longest source or target"),

@@ -62,8 +62,8 @@ def agree(convert, theirs, weights, dtype, lengths=None):
         return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(weights, inputs(dtype))
 
     with jax.numpy_rank_promotion("allow"):
-        wanted = results(theirs)
-    assert_close(results(ours), wanted, TOLERANCES[dtype.name])
+        expected = results(theirs)
+    assert_close(results(ours), expected, TOLERANCES[dtype.name])
 
 
 def random_params(layer, dtype, features=FEATURES, seed=5):

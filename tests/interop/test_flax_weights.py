@@ -168,8 +168,8 @@ def test_linen_cells_with_an_activation_and_with_partitioned_params():
     layer, params = from_flax(rnn, variables)
     assert str(layer) == "elman(width=4, activation=relu)"
     with jax.numpy_rank_promotion("allow"):
-        wanted = rnn.apply(variables, inputs("float32"))
-    np.testing.assert_allclose(rnnx.unroll(layer, params, inputs("float32"))[1], wanted, atol=eps(64))
+        expected = rnn.apply(variables, inputs("float32"))
+    np.testing.assert_allclose(rnnx.unroll(layer, params, inputs("float32"))[1], expected, atol=eps(64))
     assert_same_bits(from_flax(cell, variables["params"]["cell"])[1], params)
 
 
@@ -209,8 +209,8 @@ def test_nnx_whole_modules_and_back_into_them():
     assert_same_bits(from_flax(module)[1], before)  # the module is left alone
     nnx.update(module, weights)
     with jax.numpy_rank_promotion("allow"):
-        wanted = module(inputs("float32"))
-    np.testing.assert_allclose(rnnx.unroll(layer, params, inputs("float32"))[1], wanted, atol=1e-5)
+        expected = module(inputs("float32"))
+    np.testing.assert_allclose(rnnx.unroll(layer, params, inputs("float32"))[1], expected, atol=1e-5)
     assert_same_bits(from_flax(module)[1], params)
 
 
@@ -255,8 +255,8 @@ def test_without_modules_they_are_those_of_the_plain_cells():
     layer, rnn = rnnx.conv_lstm(WIDTH, kernel_size=3), nn.RNN(nn.ConvLSTMCell(WIDTH, (3, 3)))
     params = conv_params(layer, 2)
     weights = to_flax(layer, params)
-    wanted = jax.jit(rnn.apply)({"params": {"cell": weights}}, images(2))
-    np.testing.assert_allclose(rnnx.unroll(layer, params, images(2))[1], wanted, atol=2e-5)
+    expected = jax.jit(rnn.apply)({"params": {"cell": weights}}, images(2))
+    np.testing.assert_allclose(rnnx.unroll(layer, params, images(2))[1], expected, atol=2e-5)
 
 
 def test_what_cannot_be_converted_says_why():

@@ -106,12 +106,12 @@ def test_the_same_phonemes(checkpoint, dictionary, phonemes):
     )
 
     weights = {name: array.astype(np.float64) for name, array in checkpoint.items()}
-    states, wanted = zip(*(numpy_evaluation(weights, word) for word in dictionary))
+    states, expected = zip(*(numpy_evaluation(weights, word) for word in dictionary))
     assert_close(carry[1], np.stack(states))
-    came = [list(row[: np.argmax(row == END)]) if END in row else list(row) for row in np.asarray(said)]
-    assert came == list(wanted)
+    actual = [list(row[: np.argmax(row == END)]) if END in row else list(row) for row in np.asarray(said)]
+    assert actual == list(expected)
 
     # And it is the model that it is said to be: two thirds of the words come out as the dictionary has them.
     assert len(phonemes) + 4 == len(checkpoint["dec_emb"])
-    right = [[phonemes[token - 4] for token in row] == known for row, known in zip(came, dictionary.values())]
+    right = [[phonemes[token - 4] for token in row] == known for row, known in zip(actual, dictionary.values())]
     assert np.mean(right) > 0.6

@@ -97,8 +97,8 @@ def test_a_sequential_model_leaves_what_has_no_weights_behind():
     model.set_weights([0.5 * np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()])
     layer, params = from_keras(model)
     with jax.numpy_rank_promotion("allow"):
-        wanted = model(inputs("float32"))
-    np.testing.assert_allclose(rnnx.unroll(layer, params, inputs("float32"))[1], wanted, atol=1e-5)
+        expected = model(inputs("float32"))
+    np.testing.assert_allclose(rnnx.unroll(layer, params, inputs("float32"))[1], expected, atol=1e-5)
     for one, weights in zip((model.layers[1], model.layers[3]), to_keras(layer, params, model)):
         one.set_weights(weights)
     assert_same_bits(from_keras(model)[1], params)

@@ -89,17 +89,17 @@ def in_rnnx(layer, params, xs, lengths):
 
 def assert_same(module, layer, params, dtype, lengths, tolerance):
     xs = inputs(dtype)
-    wanted_out, wanted_xs, wanted_weights = in_torch(module, xs, lengths)
+    expected_out, expected_xs, expected_weights = in_torch(module, xs, lengths)
     out, by_xs, by_params = in_rnnx(layer, params, xs, lengths)
     assert all(a.dtype == dtype for a in jax.tree.leaves((out, params)))
-    assert_close((out, by_xs), (wanted_out, wanted_xs), tolerance)
+    assert_close((out, by_xs), (expected_out, expected_xs), tolerance)
     # The gradients lie as the weights do, but for bias_hh: where it is added to bias_ih they are the same.
     moved = to_torch_arrays(layer, by_params)
-    for name, wanted in wanted_weights.items():
-        came = moved[name]
+    for name, expected in expected_weights.items():
+        actual = moved[name]
         if name.startswith("bias_hh"):
-            came = np.where(came == 0, moved[name.replace("hh", "ih")], came)
-        assert_close({name: came}, {name: wanted}, tolerance)
+            actual = np.where(actual == 0, moved[name.replace("hh", "ih")], actual)
+        assert_close({name: actual}, {name: expected}, tolerance)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +139,12 @@ def test_cells(kind, bias):
         module = randomized(CELLS[kind](bias=bias, dtype=torch.float64))
         layer, params = from_torch(module)
         xs = inputs(np.float64)
-        state, wanted = None, []
+        state, expected = None, []
         for x in torch.tensor(xs).unbind(1):
             state = module(x, state)
-            wanted.append((state[0] if kind == "lstm" else state).detach().numpy())
+            expected.append((state[0] if kind == "lstm" else state).detach().numpy())
         carry, ys = rnnx.unroll(layer, params, xs)
-        assert_close(ys, np.stack(wanted, axis=1), 1e-12)
+        assert_close(ys, np.stack(expected, axis=1), 1e-12)
         assert_close(
             tuple(carry) if kind == "lstm" else carry, jax.tree.map(lambda s: s.detach().numpy(), state), 1e-12
         )
@@ -154,10 +154,10 @@ def test_cells(kind, bias):
             module.load_state_dict({n.removesuffix("_l0"): a for n, a in to_torch(layer, params).items()})
 
 
-def assert_identical(made, wanted):
-    assert str(made[0]) == str(wanted[0])
-    assert jax.tree.structure(made[1]) == jax.tree.structure(wanted[1])
-    for a, b in zip(jax.tree.leaves(made[1]), jax.tree.leaves(wanted[1])):
+def assert_identical(made, expected):
+    assert str(made[0]) == str(expected[0])
+    assert jax.tree.structure(made[1]) == jax.tree.structure(expected[1])
+    for a, b in zip(jax.tree.leaves(made[1]), jax.tree.leaves(expected[1])):
         assert a.dtype == b.dtype
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
@@ -208,8 +208,8 @@ def test_weights_of_rnnx_in_torch():
     module = torch.nn.GRU(FEATURES, WIDTH, num_layers=2, bidirectional=True, batch_first=True)
     module.load_state_dict(to_torch(layer, params))
     ys, h = module(torch.tensor(xs))
-    carry, came = rnnx.unroll(layer, params, xs)
-    assert_close((came, states(carry)[0]), (ys.detach().numpy(), h.detach().numpy()))
+    carry, actual = rnnx.unroll(layer, params, xs)
+    assert_close((actual, states(carry)[0]), (ys.detach().numpy(), h.detach().numpy()))
 
 
 def test_dropout_between_the_layers():

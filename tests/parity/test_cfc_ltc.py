@@ -153,9 +153,9 @@ def test_cfc_of_ncps(layers, mode):
         values, by_xs = run_theirs(module, series())
         named = dict(module.named_parameters())
         params = cfc_params(lambda name: named[name].detach().numpy(), layers)
-        wanted = values, by_xs, cfc_params(lambda name: named[name].grad.numpy(), layers)
+        expected = values, by_xs, cfc_params(lambda name: named[name].grad.numpy(), layers)
         layer = rnnx.scan(cfc(WIDTH, gated=mode == "default", backbone_units=UNITS, backbone_layers=layers, **DOUBLE))
-        assert_close(run_ours(layer, params, series()), wanted, 1e-12)
+        assert_close(run_ours(layer, params, series()), expected, 1e-12)
 
 
 def ltc_params(read):
@@ -179,8 +179,8 @@ def test_ltc_of_ncps(unfolds):
         values, by_xs = run_theirs(module, series())
         named = dict(module.named_parameters())
         params = ltc_params(lambda name: named[name].detach().numpy())
-        wanted = values, by_xs, ltc_params(lambda name: named[name].grad.numpy())
-        assert_close(run_ours(rnnx.scan(ltc(WIDTH, unfolds=unfolds, **DOUBLE)), params, series()), wanted, 1e-12)
+        expected = values, by_xs, ltc_params(lambda name: named[name].grad.numpy())
+        assert_close(run_ours(rnnx.scan(ltc(WIDTH, unfolds=unfolds, **DOUBLE)), params, series()), expected, 1e-12)
 
 
 def test_ltc_begins_as_in_ncps():
@@ -225,7 +225,7 @@ def test_time_may_be_more_precise_than_features(make):
 def test_errors(make):
     x, dt = jax.ShapeDtypeStruct((3,), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     cases = {
-        r'came as float32\[3\]; .*pass \{"x": xs': x,
+        r'got float32\[3\] for one step; .*pass \{"x": xs': x,
         r"a dict of \['x'\]": {"x": x},
         r"dt is one floating number .* float32\[3\]": {"x": x, "dt": x},
         r"dt is one floating number .* int32\[\]": {"x": x, "dt": jax.ShapeDtypeStruct((), jnp.int32)},

@@ -100,12 +100,12 @@ def test_equations(kind, rank, stride, padding):
         before = perturbed(layer.initial_carry(params, xs, None))
         after, ys = rnnx.unroll(layer, params, xs, carry=before)
         transcribed = jax.tree.map(np.asarray, params)
-        state, wanted = tuple(np.asarray(leaf[0]) for leaf in jax.tree.leaves(before)), []
+        state, expected = tuple(np.asarray(leaf[0]) for leaf in jax.tree.leaves(before)), []
         for x in np.asarray(xs[0]):
             state, y = equations(transcribed, state, x, {"stride": stride, "padding": padding})
-            wanted.append(y)
+            expected.append(y)
         assert ys.dtype == np.float64
-        assert_close((ys[0], *(leaf[0] for leaf in jax.tree.leaves(after))), (np.stack(wanted), *state), 1e-10)
+        assert_close((ys[0], *(leaf[0] for leaf in jax.tree.leaves(after))), (np.stack(expected), *state), 1e-10)
 
 
 def compared(layer, params, theirs, variables, convert, rank, dtype=jnp.float32, tolerance=2e-5, x_shape=None):
@@ -120,8 +120,8 @@ def compared(layer, params, theirs, variables, convert, rank, dtype=jnp.float32,
         return jax.jit(jax.grad(scored, argnums=(0, 1), has_aux=True))
 
     (by_params, by_xs), values = score(lambda p, xs: rnnx.unroll(layer, p, xs))(params, xs)
-    (by_variables, wanted_by_xs), wanted = score(theirs)(variables, xs)
-    assert_close((values, by_xs), (wanted, wanted_by_xs), tolerance)
+    (by_variables, expected_by_xs), expected = score(theirs)(variables, xs)
+    assert_close((values, by_xs), (expected, expected_by_xs), tolerance)
     assert_close(by_params, convert(by_variables), tolerance)
 
 
@@ -239,7 +239,7 @@ def test_a_batch_is_one_convolution():
 @pytest.mark.parametrize(
     ("options", "shape", "message"),
     [
-        ({}, (8,), r"came as float32\[8\]"),
+        ({}, (8,), r"got float32\[8\] for one step"),
         ({"kernel_size": (3, 3)}, (8, 2), r"kernel_size \(3, 3\) is for 2 space dimensions, but the inputs have 1"),
         ({"strides": (2,)}, (8, 8, 2), r"strides \(2,\) is for 1 space dimensions, but the inputs have 2"),
         ({"kernel_size": 9, "padding": "VALID"}, (8, 8, 2), "nothing is left"),

@@ -149,12 +149,12 @@ def test_equations(equation, layer, parts):
         _, ys = rnnx.unroll(layer, params, xs)
         transcribed = jax.tree.map(np.asarray, params)
         state = np.zeros(WIDTH) if parts == 1 else (np.zeros(WIDTH),) * parts
-        wanted = []
+        expected = []
         for x in np.asarray(xs[0]):
             state, y = equation(transcribed, state, x)
-            wanted.append(y)
+            expected.append(y)
         assert ys.dtype == np.float64
-        assert_close(ys[0], np.stack(wanted), 1e-10)
+        assert_close(ys[0], np.stack(expected), 1e-10)
 
 
 def test_slstm_stays_in_range():

@@ -65,6 +65,6 @@ def test_flax_linen(kind, lengths):
         return score(*rnn.apply(variables, xs, seq_lengths=lengths))
 
     (by_params, by_xs), values = jax.jit(jax.grad(ours, argnums=(0, 1), has_aux=True))(params, xs)
-    (by_variables, wanted_by_xs), wanted = jax.jit(jax.grad(theirs, argnums=(0, 1), has_aux=True))(variables, xs)
-    assert_close((by_xs, values), (wanted_by_xs, wanted))
+    (by_variables, expected_by_xs), expected = jax.jit(jax.grad(theirs, argnums=(0, 1), has_aux=True))(variables, xs)
+    assert_close((by_xs, values), (expected_by_xs, expected))
     assert_close(by_params, convert(by_variables["params"]["cell"]))

@@ -357,9 +357,9 @@ def test_equations(name):
     last, ys = rnnx.unroll(layer, params, xs, carry=carry)
     first, ours = (jax.tree.map(lambda a: np.array(a[0]), tree) for tree in (carry, last))
     with jax.numpy_rank_promotion("allow"):  # in Flax's convolution
-        theirs, wanted = equation(jax.tree.map(np.asarray, params), first, np.asarray(xs[0]))
+        theirs, expected = equation(jax.tree.map(np.asarray, params), first, np.asarray(xs[0]))
     assert ys.dtype == np.float64
-    assert_close(ys[0], wanted, 1e-10)
+    assert_close(ys[0], expected, 1e-10)
     if theirs is not None:
         assert_close(jax.tree.leaves(ours), jax.tree.leaves(theirs), 1e-10)
 

@@ -100,8 +100,8 @@ def test_lru():
     with jax.enable_x64(False):
         numbers = jax.tree.map(lambda n: n.astype(np.float32), numbers)
         with jax.numpy_rank_promotion("allow"):
-            wanted = results(run, numbers)
-        assert_close(results(ours(rnnx.lru(WIDTH), convert, states=no_states), numbers), wanted, SINGLE)
+            expected = results(run, numbers)
+        assert_close(results(ours(rnnx.lru(WIDTH), convert, states=no_states), numbers), expected, SINGLE)
 
 
 def test_s5():
@@ -196,8 +196,8 @@ def test_s6():
 
     numbers = random_like(shapes)
     layer = rnnx.s6(WIDTH, state=state, rank=rank)
-    wanted = torch_results(run, numbers, "float32")
-    assert_close(results(ours(layer, convert, states=no_states), numbers), wanted, SINGLE)
+    expected = torch_results(run, numbers, "float32")
+    assert_close(results(ours(layer, convert, states=no_states), numbers), expected, SINGLE)
 
 
 @pytest.fixture(scope="module")
@@ -232,8 +232,8 @@ def test_rg_lru(recurrentgemma_layers, heads):
         return (last,), ys
 
     with jax.numpy_rank_promotion("allow"):
-        wanted = results(run, numbers)
-    assert_close(results(run_ours, numbers), wanted, SINGLE)  # their states are summed up in float32
+        expected = results(run, numbers)
+    assert_close(results(run_ours, numbers), expected, SINGLE)  # their states are summed up in float32
 
 
 # The module, the class, its kernel and how many gates that holds: the candidate comes first there, last here.
@@ -296,8 +296,8 @@ def test_sru(sru_package, features):
         return {"input_kernel": kernel, "bias": w["bias"]}
 
     layer = rnnx.sru(WIDTH)
-    wanted = torch_results(run, numbers, "float64")
-    assert_close(results(ours(layer, convert, lambda w: w["c"]), numbers), wanted, DOUBLE)
+    expected = torch_results(run, numbers, "float64")
+    assert_close(results(ours(layer, convert, lambda w: w["c"]), numbers), expected, DOUBLE)
 
 
 KEYS, VALUES = 6, 8
@@ -419,5 +419,5 @@ def test_matrix_memories(name):
         return {key: w[key] for key in (*kernels, *own)}
 
     layer = getattr(rnnx, name)(WIDTH, heads=HEADS, key_width=KEYS, value_width=VALUES, **options)
-    wanted = torch_results(lambda w: in_torch(torch.nn.functional, w), numbers, "float32")
-    assert_close(results(ours(layer, convert, lambda w: w["start"]), numbers), wanted, SINGLE)
+    expected = torch_results(lambda w: in_torch(torch.nn.functional, w), numbers, "float32")
+    assert_close(results(ours(layer, convert, lambda w: w["start"]), numbers), expected, SINGLE)

@@ -75,8 +75,8 @@ def test_equations(options):
         xs = jax.random.normal(jax.random.key(1), (1, TIME, FEATURES), jnp.float64)
         params = perturbed(layer.init(jax.random.key(0), xs))
         carry, ys = rnnx.unroll(layer, params, xs)
-        wanted = transcribed(jax.tree.map(np.asarray, params), options, np.asarray(xs[0]))
-        assert_close((ys[0], carry.h[0], carry.c[0]), wanted, 1e-10)
+        expected = transcribed(jax.tree.map(np.asarray, params), options, np.asarray(xs[0]))
+        assert_close((ys[0], carry.h[0], carry.c[0]), expected, 1e-10)
 
 
 def test_without_options_the_params_are_those_of_the_plain_lstm():

@@ -57,8 +57,8 @@ def ours(layer, convert):
 
 def agree(layer, convert, theirs, weights, tolerance=1e-10):
     with jax.numpy_rank_promotion("allow"):
-        wanted = results(theirs, weights)
-    assert_close(results(ours(layer, convert), weights), wanted, tolerance)
+        expected = results(theirs, weights)
+    assert_close(results(ours(layer, convert), weights), expected, tolerance)
 
 
 @pytest.fixture(autouse=True)

@@ -127,9 +127,9 @@ def test_legendre_memory(order, theta):
         b[i] = (2 * i + 1) * (-1) ** i / theta
         for j in range(order):
             a[i, j] = (2 * i + 1) * (-1 if i < j else (-1) ** (i - j + 1)) / theta
-    wanted = signal.cont2discrete((a, b, np.ones((1, order)), np.zeros((1, 1))), dt=1.0, method="zoh")[:2]
+    expected = signal.cont2discrete((a, b, np.ones((1, order)), np.zeros((1, 1))), dt=1.0, method="zoh")[:2]
     ours = legendre_memory(order, theta)
-    assert_close(ours, (wanted[0], wanted[1][:, 0]), 1e-11)
+    assert_close(ours, (expected[0], expected[1][:, 0]), 1e-11)
 
 
 def test_legendre_memory_is_a_sliding_window():
@@ -168,8 +168,8 @@ def test_lmu():
         params = perturbed(params)
         carry, ys = rnnx.unroll(layer, params, xs)
     rows = [lmu_states(jax.tree.map(np.asarray, params), order, theta, row) for row in xs]
-    wanted_ys, h, m = (np.stack(parts) for parts in zip(*rows))
-    assert_close((carry, ys), (LMUCarry(h, m), wanted_ys), 1e-10)
+    expected_ys, h, m = (np.stack(parts) for parts in zip(*rows))
+    assert_close((carry, ys), (LMUCarry(h, m), expected_ys), 1e-10)
 
 
 def test_lmu_gradients():
@@ -278,8 +278,8 @@ def test_alif_gradients():
         z = Spike.apply((v - theta - torch.tensor(BETA, dtype=torch.float64) * a) / theta)
         total = total + (z * torch.tensor(scale[:, t])).sum()
     (total + (v**3).sum() + (a**2).sum()).backward()
-    wanted = {"input_kernel": w.grad.numpy(), "recurrent_kernel": r.grad.numpy()}
-    assert_close(gradients, (wanted, theirs.grad.numpy()), 1e-12)
+    expected = {"input_kernel": w.grad.numpy(), "recurrent_kernel": r.grad.numpy()}
+    assert_close(gradients, (expected, theirs.grad.numpy()), 1e-12)
     assert not np.diag(gradients[0]["recurrent_kernel"]).any()
 
 

@@ -93,8 +93,8 @@ def test_one_layer(kind, lengths):
             return (ys**2).sum() + (h**3).sum(), (ys, h)
 
         gradients, (ys, h) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, xs)
-        wanted_ys, wanted_h, wanted_xs = by_input(module, xs, lengths)
-        assert_close((ys, h, gradients[1]), (wanted_ys, wanted_h[0], wanted_xs), 1e-12)
+        expected_ys, expected_h, expected_xs = by_input(module, xs, lengths)
+        assert_close((ys, h, gradients[1]), (expected_ys, expected_h[0], expected_xs), 1e-12)
         assert_close(gradients[0]["input_kernel"], module.weight_ih_l0.grad.numpy().T, 1e-12)
         assert_close(gradients[0]["recurrent_kernel"], module.weight_hh_l0.grad.numpy().T, 1e-12)
         assert_close(gradients[0]["bias"], module.bias_ih_l0.grad.numpy(), 1e-12)
@@ -124,5 +124,5 @@ def test_two_layers_both_directions(kind):
         return (ys**2).sum() + sum((h**3).sum() for h in hs), (ys, jnp.stack(hs))
 
     gradient, (ys, hs) = jax.jit(jax.grad(loss, has_aux=True))(xs)
-    wanted_ys, wanted_h, wanted_xs = by_input(module, xs, LENGTHS)
-    assert_close((ys, hs, gradient), (wanted_ys, wanted_h, wanted_xs))
+    expected_ys, expected_h, expected_xs = by_input(module, xs, LENGTHS)
+    assert_close((ys, hs, gradient), (expected_ys, expected_h, expected_xs))
