@@ -16,7 +16,7 @@ import optax
 
 import rnnx
 
-GOOD, BAD, NOT, NEUTRAL = range(0, 10), range(10, 20), 20, range(21, 60)
+GOOD, BAD, NOT, NEUTRAL = (0, 10), (10, 20), 20, (21, 60)  # from, to
 VOCABULARY = 60
 
 
@@ -24,13 +24,12 @@ def draw_text(rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """Token ids `[length]`, and whether more is good than bad in it."""
     while True:
         words, balance = [], 0
-        for _ in range(rng.integers(4, 30)):
-            kind = rng.choice(4, p=[0.1, 0.1, 0.1, 0.7])
+        for kind in rng.choice(4, p=[0.1, 0.1, 0.1, 0.7], size=rng.integers(4, 30)):
             if kind == 3:
-                words.append(rng.choice(NEUTRAL))
+                words.append(rng.integers(*NEUTRAL))
                 continue
             sign = 1 if kind == 0 or (kind == 2 and rng.random() < 0.5) else -1
-            word = rng.choice(GOOD if sign > 0 else BAD)
+            word = rng.integers(*(GOOD if sign > 0 else BAD))
             words += [NOT, word] if kind == 2 else [word]
             balance += -sign if kind == 2 else sign
         if balance:

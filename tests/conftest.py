@@ -27,19 +27,16 @@ jax.config.update("jax_enable_compilation_cache", False)  # here, where the flag
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles without most optimisations, which take half of the time; but the quick tests as users compile."""
+    jax.config.update("jax_disable_most_optimizations", config.option.markexpr != "quick")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The examples in docstrings are quick: what is public has one."""
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker("quick")
-
-
-@pytest.fixture
-def compile_quickly():
-    """Without XLA's optimisations: what tests compute is tiny, and most of their time goes into compiling."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

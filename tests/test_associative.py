@@ -34,11 +34,9 @@ ROUNDING = {"delta_net": 0.025, "gated_delta_net": 0.015, "gla": 0.015, "mlstm":
 
 
 @pytest.fixture(autouse=True)
-def in_float64_compiled_quickly() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time goes into compiling
+def in_float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def cast(tree: Any, dtype: Any) -> Any:

@@ -8,8 +8,6 @@ import pytest
 import rnnx
 from rnnx.testing import assert_close, eps, perturbed
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, TIME, FEATURES, WIDTH = 3, 6, 4, 5
 XS = jax.random.normal(jax.random.key(0), (BATCH, TIME, FEATURES))
 KEY = jax.random.key(1)

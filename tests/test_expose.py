@@ -50,14 +50,6 @@ def inputs(name):
 GATED = [(n, o) for n in CELLS if n not in UNGATED for o in OPTIONS.get(n, [{}])]
 
 
-@pytest.fixture(autouse=True)
-def without_optimisations():
-    """Nearly all time goes into compiling."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 gated = pytest.mark.parametrize(("name", "options"), GATED, ids=lambda value: str(value))
 
 

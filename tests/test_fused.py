@@ -50,7 +50,6 @@ def test_the_derivative_is_that_of_the_step(name):
 
 @every_cell
 @pytest.mark.parametrize("time", [2, 53])
-@pytest.mark.usefixtures("compile_quickly")
 def test_it_equals_scan(name, time, monkeypatch):
     """In chunks, with something left over; with lengths, resets, and with neither; forward mode too."""
     monkeypatch.setattr("rnnx.evaluators.fused.ROWS", 4 * 8)  # chunks of some eight steps

@@ -51,10 +51,10 @@ def made(case: Case) -> Setup:
     scope="module", params=[pytest.param(c, id=c.name, marks=pytest.mark.xdist_group(c.name)) for c in CASES]
 )
 def s(request: pytest.FixtureRequest) -> Iterator[Setup]:
-    # Most time goes into compiling, so most cases do without optimisations.
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", request.param.name not in OPTIMISED)
     yield made(request.param)
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
     jax.clear_caches()  # hundreds of megabytes a case
 
 

@@ -28,11 +28,9 @@ both_ways = pytest.mark.parametrize("sequential", [True, False], ids=["steps", "
 
 
 @pytest.fixture(autouse=True)
-def in_float64_compiled_quickly() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
+def in_float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def drawn(form: str, time: int = TIME, seed: int = 0) -> Any:

@@ -15,8 +15,6 @@ import rnnx
 import rnnx.linen
 from rnnx.testing import StepByStep, assert_close, cotangent_of, eps, perturbed, weighted_sum, with_garbage_pads
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, TIME, FEATURES, WIDTH = 4, 7, 3, 5
 LENGTHS = np.array([7, 4, 0, 1])
 RESETS = np.zeros((BATCH, TIME), bool)

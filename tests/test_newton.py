@@ -27,11 +27,9 @@ RESETS[0, [0, 9]] = RESETS[1, [5, 16, 20]] = RESETS[2, 3] = True
 
 
 @pytest.fixture(scope="module", autouse=True)
-def double_precision_and_quick_compilation() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
+def in_float64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def case(cell: rnnx.Cell, batch: int = 3, time: int = 30, size: float = 1.0, gain: float | None = None) -> Any:

@@ -32,14 +32,6 @@ def kernels_times(params: Any, factor: float) -> Any:
     )
 
 
-@pytest.fixture
-def compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("compile_quickly")
 @pytest.mark.parametrize("case", DEFINED_EVERYWHERE, ids=lambda case: case.name)
 def test_gradients_are_finite_whatever_comes(case: Case):
     """Inputs of 1e4 and 1e-30, kernels 10,000 times as large, params and inputs in every precision."""

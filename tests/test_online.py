@@ -14,8 +14,6 @@ import rnnx
 from rnnx import online
 from rnnx.testing import assert_close, perturbed
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, TIME, FEATURES, WIDTH = 3, 7, 2, 4
 RESETS = np.zeros((TIME, BATCH), bool)
 RESETS[[0, 3, 4], [0, 0, 2]] = RESETS[6] = True

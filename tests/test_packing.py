@@ -96,7 +96,7 @@ def drawn_params(layer, xs):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_packed_padded_and_alone_are_one(name, compile_quickly):
+def test_packed_padded_and_alone_are_one(name):
     layer, sequences = LAYERS[name](), sequences_for(name, SIZES)
     packed = pack(sequences, length=LENGTH)
     assert packed.lengths.tolist() == [7, 2]
@@ -152,7 +152,7 @@ def test_packed_padded_and_alone_are_one(name, compile_quickly):
     assert not any(np.asarray(leaf)[pads].astype(bool).any() for leaf in jax.tree.leaves(by_xs))
 
 
-def test_it_compiles_once_for_one_shape(compile_quickly):
+def test_it_compiles_once_for_one_shape():
     layer = rnnx.bidirectional(rnnx.gru(2))
     params = drawn_params(layer, jnp.ones((1, 1, 3)))
 
@@ -170,7 +170,7 @@ def test_it_compiles_once_for_one_shape(compile_quickly):
         assert lengths.tolist() == list(sizes)
 
 
-def test_dtypes_and_noise(compile_quickly):
+def test_dtypes_and_noise():
     layer = rnnx.stack(rnnx.lstm(2), rnnx.dropout(0.5))
     packed = pack([np.ones((n, 3), jnp.bfloat16) for n in (2, 3)])
     params = drawn_params(layer, jnp.ones((1, 1, 3)))

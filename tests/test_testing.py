@@ -41,8 +41,6 @@ from broken import (
 )
 from rnnx.testing import ASSOCIATIVE_CELL_LAWS, CELL_LAWS, LAYER_LAWS, LawBroken, check_cell, check_layer, checks_of
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 XS = jax.random.normal(jax.random.key(0), (4, 7, 3))
 
 

@@ -21,8 +21,6 @@ from experiments.logs import read_metrics
 from experiments.settings import replace
 from rnnx.testing import eps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 TINY = {"width": 4, "batch": 8, "steps": 4, "eval-every": 2, "log-every": 1, "warmup": 1}
 
 

@@ -18,8 +18,6 @@ from experiments.logs import read_metrics
 from experiments.runs import saved_settings
 from experiments.settings import replace
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 TINY = replace(
     Control(),
     **{"task": "memory_chain", "memory_length": 3, "width": 8},

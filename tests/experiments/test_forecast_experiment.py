@@ -30,8 +30,6 @@ from experiments.forecast.train import main as run
 from experiments.logs import read_metrics
 from experiments.settings import replace
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 TINY = ["--members", "2", "--width", "4", "--batch", "8", "--steps", "4", "--eval-every", "2", "--log-every", "2"]
 
 

@@ -25,7 +25,7 @@ from experiments.journey.traces import elman_moves, trace_of
 from experiments.logs import read_metrics
 from experiments.settings import replace
 
-pytestmark = pytest.mark.usefixtures("compile_quickly", "draw_quickly")
+pytestmark = pytest.mark.usefixtures("draw_quickly")
 
 NETS = ("elman", "gru", "lstm", "stacked", "bidirectional")
 TINY = {"restarts": 2, "updates": 4, "updates-per-step": 2, "eval-every": 1, "batch": 8}

@@ -20,8 +20,6 @@ from experiments.memory.model import make_model, signed_min_gru
 from experiments.settings import replace
 from rnnx.testing import eps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 TINY = {"width": 4, "batch": 4, "updates": 8, "updates-per-step": 2, "eval-every": 2, "eval-batch": 8}
 TINY |= {"train-length": 4, "test-length": 9, "copy-delay": 3, "adding-length": 5, "recall-delay": 2}
 TINY |= {"selective-length": 5, "selective-tokens": 2}

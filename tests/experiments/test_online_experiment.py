@@ -20,8 +20,6 @@ from experiments.online.data import initial_stream, read
 from experiments.online.evaluate import MONITOR, make_evaluate
 from experiments.settings import replace
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 TINY = {"width": 4, "bits": 1, "batch": 2, "chunk": 16, "steps": 4, "eval-every": 2, "log-every": 2}
 TINY |= {"eval-batch": 4, "eval-time": 40}
 

@@ -21,12 +21,10 @@ TINY = Shape(2, 3, 4, 5)
 
 
 @pytest.fixture(autouse=True)
-def compiled_quickly():
-    """Other libraries broadcast to higher ranks; and most of the time goes into making small programs fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def allow_rank_promotion():
+    """Other libraries broadcast to higher ranks."""
     with jax.numpy_rank_promotion("allow"):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def test_a_run_leaves_rows_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

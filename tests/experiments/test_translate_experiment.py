@@ -25,21 +25,13 @@ OVERRIDES = [text for name, value in TINY.items() for text in (f"--{name}", str(
 CONFIG = replace(Translate(), width=6, embed=4)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_quickly() -> Any:
-    """Most of the time here goes into compiling; what is computed is tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def file_of(path: Path, *lines: str) -> str:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return str(path)
 
 
 @pytest.fixture(scope="module")
-def tiny(compile_quickly: None) -> Any:
+def tiny() -> Any:
     """`(data, model, params)`, with biases that are not zero."""
     alphabet = tuple("abcd")
     pairs = {(a, b): [(b, a)] for a in alphabet for b in alphabet}

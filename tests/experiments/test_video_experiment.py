@@ -23,7 +23,7 @@ from experiments.video import Video, data, evaluate, model, train
 from experiments.video.baselines import baselines
 from rnnx.testing import eps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly", "draw_quickly")
+pytestmark = pytest.mark.usefixtures("draw_quickly")
 
 TINY = {"size": 12, "shortest": 2, "longest": 3, "seen": 2, "free": 3, "width": 3, "batch": 4, "steps": 2}
 TINY |= {"eval-every": 1, "log-every": 1, "val-clips": 30, "test-clips": 40, "warmup": 1}

@@ -8,8 +8,6 @@ from peers import FEATURES, LENGTHS, WIDTH, agree, assert_same_bits, random_like
 import rnnx
 from rnnx.interop.equinox import from_equinox, to_equinox
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 eqx = pytest.importorskip("equinox")
 
 KINDS = {"lstm": ("LSTMCell", rnnx.lstm), "gru": ("GRUCell", rnnx.gru)}

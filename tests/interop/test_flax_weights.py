@@ -28,8 +28,6 @@ import rnnx
 from rnnx.interop.flax import from_flax, to_flax
 from rnnx.testing import assert_close, eps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 KINDS = {
     "SimpleCell": ("elman", rnnx.elman),
     "LSTMCell": ("lstm", rnnx.lstm),

@@ -22,8 +22,6 @@ import rnnx
 from rnnx.interop.haiku import from_haiku, to_haiku
 from rnnx.testing import eps
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 hk = pytest.importorskip("haiku")
 
 KINDS = {

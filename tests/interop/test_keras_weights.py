@@ -11,8 +11,6 @@ from peers import BATCH, FEATURES, LENGTHS, TIME, WIDTH, agree, assert_same_bits
 import rnnx
 from rnnx.interop.keras import from_keras, to_keras
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = pytest.importorskip("keras")
 assert keras.backend.backend() == "jax"

@@ -10,8 +10,6 @@ from rnnx.cells.cfc import cfc
 from rnnx.cells.ltc import ltc
 from rnnx.testing import assert_close, eps, perturbed
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, TIME, FEATURES, WIDTH, UNITS = 2, 6, 3, 4, 5
 DOUBLE = {"param_dtype": jnp.float64}
 

@@ -14,8 +14,6 @@ from rnnx.cells.conv_gru import conv_gru
 from rnnx.cells.conv_lstm import ConvLSTMCarry, conv_lstm
 from rnnx.testing import assert_close, perturbed, weighted_sum
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, TIME, CHANNELS, WIDTH = 2, 4, 2, 3
 SPACE, KERNEL = (5, 4, 3), (3, 2, 3)
 RANKS = pytest.mark.parametrize("rank", [1, 2, 3])

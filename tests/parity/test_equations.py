@@ -11,8 +11,6 @@ import pytest
 import rnnx
 from rnnx.testing import assert_close, perturbed
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 TIME, FEATURES, WIDTH = 9, 3, 4
 
 

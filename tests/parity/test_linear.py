@@ -338,11 +338,9 @@ WIDE = {"sru of equal widths", "rg_lru", "rg_lru of two heads"}  # of which the 
 
 
 @pytest.fixture(autouse=True)
-def in_float64_compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time goes into compiling
+def in_float64():
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("name", EQUATIONS)

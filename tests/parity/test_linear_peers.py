@@ -24,11 +24,9 @@ DOUBLE, SINGLE = 1e-10, 2e-5
 
 
 @pytest.fixture(autouse=True)
-def in_float64_compiled_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)  # most of the time goes into compiling
+def in_float64():
     with jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def random_like(shapes, features=WIDTH):

@@ -12,8 +12,6 @@ from rnnx.cells._kernels import scaled_identity
 from rnnx.cells.lstm import lstm
 from rnnx.testing import assert_close, perturbed
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, TIME, FEATURES, WIDTH, PROJECTION = 4, 11, 3, 5, 2
 OPTIONS = ("peephole", "coupled", "layer_norm", "projection")
 

@@ -11,8 +11,6 @@ from rnnx.cells.lmu import LMUCarry, legendre_memory, lmu
 from rnnx.cells.reservoir import reservoir
 from rnnx.testing import assert_close, perturbed, weighted_sum
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH, TIME, FEATURES, WIDTH = 3, 12, 3, 5
 
 
