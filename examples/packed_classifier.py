@@ -2,8 +2,8 @@
 
 python examples/packed_classifier.py
 
-Texts are made of neutral words and a few good and bad ones; "not" turns the next of these around. So counting words is
-not enough: the order matters. All 256 new texts are told right after 300 steps.
+Texts are made of neutral words and a few good and bad ones; "not" flips the next good or bad word. So counting words is
+not enough: the order matters. After 300 steps all 256 new texts are classified correctly.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""A forecaster with quantiles: how much will be used in each of the next 24 hours, and how sure is that?
+"""A quantile forecaster: how much will be used in each of the next 24 hours, and how certain is that?
 
 python examples/quantile_forecast.py --out forecast.png
 
 The series is hourly, with a daily and a weekly cycle and noise that is larger by day. A GRU reads 3 days, and a head
-gives nine quantiles of each hour that follows, trained by the pinball loss. A quantile is right if as many of the
-outcomes as it says lie below: the right plot. A naive forecast, the hours of a week before, is scored beside it.
+gives nine quantiles of each next hour, trained with the pinball loss. A quantile is calibrated if its level is the
+part of the outcomes below it: see the right plot. A naive forecast, the same hours a week earlier, is scored as well.
 """
 
 import argparse

@@ -3,7 +3,7 @@
 python examples/recurrent_ppo.py
 
 A T-maze: the first observation says which arm holds the reward, the corridor says nothing, and at its end the agent
-turns into an arm: +1 for the right one, -1 for the other. Without memory the mean return is 0 at best.
+chooses an arm: +1 for the correct one, -1 for the other. Without memory the mean return is 0 at best.
 Reference: J. Schulman et al., *Proximal policy optimization algorithms*, arXiv 1707.06347 (2017).
 """
 

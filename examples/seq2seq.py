@@ -3,8 +3,8 @@
 python examples/seq2seq.py --out attention.png
 
 A bidirectional encoder reads the characters; the decoder attends to all of them at each step (M.-T. Luong, H. Pham and
-C. Manning, EMNLP 2015): scores y_t W e_s, a softmax over s, then the mean of e_s joined to y_t. The plot shows where
-the decoder looks.
+C. Manning, EMNLP 2015): scores y_t W e_s, a softmax over s, then the weighted mean of e_s concatenated with y_t. The
+plot shows where the decoder looks.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """Streaming deployment: trained on whole sequences, exported as one step, served without rnnx, a carry for each client.
 
-python examples/streaming.py --out step.jax     # trains a monitor of sensors for some seconds, exports and serves it
-python examples/streaming.py --serve step.jax   # lines "client value" on standard input; needs jax and numpy alone
+python examples/streaming.py --out step.jax     # trains a sensor monitor for some seconds, exports and serves it
+python examples/streaming.py --serve step.jax   # lines "client value" on standard input; needs only jax and numpy
 
 The monitor predicts the mean and the standard deviation of each next value, and reports a value more than 5 deviations
-away. Clients come and go, and one call of the exported step serves however many have sent a value.
+away. Clients come and go; one call of the exported step serves all clients that have sent a value.
 """
 
 import argparse

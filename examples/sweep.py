@@ -1,8 +1,8 @@
-"""Seeds and learning rates side by side: one compiled step trains all of them, and a plot shows which rate holds.
+"""Seeds and learning rates side by side: one compiled step trains all of them, and a plot shows which rate works.
 
 python examples/sweep.py --out sweep.png
 
-The task is the adding problem: the sum of the two numbers of a sequence that are marked. Guessing 1 costs 0.167.
+The task is the adding problem: output the sum of the two marked numbers of a sequence. Guessing 1 has a loss of 0.167.
 """
 
 import argparse

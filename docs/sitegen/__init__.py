@@ -1,1 +1,1 @@
-"""What builds the site besides MkDocs: formulas, docstrings, pages of cells and drawings."""
+"""What the site needs besides MkDocs: formulas, docstrings, cell pages and drawings."""

@@ -1,4 +1,4 @@
-"""One list of what the docstrings refer to, and where."""
+"""One list of the works that docstrings cite, and of where they are cited."""
 
 import functools
 import importlib
@@ -31,7 +31,7 @@ def page() -> str:
 
 @functools.cache
 def entries() -> dict[str, list[str]]:
-    """The names that refer to each entry. A layer is left out: its docstring is that of its cell."""
+    """The names that cite each entry. Layers are left out: a layer has the docstring of its cell."""
     found: dict[str, list[str]] = {}
     for name in public_names():
         module, _, last = name.rpartition(".")
@@ -43,7 +43,7 @@ def entries() -> dict[str, list[str]]:
 
 
 def merged(found: dict[str, list[str]]) -> dict[str, list[str]]:
-    """One entry for each arXiv number, the most explicit one."""
+    """One entry for each arXiv number: the longest one."""
     fullest: dict[str, str] = {}
     for entry in found:
         number = ARXIV.search(entry)
@@ -67,6 +67,6 @@ def references(docstring: str) -> Iterator[str]:
 
 
 def surname(entry: str) -> str:
-    """Of the first author, in small letters without accents."""
+    """The first author's surname, in lower case without accents."""
     author = re.split(r",| and | et al", entry)[0].split()[-1]
     return unicodedata.normalize("NFKD", author).encode("ascii", "ignore").decode().lower()

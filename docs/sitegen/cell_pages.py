@@ -13,7 +13,7 @@ FEATURES, WIDTH = 64, 128
 
 
 def navigation() -> list[dict[str, Any]]:
-    """The pages under the name of their family, in the order of the table."""
+    """The pages grouped by family, in the order of the table."""
     groups: dict[str, list[dict[str, str]]] = {}
     for one in glances():
         groups.setdefault(one.family.capitalize(), []).append({one.name: f"cells/{one.name}.md"})
@@ -51,11 +51,11 @@ def page(one: Glance) -> str:
 
 
 LEGEND = {
-    "carry": "carry: what comes out goes into the next step",
+    "carry": "carry: passed on to the next step",
     "input": "input and output",
     "product": "matrix product or convolution",
     "function": "function",
-    "arithmetic": "number by number",
+    "arithmetic": "elementwise",
 }
 
 

@@ -20,7 +20,7 @@ class Glance(NamedTuple):
 
 
 def glances() -> list[Glance]:
-    """By family, and in each by name."""
+    """All cells, by family, then by name."""
     found = []
     for name, make in makers().items():
         line = GLANCE.search(make.__doc__ or "")

@@ -1,4 +1,4 @@
-"""What the pages of cells are made from: the makers, the input each takes, the shapes of its params."""
+"""What the cell pages are made from: the factories, the input each cell takes, the shapes of its params."""
 
 import dataclasses
 import functools
@@ -55,7 +55,7 @@ def traced(name: str, features: int, width: int) -> Traced:
 
 
 def inputs(features: int, width: int) -> list[Any]:
-    """One step's input: features, as many as units, with the time that passed, or an image."""
+    """Inputs of one step to try: features, as many features as units, features with the elapsed time, an image."""
     x = jax.ShapeDtypeStruct((features,), jnp.float32)
     return [
         x,
@@ -66,6 +66,6 @@ def inputs(features: int, width: int) -> list[Any]:
 
 
 def evaluator(name: str) -> str:
-    """What `rnnx.<name>` runs the cell by, as it stands."""
+    """The evaluator of `rnnx.<name>`, with its default options."""
     module = getattr(rnnx, name)(8).apply.__module__
     return {"fused": "fused_scan", "associative": "associative_scan"}.get(module.rpartition(".")[2], "scan")

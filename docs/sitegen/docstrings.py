@@ -1,7 +1,7 @@
 """Docstrings as the Markdown of the site: Sphinx's `math`, literal blocks, Google's sections, names as links.
 
-Griffe, which reads the sources for mkdocstrings, loads `Docstrings` as an extension. `Args:` and `Attributes:` are left
-to it, which adds types and defaults.
+Griffe, which reads the sources for mkdocstrings, loads `Docstrings` as an extension. Griffe itself handles `Args:` and
+`Attributes:`, and adds types and defaults.
 """
 
 import re
@@ -64,7 +64,7 @@ def markdown(docstring: str, own: str = "") -> str:
 
 
 def each_alone(text: str) -> str:
-    """Arguments that are explained together, one by one: each by the first sentence, the last by all of them."""
+    """Splits arguments that are explained together: each gets the first sentence, the last gets all of them."""
 
     def alone(match: re.Match[str]) -> str:
         *others, last = match["names"].split(", ")
@@ -88,7 +88,7 @@ def section(match: re.Match[str]) -> str:
 
 
 def greek(prose: str) -> str:
-    r"""Letters that stand in prose as `\lambda` in Unicode, functions as `\log` by name; code is left alone."""
+    r"""In prose, writes letters such as `\lambda` in Unicode and functions such as `\log` by name; skips code."""
     pieces = re.split(r"(`[^`]*`)", prose)
     for i in range(0, len(pieces), 2):
         pieces[i] = re.sub(r"\\([A-Za-z]+)", lambda m: GREEK.get(m[1], m[1]), pieces[i])
@@ -96,6 +96,6 @@ def greek(prose: str) -> str:
 
 
 def outside_code(text: str, change: Any) -> str:
-    """The text with what stands outside of fences changed."""
+    """Applies `change` to the text outside of fences."""
     pieces = re.split(r"(^ *```.*?^ *```[ \t]*$)", text, flags=re.M | re.S)
     return "".join(piece if i % 2 else change(piece) for i, piece in enumerate(pieces))

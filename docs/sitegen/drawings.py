@@ -1,4 +1,4 @@
-"""The drawings of the guide, by name; each is computed, not traced: the packed rows are those of `rnnx.pack`."""
+"""The drawings of the guide, by name. They are computed: the packed rows, for one, come from `rnnx.pack`."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,7 +16,7 @@ def draw(name: str) -> str:
 
 
 def types() -> str:
-    """What a cell becomes on its way to a model."""
+    """From a cell to a model."""
     parts: list[str] = []
     stages = [
         ("Cell", "one step, one sequence", "carry", "rnnx.cells.gru(64)"),
@@ -79,9 +79,9 @@ def resets() -> str:
         if mark:
             parts += [line(x, 30, x - CELL / 2, 44)]
     parts.append(text(42, 24, "resets", "small", "end"))
-    parts.append(text(56 + 4 * CELL, 98, "the initial carry is put in place here", "small"))
+    parts.append(text(56 + 4 * CELL, 98, "the carry becomes the initial one here", "small"))
     parts.append(line(56 + 4 * CELL, 88, 56 + 4 * CELL, 80))
-    return figure(parts, 370, 108, "A reset at step 5 puts the initial carry in place before step 5")
+    return figure(parts, 370, 108, "A reset at step 5 restores the initial carry before step 5")
 
 
 RAGGED = (4, 9, 0, 2, 7, 3)
@@ -116,7 +116,7 @@ def ragged() -> str:
 
 
 def packed_owners(segments: np.ndarray) -> dict[tuple[int, int], int]:
-    """Which sequence each segment of each row is: of those with its length, one not taken yet."""
+    """The sequence in each segment of each row: one of the same length that is not taken yet."""
     left = [i for i, n in enumerate(RAGGED) if n]
     owner = {}
     for row in range(segments.shape[0]):
@@ -143,7 +143,7 @@ def done() -> str:
     x = 56 + CELL / 2 + 7 * CELL
     parts += [arrow([(x - CELL, 38), (x + 6, 78)]), text(x - 16, 96, "first of the", "small", "start")]
     parts.append(text(x - 16, 109, "next rollout", "small", "start"))
-    return figure(parts, 430, 158, "done moves on by one step to become resets; the last one is for the next rollout")
+    return figure(parts, 430, 158, "done shifts by one step to become resets; the last one is for the next rollout")
 
 
 DRAWINGS: dict[str, Callable[[], str]] = {

@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds: it adds formulas, the pages of cells, the bibliography and links to names."""
+"""The hooks that MkDocs calls during a build: they add formulas, cell pages, the bibliography and links to names."""
 
 import re
 import sys

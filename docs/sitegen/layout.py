@@ -1,4 +1,4 @@
-"""Where the nodes of a graph stand: in layers from top to bottom, with few crossings (Sugiyama's method)."""
+"""The layout of a graph: nodes in layers from top to bottom, with few crossings (Sugiyama's method)."""
 
 import dataclasses
 import itertools
@@ -10,7 +10,7 @@ SWEEPS = 24
 
 @dataclasses.dataclass
 class Placed:
-    """`layers` from left to right, `x` of the centres, and the `chains` of nodes, real and in between, of each edge."""
+    """`layers` from left to right, `x` of the centres, and the `chains` of real and dummy nodes, one for each edge."""
 
     layers: list[list[int]]
     x: dict[int, float]
@@ -38,7 +38,7 @@ def place(widths: Sequence[float], edges: Sequence[Pair], first: set[int], last:
 
 
 def rank(count: int, edges: Sequence[Pair], first: set[int], last: set[int]) -> dict[int, int]:
-    """The longest way from the top; edges lead from lower numbers to higher ones."""
+    """The layer of each node: its longest path from the top; edges lead from lower numbers to higher ones."""
     layer_of = dict.fromkeys(range(count), 0)
     for node in range(count):
         above = [layer_of[source] + 1 for source, target in edges if target == node]
@@ -58,7 +58,7 @@ def neighbours(links: Sequence[Pair]) -> tuple[dict[int, list[int]], dict[int, l
 
 
 def ordered(layer_of: Mapping[int, int], links: Sequence[Pair]) -> list[list[int]]:
-    """Each layer by the mean place of its neighbours, down and up; the order with the fewest crossings is kept."""
+    """Sorts each layer by the mean place of its neighbours, down and up; keeps the order with the fewest crossings."""
     above, below = neighbours(links)
     layers = [[n for n in layer_of if layer_of[n] == i] for i in range(max(layer_of.values()) + 1)]
     best, fewest = [list(layer) for layer in layers], crossings(layers, links)
@@ -89,7 +89,7 @@ def crossings(layers: Sequence[Sequence[int]], links: Sequence[Pair]) -> int:
 def coordinates(
     layers: Sequence[Sequence[int]], links: Sequence[Pair], size: Mapping[int, float], real: int, gap: float
 ) -> dict[int, float]:
-    """Each node as close to the mean of its neighbours as those beside it allow."""
+    """Puts each node as close to the mean of its neighbours as the nodes beside it allow."""
     above, below = neighbours(links)
     x: dict[int, float] = {}
     for layer in layers:
@@ -109,18 +109,18 @@ def coordinates(
 
 
 def straight(node: int, other: int, real: int) -> float:
-    """How much a link wants to be upright: most within a long edge."""
+    """The weight that keeps a link vertical: largest within a long edge."""
     return (1.0, 2.0, 8.0)[(node >= real) + (other >= real)]
 
 
 def pulled(x: float, towards: Sequence[tuple[float, float]]) -> float:
-    """The weighted mean of some places; x where there are none."""
+    """The weighted mean of some places, or x if there are none."""
     total = sum(weight for _, weight in towards)
     return sum(place * weight for place, weight in towards) / total if total else x
 
 
 def spread(expected: Sequence[float], weights: Sequence[float], apart: Sequence[float]) -> list[float]:
-    """The places nearest to the wanted ones (weighted squares) that are at least so far apart: isotonic regression."""
+    """The places nearest to `expected` (weighted least squares) that are at least `apart`: isotonic regression."""
     offsets = [0.0]
     for distance in apart:
         offsets.append(offsets[-1] + distance)

@@ -6,12 +6,12 @@ from latex2mathml.converter import convert
 
 
 def fence(source: str, language: str, css_class: str, options: dict[str, Any], md: Any, **rest: Any) -> str:
-    """A formula of its own, for `pymdownx.superfences`."""
+    """A display formula, for `pymdownx.superfences`."""
     return f'<div class="formula">{convert(aligned(source), display="block")}</div>'
 
 
 def inline(source: str, language: str, css_class: str, md: Any) -> str:
-    """A formula within a line, for `pymdownx.inlinehilite`."""
+    """An inline formula, for `pymdownx.inlinehilite`."""
     return convert(source)
 
 

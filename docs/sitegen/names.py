@@ -11,7 +11,7 @@ MODULES = ("rnnx", "rnnx.cells", "rnnx.online", "rnnx.interop", "rnnx.linen", "r
 
 @functools.cache
 def public_names() -> tuple[str, ...]:
-    """Every public function and class by its full name; a layer and its cell are two of them."""
+    """Every public function and class by its full name; a layer and its cell count as two."""
     found = []
     for module in MODULES:
         try:
@@ -27,7 +27,7 @@ def exported(module: ModuleType) -> tuple[str, ...]:
 
 
 def linked(prose: str, own: str = "") -> str:
-    """Markdown in which every public name in code, called or not, is a link, but `own`."""
+    """Markdown in which every public name in code, called or not, is a link, except `own`."""
 
     def link(match: re.Match[str]) -> str:
         name = match[1]

@@ -1,6 +1,7 @@
 """One step of a cell as a graph of its operations, read from the jaxpr of `cell.step`.
 
-What depends on weights alone is written into the node that reads it; what only changes shapes or dtypes is left out.
+Values that depend on weights alone are notes of the node that reads them. Operations that only change shapes or dtypes
+are left out.
 """
 
 import dataclasses
@@ -108,7 +109,7 @@ class Graph:
 
 
 def step_graph(of: Traced, gates: Sequence[str] = ()) -> Graph:
-    """The graph of one step; `gates` name the results of a split into so many."""
+    """The graph of one step; `gates` names the results of a split into as many parts."""
 
     def one_step(weights: Any, carry: Any, x: Any) -> Any:
         return of.cell.step(weights, carry, of.cell.project(weights, x, None))
@@ -163,7 +164,7 @@ class Reader:
     def repeated(
         self, eqns: Sequence[Any], again: repetition.Repetition, value: Callable[[Any], Value]
     ) -> dict[Any, Value]:
-        """One block in place of all, between a node where it begins and one where it ends."""
+        """One block in place of all of them, between a node for its beginning and one for its end."""
         block = eqns[again.start : again.start + again.period]
         last = eqns[again.start + (again.count - 1) * again.period :][: again.period]
         begins: dict[repetition.Place, Made] = {}
@@ -210,7 +211,7 @@ class Reader:
         return [self.operation(name, reads, moving)]
 
     def fixed(self, name: str, reads: Sequence[Value]) -> Fixed:
-        """A value made of weights: under the name of the weight while it is only cut or reshaped."""
+        """A value computed from weights alone: it keeps the name of a weight that is only sliced or reshaped."""
         labels = [value.label for value in reads if isinstance(value, Fixed)]
         named = list(dict.fromkeys(label for label in labels if not is_number(label)))
         if len(named) == 1 and (name in SILENT or name in ("slice", "split") or named[0].startswith("f(")):
@@ -235,7 +236,7 @@ class Reader:
         return Made(made.node, self.part(eqn))
 
     def part(self, eqn: Any) -> str:
-        """Which part a slice takes: the name of a gate where it is one of as many equal parts, else the indices."""
+        """Which part a slice takes: the name of a gate if there are as many equal parts as gates, else the indices."""
         starts, stops = eqn.params.get("start_indices", ()), eqn.params.get("limit_indices", ())
         for start, stop, size in zip(starts, stops, eqn.invars[0].aval.shape, strict=False):
             if stop - start == size:

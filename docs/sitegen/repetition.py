@@ -1,4 +1,4 @@
-"""Steps within a step: equations of a jaxpr that are repeated, each time on what the time before made."""
+"""Steps within a step: equations of a jaxpr that are repeated, each time on the results of the time before."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Repetition:
 
 
 def find(eqns: Sequence[Any]) -> Repetition | None:
-    """The longest one, if any."""
+    """The longest repetition, if any."""
     kinds = [(eqn.primitive.name, *(var.aval.str_short() for var in eqn.outvars)) for eqn in eqns]
     found = None
     for period in range(SHORTEST, len(eqns) // FEWEST + 1):
@@ -39,7 +39,7 @@ def find(eqns: Sequence[Any]) -> Repetition | None:
 
 
 def links(eqns: Sequence[Any], start: int, period: int, count: int) -> dict[Place, Place]:
-    """What each block reads of the one before, the same for all; nothing where they differ otherwise."""
+    """What each block reads from the one before, the same for all; empty if the blocks differ in anything else."""
     blocks = [eqns[start + k * period : start + (k + 1) * period] for k in range(count)]
     made = [{var: (i, j) for i, eqn in enumerate(block) for j, var in enumerate(eqn.outvars)} for block in blocks]
     carried: dict[Place, Place] = {}

@@ -22,12 +22,12 @@ def text(x: float, y: float, content: str, class_: str = "", anchor: str = "midd
 
 
 def box(x: float, y: float, width: float, height: float, class_: str = "", radius: float = 6) -> str:
-    """By its centre."""
+    """A box, given its centre."""
     return element("rect", x=x - width / 2, y=y - height / 2, width=width, height=height, rx=radius, class_=class_)
 
 
 def arrow(points: list[tuple[float, float]], class_: str = "edge") -> str:
-    """A smooth curve through points from top to bottom, upright at both ends."""
+    """A smooth curve through points from top to bottom, vertical at both ends."""
     slopes = [0.0] * len(points)  # dx / dy
     for i in range(1, len(points) - 1):
         (x0, y0), (x1, y1), (x2, y2) = points[i - 1 : i + 2]

@@ -1,4 +1,4 @@
-"""Tables: of all cells, and of times measured in the runs on record in `experiments/records/speed/`."""
+"""Tables of all cells, and of the times measured in the recorded runs in `experiments/records/speed/`."""
 
 import json
 from collections.abc import Callable
