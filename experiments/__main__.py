@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def experiments() -> dict[str, str]:
-    """Name -> first line of the docstring, of each package here that has configs."""
+    """Name -> first line of the docstring, for each package here that has configs."""
     lines = {}
     for path in sorted(HERE.glob("*/__init__.py")):
         name = path.parent.name
@@ -28,7 +28,7 @@ def main(args: Sequence[str]) -> None:
         print(f"python -m experiments.{name:<10} {line}")
         for file in files:
             print(f"    {file}")
-    print("\nA run is started by its config; --help lists all settings:")
+    print("\nTo start a run, give its config; --help lists all settings:")
     print("    python -m experiments.char_lm configs/char_lm/kjv.py --help")
     print("One config with several seeds: python -m experiments.seeds; all results: python -m experiments.report")
 

@@ -21,13 +21,13 @@ State = TypeVar("State")
 _DISCARDED = "discarded"
 """Folder of checkpoints that are about to be deleted."""
 
-# What orbax logs with a traceback it raises as well, and one sentence is made of that.
+# Orbax also raises every error that it logs with a traceback, and we report it in one sentence.
 logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored(Generic[State]):
-    """A checkpoint that was read: its step, the state, and the host's counters beside it."""
+    """A restored checkpoint: its step, the state, and the host's counters."""
 
     step: int
     state: State
@@ -37,8 +37,8 @@ class Restored(Generic[State]):
 class Checkpoints:
     """The checkpoints of one run: the newest two and the best by the metric `monitor`.
 
-    Two, so that one that proves damaged leaves another to go back to. A checkpoint without
-    metrics (saved when the run was interrupted) counts as a newest one, never as the best.
+    Two, so that there is another to fall back on if one is damaged. A checkpoint without metrics
+    (saved when the run was interrupted) can be one of the newest, but never the best.
     """
 
     def __init__(self, directory: Path, *, monitor: str, higher_is_better: bool = False) -> None:
@@ -54,20 +54,20 @@ class Checkpoints:
         counters: Mapping[str, Any],
         metrics: Mapping[str, float] | None,
     ) -> None:
-        """Copies the state and returns; the writing goes on while the caller trains.
+        """Copies the state and returns; the copy is written in the background while the caller trains.
 
-        The copy is what allows the caller to donate the state to its next step. Raises
-        HoldsNaN, with nothing saved, for a state that training could not go on from.
+        The copy allows the caller to donate the state to its next step. Raises HoldsNaN, with
+        nothing saved, for a state from which training could not continue.
         """
         host = jax.tree.map(_to_host, state)
         for path, leaf in jax.tree.leaves_with_path(host):
-            # Infinities can be meant: a running maximum starts at -inf.
+            # Infinities can be intended: a running maximum starts at -inf.
             if jnp.issubdtype(leaf.dtype, jnp.inexact) and np.isnan(leaf).any():
                 raise HoldsNaN(jax.tree_util.keystr(path))
         metrics = None if metrics is None else dict(metrics)
         counters = {**counters, "crc32": _checksum(host, dict(counters), metrics)}
         manager = self._open()
-        manager.wait_until_finished()  # as save does; it may be moving a checkpoint into the folder that is cleared
+        manager.wait_until_finished()  # a pending save may still be moving a checkpoint into the folder cleared next
         self._clear()
         manager.save(
             step,
@@ -76,7 +76,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk; a failed write is raised here."""
+        """Returns when everything saved is on disk; raises the error of a failed write."""
         if self._manager is not None:
             self._manager.wait_until_finished()
 
@@ -87,11 +87,11 @@ class Checkpoints:
             self._clear()
 
     def resume(self, like: State) -> Restored[State] | None:
-        """The newest good checkpoint, None if the run has saved none yet.
+        """The newest good checkpoint, or None if the run has saved none yet.
 
         `like` is the state's tree of ShapeDtypeStructs. Every checkpoint is read once here, and
         damaged ones are moved out of the way, so that the run can save those steps again; if all
-        are damaged nothing is moved.
+        are damaged, nothing is moved.
         """
         steps = self._steps()
         newest: Restored[State] | None = None
@@ -112,7 +112,7 @@ class Checkpoints:
         return newest
 
     def best(self, like: State) -> Restored[State]:
-        """The best good checkpoint, by metric; without any metric the newest. Moves nothing."""
+        """The best good checkpoint by metric, or the newest if none has metrics. Moves nothing."""
         damaged = {}
         for step in self._from_the_best():
             try:
@@ -128,17 +128,17 @@ class Checkpoints:
         raise self._nothing_left(damaged)
 
     def newest(self) -> int:
-        """The step of the newest checkpoint that is on disk whole, damaged or not; 0 if there is none."""
+        """The step of the newest complete checkpoint on disk, damaged or not; 0 if there is none."""
         return max(self._steps(), default=0)
 
     def _open(self) -> ocp.CheckpointManager:
-        # Opened at the first save, when what a reader of the run may not touch (rests of a save
-        # that was killed) may be cleaned up, and when damaged checkpoints are out of the way.
+        # Opened only at the first save, when damaged checkpoints are out of the way. Opening it
+        # deletes what a killed save left, which a process that only reads the run must not do.
         if self._manager is None:
             self._manager = ocp.CheckpointManager(
                 self.directory,
                 options=ocp.CheckpointManagerOptions(
-                    # Named so that orbax writes the metrics; what stays is the policy's choice.
+                    # Given so that orbax writes the metrics; the policy decides which checkpoints are kept.
                     best_fn=lambda metrics: -self._sign * metrics[self._monitor],
                     preservation_policy=_NewestTwoAndBest(self._monitor, self._sign),
                     cleanup_tmp_directories=True,
@@ -148,7 +148,7 @@ class Checkpoints:
         return self._manager
 
     def _clear(self) -> None:
-        # Deleted only after orbax has renamed it: a kill in between would leave part of a checkpoint.
+        # Orbax renames a checkpoint before it is deleted: a kill while deleting in place would leave part of it.
         shutil.rmtree(self.directory / _DISCARDED, ignore_errors=True)
 
     def _steps(self) -> list[int]:
@@ -178,14 +178,14 @@ class Checkpoints:
                 read = reader.restore(path, args=args)
             counters = dict(read["counters"])
             written: tuple[Any, ...] = ()
-            if "checksum" in counters:  # of the arrays alone, as runs had it at first
+            if "checksum" in counters:  # early runs had a checksum of the arrays only
                 expected = counters.pop("checksum")
             else:
                 expected, written = counters.pop("crc32"), (counters, metrics)
         except Exception as error:  # what orbax raises depends on which of its files is damaged
             raise _Damage(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
         for (name, struct), leaf in zip(jax.tree.leaves_with_path(raw), jax.tree.leaves(read["state"]), strict=True):
-            if (struct.shape, struct.dtype) != (leaf.shape, leaf.dtype):  # which orbax lets pass
+            if (struct.shape, struct.dtype) != (leaf.shape, leaf.dtype):  # orbax does not check this
                 raise _Damage(
                     f"{jax.tree_util.keystr(name)} is {leaf.dtype}{leaf.shape}, not {struct.dtype}{struct.shape}"
                 )
@@ -254,7 +254,7 @@ def _from_host(like: Any, leaf: np.ndarray) -> jax.Array:
 
 
 def _checksum(host: Any, *written: Any) -> int:
-    """CRC-32 over every leaf, and over what is written as JSON: none of the files has a checksum of its own."""
+    """CRC-32 over every leaf and over what is written as JSON: none of the files has its own checksum."""
     total = zlib.crc32("".join(json.dumps(part, sort_keys=True) for part in written).encode())
     for leaf in jax.tree.leaves(host):
         total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)

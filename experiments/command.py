@@ -1,4 +1,4 @@
-"""How every command line runs: output that cannot be written does not end it; an error of the user is one sentence."""
+"""How every command runs: failing output does not end it, and a user's error is reported in one sentence."""
 
 import contextlib
 import io
@@ -13,9 +13,9 @@ Main = Callable[[Sequence[str]], None]
 
 
 def run(main: Main, **subcommands: Main) -> None:
-    """Calls the subcommand that the first argument names, or else `main`, with the arguments of the command line.
+    """Calls the subcommand that the first argument names, or else `main`, with the command-line arguments.
 
-    Exit status 1 and a sentence on stderr for an error that the user can correct, 2 for a wrong usage.
+    Exit status 1 and a sentence on stderr for an error that the user can correct, 2 for wrong usage.
     """
     args = sys.argv[1:]
     if args and args[0] in subcommands:
@@ -37,7 +37,7 @@ def run(main: Main, **subcommands: Main) -> None:
 
 
 class LastingStream(io.TextIOWrapper):
-    """Writes what its encoding lacks as escapes, and goes on when nobody reads any more or the disk is full."""
+    """Escapes characters that its encoding lacks, and carries on when its reader is gone or the disk is full."""
 
     lost = False
 
@@ -57,13 +57,13 @@ class LastingStream(io.TextIOWrapper):
     def _lose(self) -> None:
         self.lost = True
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())  # which takes what is buffered as well
+        os.dup2(nowhere, self.fileno())  # also takes what is still buffered
         os.close(nowhere)
 
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """stdout and stderr are `LastingStream`s within, where they are files."""
+    """Within this context stdout and stderr are `LastingStream`s, if they are files."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_lasting(stream) for stream in before)
     try:
@@ -81,7 +81,7 @@ def _lasting(stream: Any) -> Any:
         return open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
     try:
         stream.fileno()
-    except (OSError, ValueError, AttributeError):  # of a test or a notebook
+    except (OSError, ValueError, AttributeError):  # in a test or a notebook
         return stream
     stream.flush()
     return LastingStream(
@@ -90,5 +90,5 @@ def _lasting(stream: Any) -> Any:
 
 
 def unread(stream: object) -> bool:
-    """Whether nobody reads what is printed there any more."""
+    """Whether output to this stream is lost, for instance because its reader is gone."""
     return isinstance(stream, LastingStream) and stream.lost

@@ -23,7 +23,7 @@ def load(kind: Any, args: Sequence[str], *others: Any) -> Any:
     """The checked config that the command line describes; its `run.run_dir` is set.
 
     `args` is a config file followed by overrides. The file defines `config`, an instance of `kind` or of one of
-    `others`. Without a file only `--help` is answered, about `kind`.
+    `others`. Without a file, only `--help` works, for `kind`.
     """
     experiment = kind.experiment()
     command, folder = f"python -m experiments.{experiment}", Path("configs") / experiment
@@ -54,7 +54,7 @@ def parse(
     default: Config | None = None,
     examples: Sequence[str] = (),
 ) -> Config:
-    """The options of a command line, each of its type and in its range."""
+    """Parses the options of a command line, and checks their types and ranges."""
     given: dict[str, str] = {}
     for arg, following in zip(args, [*args[1:], ""]):
         if arg.startswith("--") and len(arg) > 2:
@@ -87,7 +87,7 @@ def _from_file(path: Path, kinds: tuple[Any, ...], folder: Path) -> Any:
         config = runpy.run_path(str(path)).get("config")
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever a file may do, an exit among it
+    except BaseException as error:  # a config file may do anything, even exit
         raise UserError(_in_file(path, error, kinds[0])) from None
     if not isinstance(config, kinds):
         raise UserError(
@@ -99,7 +99,7 @@ def _from_file(path: Path, kinds: tuple[Any, ...], folder: Path) -> Any:
 
 
 def _in_file(path: Path, error: BaseException, kind: Any) -> str:
-    """The error with the line of the config file that it comes from."""
+    """The error, with the line of the config file that caused it."""
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     number, line = (own[-1].lineno, own[-1].line) if own else (None, None)
     what = f"{type(error).__name__}: {first_line(str(error))}"
@@ -116,7 +116,7 @@ def _in_file(path: Path, error: BaseException, kind: Any) -> str:
 
 
 def _near(name: str, kind: Any) -> list[str]:
-    """How to write the settings whose names are like this one, each in its group."""
+    """The settings with similar names, each written with its group as in a config file."""
     groups: dict[str, Any] = {group: hint for group, hint in own_hints(kind).items() if dataclasses.is_dataclass(hint)}
     written = {one: f"{group}={hint.__name__}({one}=...)" for group, hint in groups.items() for one in hints(hint)}
     return [written[one] for one in difflib.get_close_matches(name, written)]

@@ -1,4 +1,4 @@
-"""What a run ran on, for its results."""
+"""The software and hardware that a run used, recorded with its results."""
 
 import importlib.metadata
 import os

@@ -24,19 +24,19 @@ FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def explained(error: BaseException) -> str | None:
-    """In one sentence what happened and what to do; None for an error of the program itself."""
+    """What happened and what to do about it, in short; None for a bug in the program itself."""
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}. {_advice(error.errno)}"
     text = str(error).strip()
     of_tensorstore = re.search(r"os_error_code='(\d+)'", text)
-    if of_tensorstore:  # which writes the checkpoints
+    if of_tensorstore:  # tensorstore writes the checkpoints
         number = int(of_tensorstore.group(1))
         return f"{os.strerror(number)}. {_advice(number)}"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED: Out of memory" in text:
         return f"There is not enough memory: {first_line(text)}. Lower --batch, --width or the like, or read less data."
     if isinstance(error, ValueError | TypeError) and _raised_by_rnnx(error):
-        return f"{first_line(text)}."  # which says what it got and what it expected
+        return f"{first_line(text)}."  # rnnx's messages say what was given and what was expected
     return None
 
 
@@ -53,7 +53,7 @@ def first_line(text: str) -> str:
 
 def _advice(number: int) -> str:
     if number in FULL:
-        return "Make room, and give the same command again: it goes on from what was saved."
+        return "Make room, and give the same command again: it resumes from what was saved."
     if number in FORBIDDEN:
         return "Give a place that you may read and write."
     return "Correct that path, or give another."

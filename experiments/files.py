@@ -1,4 +1,4 @@
-"""Files: text and JSON, written whole or not at all and named when damaged; and the data that packages bring."""
+"""Text and JSON files, written whole or not at all and named in errors when damaged; data that packages bring."""
 
 import contextlib
 import importlib.util
@@ -14,10 +14,10 @@ Read = TypeVar("Read")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes by renaming a finished file, so that a killed process or a full disk leaves the old one or the new."""
+    """Writes by renaming a finished file, so that a kill or a full disk leaves either the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
     try:
-        # A file name of another encoding may hold half a character; its escape is JSON's own.
+        # A file name in another encoding may hold lone surrogates; their escapes are valid JSON.
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(partial, path)
     except OSError as error:
@@ -31,7 +31,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def parsed(path: Path, parse: Callable[[Any], Read]) -> Read:
-    """`parse(what a JSON file holds)`; `parse` raises ValueError or TypeError for contents that cannot be right."""
+    """`parse(contents of a JSON file)`; `parse` raises ValueError or TypeError for contents that cannot be right."""
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
@@ -55,7 +55,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def showing(path: Path, advice: str) -> Iterator[None]:
-    """Blames the file for an error that is raised while its contents are shown."""
+    """Reports an error raised while a file's contents are shown as damage to that file."""
     try:
         yield
     except (OSError, LookupError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
@@ -66,7 +66,7 @@ def showing(path: Path, advice: str) -> Iterator[None]:
 
 
 def package_folder(package: str, data: str) -> Path:
-    """The folder of a package that brings `data`. It is not imported, which may take seconds."""
+    """The folder of the package that brings `data`. The package is not imported, as that may take seconds."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         name = package.replace("_", "-")

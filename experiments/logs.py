@@ -21,7 +21,7 @@ Columns = Mapping[str, Callable[[Metrics], str]]
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl; a last line cut short by a kill is left out."""
+    """The complete lines of metrics.jsonl; a last line cut short by a kill is left out."""
     path = run_dir / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     rows = []
@@ -68,7 +68,7 @@ class MetricsLog:
         self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def flush(self) -> None:
-        """Called before a checkpoint: what was logged before it must not be lost after it."""
+        """Called before a checkpoint is saved, so that nothing logged before it can be lost."""
         self._events.flush()
 
     def close(self) -> None:
@@ -79,14 +79,14 @@ class MetricsLog:
 
 
 class ProgressLine:
-    """A live bar on a terminal, otherwise a plain line now and then."""
+    """A live bar on a terminal, otherwise a plain line from time to time."""
 
     SECONDS_BETWEEN_PLAIN_LINES = 10.0
 
     def __init__(self, start: int, steps: int, columns: Columns, items: str, per_step: int) -> None:
         self._steps, self._columns = steps, columns
         self._items, self._per_step = items, per_step
-        # The rate counts from the first update, which comes after compilation.
+        # The rate is measured from the first update, which comes after compilation.
         self._first: tuple[float, int] | None = None
         self._printed = 0.0
         self._bar: Progress | None = None
@@ -131,7 +131,7 @@ class ProgressLine:
             print(f"step {step}/{self._steps}: {' · '.join(shown)}", flush=True)
 
     def say(self, text: str) -> None:
-        """Prints a line of its own, above the bar if there is one."""
+        """Prints a separate line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:

@@ -22,14 +22,14 @@ from experiments.settings import Experiment
 State = TypeVar("State")
 
 IN_FLIGHT = 2
-"""Steps dispatched before the metrics of the first are fetched: the device never waits for the
-host, and a loss that is not finite is seen this many steps late, yet before any checkpoint. On
-several CPU devices it must stay below 32: see rnnx.sharded."""
+"""Steps dispatched before the metrics of the first are fetched. The device never waits for the
+host, and a non-finite loss is noticed this many steps late, but before any checkpoint is saved.
+On several CPU devices it must stay below 32: see rnnx.sharded."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How long to train, when to look, and when to give up."""
+    """How long to train, when to evaluate and log, and when to stop early."""
 
     steps: int
     eval_every: int
@@ -40,12 +40,12 @@ class Plan:
     patience: int = 0
     """Evaluations without a new best before stopping; 0: never."""
     items: str = "examples"
-    """What the speed is counted in."""
+    """The unit in which the speed is counted."""
     items_per_step: int = 1
 
     @classmethod
     def of(cls, config: Experiment, **more: Any) -> Self:
-        """The plan by the shared settings; `more` are fields that belong to the experiment."""
+        """The plan from the shared settings; `more` are the fields that the experiment adds or overrides."""
         run = config.run
         shared = {"eval_every": run.eval_every, "log_every": run.log_every, "patience": run.patience}
         return cls(steps=config.train.steps, **{**shared, **more})
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclasses.dataclass
 class Counters:
-    """The host's share of the training state; saved with it."""
+    """The part of the training state that the host keeps; saved with it."""
 
     best: float | None = None
     best_step: int = 0
@@ -63,7 +63,7 @@ class Counters:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted(Generic[State]):
-    """A finished training: the state at the best evaluation, and how it went."""
+    """A finished training run: the state at the best evaluation, the steps and the time."""
 
     best: State
     best_step: int
@@ -84,14 +84,14 @@ def fit(
 ) -> Fitted[State]:
     """Trains from the newest checkpoint in `run_dir`, or from `initial_state()`.
 
-    `train_step(state, data)` is a pure function. It returns scalars, `loss` among them; it is
-    compiled once, the state is donated to it, and `data` (any pytree) is handed to it unchanged.
-    What it needs to know about its step number or its noise stands in the state, so that a
-    resumed run goes on exactly. SIGTERM and SIGINT save and exit with status 0.
+    `train_step(state, data)` is a pure function that returns the next state and scalar metrics,
+    including `loss`. It is compiled once, the state is donated to it, and `data` (any pytree) is
+    passed to it unchanged. Its step number and random key must be part of the state, so that a
+    resumed run continues exactly. On SIGTERM or SIGINT the run saves and exits with status 0.
 
-    `devices` are those that `train_step` runs on, by default the first one only: the state and the
+    `devices` are those that `train_step` runs on, by default only the first one: the state and the
     data are copied to each of them before the first step, and the state stays there. A checkpoint
-    does not depend on them, so a run may go on with others.
+    does not depend on the devices, so a run may resume on others.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     placement = _copied_to(jax.devices()[:1] if devices is None else devices)
@@ -108,8 +108,8 @@ def fit(
         print(f"Resuming {run_dir} from step {step}.", flush=True)
     if not _over(step, counters, plan):
         session = _Session(run_dir, checkpoints, plan, columns, counters, step)
-        # Made on one device and then copied: on several of a CPU the QR factorizations of orthogonal kernels can
-        # wait for each other's threads forever.
+        # Made on one device and then copied: on several CPU devices the QR factorizations of orthogonal kernels
+        # can wait for each other's threads forever.
         state, data = jax.device_put((state, data), placement)
         step = session.run(state, _compiled_once(train_step, placement), data, evaluate)
     best = checkpoints.best(like)
@@ -128,8 +128,8 @@ def _copied_to(devices: Sequence[jax.Device]) -> NamedSharding:
 def _compiled_once(function: Callable[..., Any], placement: NamedSharding) -> Callable[..., Any]:
     """Jitted with the state donated; a second trace is an error.
 
-    It would mean that a step changes the state's shapes or dtypes, which costs a compilation
-    that nobody notices, and a resumed run other numbers.
+    A second trace would mean that a step changes the state's shapes or dtypes. That costs an
+    unnoticed compilation, and a resumed run would give other numbers.
     """
     traces = 0
 
@@ -216,7 +216,7 @@ class _Session:
             self.progress.update(step, metrics)
             if step % self.plan.log_every == 0:
                 self._log_window(step)
-        if leave == 0:  # before a checkpoint, so that none divides a window
+        if leave == 0:  # before a checkpoint, so that no window spans one
             self._log_window(self.step)
 
     def _log_window(self, step: int) -> None:
@@ -271,7 +271,7 @@ class _Session:
         self.checkpoints.wait()
         return UserError(
             f"Stopped: {what} at step {step}. {self._kept(self.saved)}; nothing was saved after it.\n"
-            "The same command would run into the same step again: begin a new run with another --run-dir and a lower "
+            "The same command would fail at the same step again: begin a new run with another --run-dir and a lower "
             "learning rate or stricter clipping."
         )
 
@@ -281,9 +281,9 @@ class _Session:
 
 
 class _StopRequest:
-    """Notes SIGTERM and SIGINT instead of dying, so that the step can be finished and saved.
+    """Records SIGTERM and SIGINT instead of dying, so that the step can be finished and saved.
 
-    A second signal acts as usual, which force-quits.
+    A second signal has its usual effect, which force-quits.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the plots of all experiments share."""
+"""Plotting code that all experiments share."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,8 +41,8 @@ def learning_curve(run_dir: Path, validation: str, *, label: str, title: str) ->
         textcoords="offset points",
         ha="right" if steps[best] > steps.mean() else "left",
     )
-    # The view is that from the first validation on: the training steps before it are far off, and shown in full
-    # they would press the rest into a line.
+    # The y-axis is limited to the values from the first validation on: the training losses before it are so much
+    # larger that the rest would look like a flat line.
     shown = np.concatenate([values, mean[train_steps >= steps[0]]])
     axes.set_ylim(top=shown.max() + 0.1 * (shown.max() - min(values.min(), noisy.min())))
     axes.set(xlabel="step", ylabel=label, title=title)
@@ -60,7 +60,7 @@ def validation_curves(
     chance: float | None = None,
     **axes_settings: Any,
 ) -> None:
-    """Draws a metric of several runs, by their labels, over the steps or what these are made of."""
+    """Draws a metric of several labelled runs over the steps, or over the `per_step` units that make up each step."""
     figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
     for label, run_dir in run_dirs.items():
         steps, values = series(read_metrics(run_dir), metric)
@@ -74,15 +74,15 @@ def validation_curves(
 
 
 def draw_confusion(axes: Any, counts: np.ndarray, classes: Sequence[str]) -> None:
-    """Draws `counts` `[classes, classes]`, a row for each true class; darker where more of the row are."""
+    """Draws `counts` `[classes, classes]`, a row for each true class; darker for a larger share of its row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= 25:  # more would not be readable
+    if len(classes) <= 25:  # more labels would be illegible
         places = range(len(classes))
         axes.set_xticks(places, classes, rotation=90 if max(map(len, classes)) > 3 else 0)
         axes.set_yticks(places, classes)
         for i, j in zip(*np.nonzero(counts)):
-            # Rare errors stand out, pale as their squares are; on a darker square red could not be read.
+            # Rare errors are red, to stand out on their pale squares; on a darker square red would be illegible.
             rare = i != j and shares[i, j] < 0.2
             color = "tab:red" if rare else "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, counts[i, j], ha="center", va="center", color=color, weight="bold" if rare else "normal")

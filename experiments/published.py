@@ -1,4 +1,4 @@
-"""Published figures beside which `experiments.report` sets the scores, and where each of them stands."""
+"""Published figures that `experiments.report` shows beside our scores, and the source of each."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Published(NamedTuple):
     figure: float
     source: str
-    """Short enough for a table; what differs from our set-up is said here."""
+    """Short enough for a table; it also says what differs from our set-up."""
 
 
 PUBLISHED: dict[tuple[str, str, str], list[Published]] = {

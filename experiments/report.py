@@ -1,7 +1,7 @@
-"""The table of results, from the results.json of runs really made.
+"""The table of results, from the results.json of actual runs.
 
 python -m experiments.report            shows the table
-python -m experiments.report --json     a row per score, as JSON
+python -m experiments.report --json     shows a row per score, as JSON
 python -m experiments.report --docs     writes the table into docs/results.md
 """
 
@@ -34,11 +34,11 @@ class Options:
     """Shows the results on record."""
 
     json: bool = False
-    """Print a list with an object per score, which has the published figure and its source beside it."""
+    """Print a JSON list with an object per score, including the published figure and its source."""
     docs: bool = False
-    """Write the table between its marks in docs/results.md."""
+    """Write the table between its markers in docs/results.md."""
     runs: Annotated[Path, tyro.conf.Positional] = RECORDS
-    """Folder with <experiment>/<config>-seed<n>.json."""
+    """Folder that holds <experiment>/<config>-seed<n>.json."""
 
 
 def read_runs(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -54,7 +54,7 @@ def read_runs(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
 
 
 def rows_of(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A row per score; all seeds of a config must have the same ones."""
+    """A row per score; all seeds of a config must have the same scores."""
     rows = []
     for (experiment, config), seeds in runs.items():
         metrics = list(seeds[0]["scores"])
@@ -103,9 +103,9 @@ def score(row: dict[str, Any]) -> str:
 
 
 def with_table(page: str, written: str) -> str:
-    """The page of results with this table between its marks."""
+    """The results page with this table between its markers."""
     if len(re.findall(f"{re.escape(BEGIN)}.*?{re.escape(END)}", page, re.S)) != 1:
-        raise UserError(f"{PAGE} must have the marks of the table, once each:\n{BEGIN}\n{END}")
+        raise UserError(f"{PAGE} must have the table's markers, once each:\n{BEGIN}\n{END}")
     head, rest = page.split(BEGIN)
     return f"{head}{BEGIN}\n{written}\n{END}{rest.split(END)[1]}"
 

@@ -18,26 +18,26 @@ Config = TypeVar("Config", bound=Experiment)
 
 
 def open_run_dir(config: Experiment, **inputs: str) -> Path:
-    """Makes the folder of the run and returns it; it may hold no other run.
+    """Makes the folder of the run and returns it; it must not hold another run.
 
-    A run goes on only under the settings that it began with: anything else would be a run that no one command can make
-    again. config.json keeps them, together with `inputs`, the digests of what the run reads. A setting stands there by
-    its own name, so it makes no difference to a run which group it belongs to.
+    A run resumes only with the settings that it began with: otherwise no single command could reproduce it. config.json
+    keeps the settings, together with `inputs`, the digests of what the run reads. Each setting is stored under its own
+    name, without its group, so a setting can move to another group without affecting runs.
     """
     run_dir = config.run.run_dir
-    assert run_dir is not None, "experiments.config.load gives it"
+    assert run_dir is not None, "experiments.config.load sets it"
     begin_or_resume(run_dir, {**saved_settings(config), **inputs}, config.added)
     return run_dir
 
 
 def saved_settings(config: Any) -> dict[str, Any]:
-    """What makes a run what it is, as JSON returns it; where it is kept does not."""
+    """The settings that define a run, as JSON returns them; the run folder is not one of them."""
     settings = {name: value for name, value in flat(config).items() if name != "run_dir"}
     return json.loads(json.dumps(settings, default=str))
 
 
 def begin_or_resume(run_dir: Path, settings: Mapping[str, Any], added: Mapping[str, Any]) -> None:
-    """`added`: settings that came later, with the values that runs begun without them had."""
+    """`added`: settings introduced later, with the values that older runs, begun without them, had."""
     path = run_dir / "config.json"
     if not (run_dir / "results.json").exists():
         try:
@@ -61,17 +61,17 @@ def begin_or_resume(run_dir: Path, settings: Mapping[str, Any], added: Mapping[s
         _note_environment(run_dir / "environment.json")
         return
     write_json(run_dir / "environment.json", environment())
-    write_json(path, settings)  # last, as it makes the folder that of a run
+    write_json(path, settings)  # last, because it marks the folder as a run's
 
 
 def _note_environment(path: Path) -> None:
-    """Prints what is not as it was when the run began: another program rounds in its own way."""
+    """Prints what has changed since the run began: other versions and devices may round differently."""
     began = read_json(path) if path.exists() else {}
     now = environment()
     changed = [f"{name} {value} (now {now[name]})" for name, value in began.items() if now.get(name, value) != value]
     if changed:
         print(
-            f"This run was begun with {', '.join(changed)}: it goes on, but not to the same bits as it would have.",
+            f"This run was begun with {', '.join(changed)}: it goes on, but its numbers may differ in the last bits.",
             flush=True,
         )
 
@@ -98,7 +98,7 @@ def saved_config(run_dir: Path, kind: type[Config]) -> Config:
     missing = [name for name in names if name not in saved]
     if missing:
         raise UserError(
-            f"{path} has no {', '.join(missing)}: it is not that of a {kind.__name__}. Restore it from a backup."
+            f"{path} has no {', '.join(missing)}: it is not the config of a {kind.__name__}. Restore it from a backup."
         )
     tuples = {name: tuple(value) for name, value in saved.items() if isinstance(value, list)}
     config = replace(kind(), **{name: {**saved, **tuples}[name] for name in names})
@@ -107,14 +107,14 @@ def saved_config(run_dir: Path, kind: type[Config]) -> Config:
 
 
 def finish(run_dir: Path, scores: Mapping[str, float], *, seed: int, seconds: float, **more: Any) -> None:
-    """Writes results.json, the mark of a finished run; a run whose scores are no numbers is not finished.
+    """Writes results.json, which marks a run as finished; a run whose scores are not finite is not finished.
 
     Args:
         run_dir: folder of the run.
-        scores: what the run is judged by, a few numbers: `experiments.report` makes a row of each.
-        seed: of the run.
-        seconds: that it took, evaluations and compilation included.
-        more: whatever else is worth keeping, as JSON takes it.
+        scores: the few numbers that the run is judged by; `experiments.report` makes a row of each.
+        seed: the seed of the run.
+        seconds: how long it took, evaluations and compilation included.
+        more: anything else worth keeping, as values that JSON can hold.
     """
     scores = {name: float(value) for name, value in scores.items()}
     broken = {name: value for name, value in scores.items() if not math.isfinite(value)}
@@ -128,7 +128,7 @@ def finish(run_dir: Path, scores: Mapping[str, float], *, seed: int, seconds: fl
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """The results.json of a finished run, its scores finite numbers."""
+    """The results.json of a finished run, checked: its scores must be finite numbers."""
     run = read_json(path)
     scores = run.get("scores")
     numbers = list(scores.values()) if isinstance(scores, dict) else []
@@ -141,7 +141,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def show_finished(run_dir: Path, show: Callable[[Path], None]) -> bool:
-    """Whether the run is finished; then `show` prints its results."""
+    """Whether the run is finished; if it is, `show` prints its results."""
     path = run_dir / "results.json"
     if not path.exists():
         return False
@@ -153,5 +153,5 @@ def show_finished(run_dir: Path, show: Callable[[Path], None]) -> bool:
 
 
 def count(params: Any) -> int:
-    """Numbers in all."""
+    """The number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

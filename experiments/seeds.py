@@ -1,9 +1,9 @@
-"""One config with several seeds, on all cores at once: a process for each seed, on a core of its own.
+"""Runs one config with several seeds, on all cores at once: a process for each seed, each on its own core.
 
 python -m experiments.seeds EXPERIMENT configs/EXPERIMENT/CONFIG.py --seeds 0 1 2 [--record] [-- overrides]
 
-The matrices of a recurrent net are small. Two seeds on a core each take about the time of one, where one seed over two
-cores is hardly faster. Seeds that are finished are not run again; one that was stopped goes on.
+The matrices of a recurrent net are small: two seeds, each on its own core, take about as long as one, while one seed on
+two cores is hardly faster. Finished seeds are not run again; a stopped one resumes.
 """
 
 import dataclasses
@@ -39,11 +39,11 @@ class Options:
     config: Annotated[Path, tyro.conf.Positional]
     """The config file."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Which."""
+    """The seeds to run."""
     cores: tuple[int, ...] = CORES
-    """On which cores; one seed at a time on each."""
+    """The cores to use, with one seed at a time on each."""
     record: bool = False
-    """Copy each results.json to experiments/records/, from which the table of README is made."""
+    """Copy each results.json to experiments/records/, from which the table in docs/results.md is made."""
 
 
 @dataclasses.dataclass
@@ -80,7 +80,7 @@ def start(run: Run, options: Options, overrides: Sequence[str], core: int) -> No
 def status_table(runs: list[Run]) -> Table:
     table = Table("seed", "", "last line")
     for run in runs:
-        state = "finished" if run.finished else "running" if run.process else "waits"
+        state = "finished" if run.finished else "running" if run.process else "waiting"
         table.add_row(str(run.seed), state, run.last_line()[:100])
     return table
 

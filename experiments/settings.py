@@ -1,7 +1,7 @@
-"""The settings that experiments share, and how those of an experiment are put together.
+"""The settings that experiments share, and how an experiment's settings are put together.
 
 An experiment's config is a frozen dataclass of four others, its `data`, `model`, `train` and `run`. On the command line
-and in config.json each setting stands by its own name, whichever of the four it belongs to.
+and in config.json each setting has its own name, without that of its group.
 """
 
 import abc
@@ -33,7 +33,7 @@ Config = TypeVar("Config", bound="DataclassInstance")
 
 
 class Range(NamedTuple):
-    """Which values of a type a setting takes: in words, and as a test."""
+    """The values that a setting accepts: in words, and as a test."""
 
     expected: str
     accepts: Callable[[Any], bool]
@@ -51,7 +51,7 @@ class Settings:
     """A group of settings."""
 
     def check(self) -> None:
-        """Raises UserError for settings that do not go together; types and ranges were checked before."""
+        """Raises UserError for settings that contradict each other; types and ranges have been checked before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +70,15 @@ class Optimizer(Settings, abc.ABC):
     @property
     @abc.abstractmethod
     def total_updates(self) -> int:
-        """Over which the learning rate's schedule stretches."""
+        """The number of updates that the learning-rate schedule spans."""
 
     @property
     @abc.abstractmethod
     def warmup(self) -> int:
-        """Updates of linear warm-up before the cosine decay: a setting, or a part of the updates."""
+        """Updates of linear warm-up before the cosine decay: a setting, or a share of all updates."""
 
     def check(self) -> None:
-        if self.warmup > self.total_updates:  # a rule for a quick try, so no error
+        if self.warmup > self.total_updates:  # usual in a quick trial, so not an error
             print(
                 f"--warmup is {self.warmup}, above the {self.total_updates} updates of the training: the learning rate "
                 "does not reach its peak.",
@@ -88,10 +88,10 @@ class Optimizer(Settings, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Train(Optimizer):
-    """How it is trained."""
+    """How the model is trained."""
 
     steps: Count = 1000
-    """Updates in all; the learning rate's schedule stretches over them."""
+    """Number of updates; the learning-rate schedule spans them."""
     warmup: Natural = 50
     """Updates of linear warm-up before the cosine decay."""
 
@@ -102,12 +102,12 @@ class Train(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class TrainInChunks(Optimizer):
-    """How it is trained. A step of the training loop makes several updates, as a single one would be too short."""
+    """How the model is trained. A step of the training loop makes several updates, since a single one is too short."""
 
     updates: Count = 4000
-    """Updates in all; the learning rate's schedule stretches over them."""
+    """Number of updates; the learning-rate schedule spans them."""
     updates_per_step: Count = 25
-    """Updates in one step of the training loop, which is compiled as one; it must divide the updates."""
+    """Updates in one step of the training loop, compiled together; this must divide the number of updates."""
 
     @property
     def total_updates(self) -> int:
@@ -127,21 +127,21 @@ class TrainInChunks(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Place(Settings):
-    """Which run it is, and where it is kept."""
+    """The seed of the run, and where the run is kept."""
 
     seed: Natural = 0
-    """Of all that is drawn at random: weights, batches, noise."""
+    """Seed of everything random: weights, batches, noise."""
     run_dir: Path | None = None
     """Folder of the run; default runs/<experiment>/<config's name>-seed<seed>."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run(Place):
-    """How it is watched, and where it is kept."""
+    """How the run is monitored, and where it is kept."""
 
     eval_every: Count = 100
-    """Steps between evaluations; each is followed by a checkpoint. One more comes at the end, the only one if this is
-    above the steps."""
+    """Steps between evaluations; each is followed by a checkpoint. The last step is always evaluated too, so if this
+    exceeds the number of steps there is one evaluation."""
     patience: Natural = 0
     """Evaluations without a new best before training stops early; 0: never."""
     log_every: Count = 10
@@ -155,9 +155,9 @@ class Experiment(Settings):
     model: Any
     train: Any
     run: Any
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # of each that inherits from this
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # set on each subclass
     added: ClassVar[Mapping[str, Any]] = {}
-    """Settings that came later, with the values that runs begun without them had."""
+    """Settings introduced later, with the values that older runs, begun without them, had."""
 
     @classmethod
     def experiment(cls) -> str:
@@ -170,7 +170,7 @@ class Experiment(Settings):
 
 
 def hints(kind: Any) -> dict[str, Any]:
-    """Name -> type of each setting, whichever group it stands in."""
+    """Name -> type of each setting, whichever group it is in."""
     found: dict[str, Any] = {}
     for name, hint in own_hints(kind).items():
         found |= hints(hint) if dataclasses.is_dataclass(hint) else {name: hint}
@@ -183,7 +183,7 @@ def own_hints(kind: Any) -> dict[str, Any]:
 
 
 def flat(config: Any) -> dict[str, Any]:
-    """Name -> value of each setting, whichever group it stands in."""
+    """Name -> value of each setting, whichever group it is in."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -192,7 +192,7 @@ def flat(config: Any) -> dict[str, Any]:
 
 
 def replace(config: Config, **changes: Any) -> Config:
-    """The config with other values for some settings, each given by its own name, whichever group it stands in."""
+    """The config with other values for some settings, each given by its own name, whichever group it is in."""
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         group = getattr(config, field.name)
@@ -203,7 +203,7 @@ def replace(config: Config, **changes: Any) -> Config:
 
 
 def check_types(config: Any, where: str = "") -> None:
-    """Refuses values that are not of their setting's type, which a config file may hold, and those out of range."""
+    """Refuses values of the wrong type, which a config file may hold, and values out of range."""
     for name, hint in own_hints(type(config)).items():
         value = getattr(config, name)
         expected = _expected(value, hint)
@@ -218,7 +218,7 @@ def is_number(value: Any) -> bool:
 
 
 def _expected(value: Any, hint: Any) -> str | None:
-    """What should stand in its place; None if the value is of the type."""
+    """What was expected instead of the value; None if the value fits."""
     origin, options = get_origin(hint), get_args(hint)
     if origin is Annotated:
         ranges = [extra for extra in options[1:] if isinstance(extra, Range)]

@@ -31,15 +31,15 @@ def read_corpus(corpus: str) -> str:
 Level = Literal["char", "byte", "word"]
 UNKNOWN = "<unk>"
 WORDS = re.compile(r" ?\w+(?:['’]\w+)*| ?[^\w\s]|\s")
-"""A word or a sign, with the space before it; or another space, a line break. Nothing of a text is left out."""
+"""A word or symbol with the space before it, or other white space such as a line break. It covers all of a text."""
 
 
 class Vocabulary(NamedTuple):
-    """The pieces that a text is made of; a piece's number is its place."""
+    """The pieces that a text is made of; a piece's number is its position."""
 
     level: Level
     pieces: Sequence[str]
-    """Of bytes, the characters of Latin-1 stand for them."""
+    """Bytes are represented by the Latin-1 characters with their values."""
 
 
 def pieces_of(text: str, level: Level) -> Sequence[str]:
@@ -49,7 +49,7 @@ def pieces_of(text: str, level: Level) -> Sequence[str]:
 
 
 def vocabulary(pieces: Sequence[str], level: Level, *, most: int | None = None) -> Vocabulary:
-    """Those that occur, each once, in order; all 256 bytes; of words the `most` frequent, and one for all others."""
+    """The characters that occur, sorted; all 256 bytes; or the most frequent words and `<unk>`, `most` in all."""
     if level == "byte":
         return Vocabulary(level, [chr(value) for value in range(256)])
     if level == "char":
@@ -63,7 +63,7 @@ def unknown(pieces: Iterable[str], vocab: Vocabulary) -> list[str]:
 
 
 def encode(pieces: Sequence[str], vocab: Vocabulary) -> np.ndarray:
-    """Their numbers; words that are not in the vocabulary are `<unk>`, other pieces must all be in it."""
+    """The pieces' numbers; words outside the vocabulary become `<unk>`, characters and bytes must be in it."""
     if vocab.level == "word":
         numbers = {piece: number for number, piece in enumerate(vocab.pieces)}
         return np.array([numbers.get(piece, 0) for piece in pieces], np.int32)
@@ -71,7 +71,7 @@ def encode(pieces: Sequence[str], vocab: Vocabulary) -> np.ndarray:
 
 
 def decode(numbers: Iterable[int], vocab: Vocabulary) -> Iterator[str]:
-    """The text, piece by piece; bytes come out when they make up a character, or cannot."""
+    """The text, piece by piece; bytes are held back until they form a character or turn out not to."""
     if vocab.level != "byte":
         yield from (vocab.pieces[number] for number in numbers)
         return
@@ -82,12 +82,12 @@ def decode(numbers: Iterable[int], vocab: Vocabulary) -> Iterator[str]:
 
 
 def vocabulary_from(saved: Any) -> Vocabulary:
-    """What was saved as JSON; the first runs saved their characters as one string."""
+    """The vocabulary that was saved as JSON; the first runs saved their characters as one string."""
     level: Any
     level, pieces = ("char", saved) if isinstance(saved, str) else saved
     if level not in get_args(Level) or not pieces or not isinstance(pieces, str | list):
         raise ValueError(f"expected a level and its pieces, but got {level!r:.80} and {pieces!r:.80}")
-    "".join(pieces).encode()  # raises TypeError for what are no strings, ValueError for half a character
+    "".join(pieces).encode()  # raises TypeError for non-strings, ValueError for lone surrogates
     if level != "word" and (any(len(piece) != 1 for piece in pieces) or list(pieces) != sorted(set(pieces))):
         raise ValueError("its pieces are not single characters in order, each once")
     return Vocabulary(level, pieces)
@@ -102,7 +102,7 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def read_file(path: Path) -> str:
-    """A file of UTF-8 text, without a byte order mark; its lines end in `\\n`."""
+    """The text of a UTF-8 file, without a byte order mark; its lines end in `\\n`."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -138,7 +138,7 @@ def _shakespeare() -> str:
             fname="tinyshakespeare.txt",
             path=pooch.os_cache("rnnx"),
         )
-    except (OSError, ValueError) as error:  # no connection; or not the file that was expected
+    except (OSError, ValueError) as error:  # no connection, or not the expected file
         raise UserError(
             f"The corpus 'shakespeare' could not be fetched: {error}\n"
             "Without a connection, give the path of a local copy: --corpus FILE."

@@ -1,4 +1,4 @@
-"""The step of a supervised training: a loss, an optimiser, and the state that `loop.fit` keeps."""
+"""The step of supervised training: a loss, an optimiser, and the state that `loop.fit` keeps."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
-    """A step as `loop.fit` takes it; its key follows from the number of the step."""
+    """A step for `loop.fit`; its random key is derived from the step number."""
 
     def train_step(state: TrainState, data: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
@@ -50,7 +50,7 @@ def make_train_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step
 
 
 def in_chunks(update: Step, updates: int) -> Step:
-    """A step of `loop.fit` that makes several updates; its metrics are their means."""
+    """A step for `loop.fit` that makes several updates and averages their metrics."""
 
     def train_step(state: TrainState, data: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         state, metrics = jax.lax.scan(lambda s, _: update(s, data), state, length=updates)
@@ -88,13 +88,13 @@ def make_optimizer(train: Optimizer, final_fraction: float = 0.0, b2: float = 0.
 def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
     """The running average of the weights after one more step.
 
-    Its decay starts at 0.1 and grows to `decay`: the random initial weights would stay in it for long.
+    Its decay starts at 0.1 and grows to `decay`: otherwise the random initial weights would stay in it for a long time.
     """
     return optax.incremental_update(params, average, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
 
 
 def promoting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function under JAX's usual promotion of dtypes: Optax multiplies and raises floats by its count of steps."""
+    """The function under JAX's standard dtype promotion: Optax mixes floats with its integer count of steps."""
 
     @functools.wraps(function)
     def promoted(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Cells beside each other: the King James Bible by characters, a small model of each cell under the same settings.
+"""A comparison of cells: the King James Bible by characters, a small model of each cell under the same settings.
 
 Command:  python -m experiments.char_lm compare configs/char_lm/cells.py
 Time:     3 minutes for each seed, on one core

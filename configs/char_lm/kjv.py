@@ -10,7 +10,7 @@ from experiments.char_lm import CharLM, Data, Model, Run, Train
 config = CharLM(
     data=Data(
         corpus="kjv",
-        train_fraction=0.95,  # a twentieth of a text this long is long enough, and one stream of it takes half the time
+        train_fraction=0.95,  # a twentieth of a text this long is enough, and scoring it takes half the time
     ),
     model=Model(width=384, embed=64, dropout=0.1),
     train=Train(

@@ -1,4 +1,4 @@
-"""The King James Bible, word by word: the 8,000 most frequent words and signs, with the space before them.
+"""The King James Bible, word by word: the 8,000 most frequent words and symbols, with the space before them.
 
 Command:  python -m experiments.char_lm configs/char_lm/kjv_words.py
 Time:     4 minutes for each seed, on one core

@@ -1,8 +1,8 @@
 """Which of nine speakers said a pair of vowels, from 7 to 29 steps of 12 numbers: four nets, alone and together.
 
-The settings of a net were chosen by 5-fold cross-validation within the 270 training sequences; then all of them are
-trained on for a fixed number of steps. `test_accuracy` is the mean of the four nets, `ensemble_test_accuracy` that of
-the mean of their probabilities.
+The settings of a net were chosen by 5-fold cross-validation within the 270 training sequences; then the nets are
+trained on all of these for a fixed number of steps. `test_accuracy` is the mean of the four nets,
+`ensemble_test_accuracy` that of the mean of their probabilities.
 
 Command:  python -m experiments.seeds classify configs/classify/japanese_vowels.py --seeds 0 1 2 3 4 --record
 Time:     about a minute of training on one core for each seed

@@ -6,7 +6,7 @@ seed into training (60 %), validation and test (25 %). All settings were chosen 
 Command:  python -m experiments.seeds classify configs/classify/names.py --record
 Time:     25 seconds of training on one core for each seed
 Score:    0.391 ± 0.019 of the test right (mean and standard deviation of seeds 0 to 2); logistic regression on counted
-          runs of characters 0.425, naive Bayes 0.418, the most frequent class 0.319. So few names are not enough for a
+          runs of characters 0.425, naive Bayes 0.418, the most frequent class 0.319. These are too few names for a
           recurrent net to learn what characters mean
 """
 

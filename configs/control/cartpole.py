@@ -1,4 +1,4 @@
-"""CartPole-v1 without its velocities, with three cells and without any.
+"""CartPole-v1 without its velocities, with three cells and without memory.
 
 Command:  python -m experiments.seeds control configs/control/cartpole.py --seeds 0 1 2 --record
 Time:     1.8 minutes for each seed on one core, all four nets together

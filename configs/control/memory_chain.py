@@ -1,4 +1,4 @@
-"""MemoryChain at length 30: a bit seen at the beginning decides about the last action.
+"""MemoryChain at length 30: a bit seen at the beginning decides the last action.
 
 Command:  python -m experiments.seeds control configs/control/memory_chain.py --seeds 0 1 2 --record
 Time:     1.5 minutes for each seed on one core, all four nets together

@@ -1,4 +1,4 @@
-"""Mackey-Glass as in mackey_glass.py, with a readout that has the squares of the states too.
+"""Mackey-Glass as in mackey_glass.py, with a readout that also gets the squares of the states.
 
 Command:  python -m experiments.forecast configs/forecast/mackey_glass_squares.py
 Time:     76 seconds on one core

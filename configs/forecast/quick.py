@@ -1,4 +1,4 @@
-"""A noisy sine, beside the statistics that were made for it.
+"""A noisy sine, beside the statistical methods that suit it.
 
 Command:  python -m experiments.forecast configs/forecast/quick.py
 Time:     73 seconds on one core, of which 30 are training

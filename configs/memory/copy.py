@@ -1,4 +1,4 @@
-"""Ten symbols kept for 100 steps: an LSTM stays near the plateau, which an orthogonal cell leaves at once.
+"""Ten symbols kept for 100 steps: an LSTM stays near the plateau, an orthogonal cell leaves it at once.
 
 Command:  python -m experiments.seeds memory configs/memory/copy.py --seeds 0 1 2
 Time:     5 minutes for each seed, on one core

@@ -1,4 +1,4 @@
-"""Parity, trained on at most 40 bits and tested on up to 500: nonlinear cells, and linear ones of both kinds.
+"""Parity, trained on at most 40 bits and tested on up to 500: nonlinear cells, and both kinds of linear ones.
 
 Command:  python -m experiments.seeds memory configs/memory/parity.py --seeds 0 1 2 3 4
 Time:     1.2 to 1.9 minutes for each seed, on one core

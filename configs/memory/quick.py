@@ -6,7 +6,7 @@ Score:    seed 0: adding (mean squared error, chance 0.167): lstm 0.0016; copy (
           0.508, orthogonal 0.133; parity up to 100, trained up to 20 (accuracy, chance 0.5): lstm 1.000, min_gru
           0.499, signed_min_gru 1.000; delayed recall (accuracy, chance 0.125): lstm 0.377, min_gru 1.000
 
-A model here is one cell and a dense layer: selective copy asks a minimal cell for more of them.
+A model here is one cell and a dense layer: selective copy needs more layers of a minimal cell.
 """
 
 from experiments.memory import Data, Memory, Model, Run, Train

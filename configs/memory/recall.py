@@ -1,4 +1,4 @@
-"""One symbol kept through 200 others: the minimal cells begin with gates that let in little, the others do not.
+"""One symbol kept through 200 others: the minimal cells start with nearly closed input gates, the others do not.
 
 Command:  python -m experiments.seeds memory configs/memory/recall.py --seeds 0 1 2
 Time:     3 minutes for each seed, on one core

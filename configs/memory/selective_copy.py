@@ -1,4 +1,4 @@
-"""Sixteen tokens strewn among 128 places, told in order: two blocks of a minimal cell; scaled down from 4096 places.
+"""Sixteen tokens among 128 places, recalled in order: two blocks of a minimal cell; scaled down from 4096 places.
 
 Command:  python -m experiments.seeds memory configs/memory/selective_copy.py --seeds 0 1 2
 Time:     12 minutes for each seed, on one core

@@ -1,4 +1,4 @@
-"""Several cells under one config: their losses, and a text that each of them writes."""
+"""Compares several cells under one config: their losses, and a text that each writes."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ from experiments.settings import Natural, check_names
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """Trains each cell with the same settings; what follows `--` overrides these."""
+    """Trains each cell with the same settings; those after `--` override the config."""
 
     config: Annotated[Path, tyro.conf.Positional]
     """The config file."""
     cells: tuple[Cell, ...] = get_args(Cell)
-    """Which cells."""
+    """The cells to compare."""
     seed: Natural = 0
-    """Of all of them."""
+    """The seed that all cells share."""
     run_dir: Path | None = None
-    """Folder, with one for each cell in it; default runs/char_lm/<config's name>-compared-seed<seed>."""
+    """Folder, which holds one for each cell; default runs/char_lm/<config's name>-compared-seed<seed>."""
 
 
 def main(args: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ def draw_curves(run_dir: Path, runs: Mapping[str, Any]) -> None:
 
 
 def table(runs: Mapping[str, Any]) -> str:
-    """The losses, and the quality of what was written; last that of the text which was held out."""
+    """The losses and the quality of each sample; the last row is the quality of the held-out text."""
     lines = [f"{'cell':<10}{'nats':>8}{'parameters':>12}{'seconds':>9}{'known words':>13}{'distinct':>10}{'copied':>8}"]
     for cell, run in runs.items():
         (nats,) = run["scores"].values()

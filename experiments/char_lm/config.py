@@ -20,11 +20,11 @@ class Data(settings.Settings):
     corpus: str = "kjv"
     """kjv (King James Bible), shakespeare (tiny shakespeare), or the path of a UTF-8 text file."""
     train_fraction: Annotated[float, Range("above 0 and below 1", lambda x: 0 < x < 1)] = 0.9
-    """The first part of the text is trained on, the rest is for validation."""
+    """Share of the text to train on, from its beginning; the rest is for validation."""
     level: Level = "char"
     """What is read and predicted: characters, bytes of UTF-8, or words (with the space before them)."""
     words: Count = 10_000
-    """At the level of words: how many different ones are known; all others are one and the same."""
+    """At the level of words: size of the vocabulary, in which one entry stands for all other words."""
 
     def check(self) -> None:
         if self.level == "word" and self.words < 2:
@@ -51,15 +51,15 @@ class Model(settings.Settings):
 
 @dataclass(frozen=True)
 class Train(settings.Train):
-    """How it is trained."""
+    """How the model is trained."""
 
     batch: Count = 16
     """Rows that read the text side by side, each from its own starting point."""
     time: Count = 64
-    """Characters (bytes, words) of each row per step; gradients reach back no further, the state does."""
+    """Characters (bytes, words) of each row per step; gradients do not reach back further, but the state does."""
     reset_probability: Share = 0.05
-    """Chance that a row starts a step from the initial state. At 0 the network only ever sees states that have lived
-    since training began, and may do far worse from the initial one: shakespeare_quick with 400 steps, batch 16, embed
+    """Chance that a row starts a step from the initial state. At 0 the network only sees states carried on since
+    training began, and may do far worse from the initial one: shakespeare_quick with 400 steps, batch 16, embed
     128, dropout 0.2 and learning rate 3e-3 scores 7.68 with 0 and 2.07 with 0.1 (with its own settings and 400 steps:
     1.966 and 1.969)."""
     steps: Count = 1400
@@ -70,25 +70,25 @@ class Train(settings.Train):
     """Decay of AdamW's second moment."""
     weight_decay: NonNegative = 0.1
     ema: Rate = 0.99
-    """Decay of the running average of the weights, which is what is evaluated, kept as best and sampled from; it starts
-    at 0.1 and grows to this value. 0: the weights themselves."""
+    """Decay of the running average of the weights; the average is evaluated, kept as best and sampled from. The decay
+    starts at 0.1 and grows to this value. 0: use the weights themselves."""
 
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is evaluated, and where it is kept."""
+    """How the run is evaluated, and where it is kept."""
 
     eval_rows: Count = 64
-    """Stretches of the validation text that are read side by side during training."""
+    """Segments of the validation text that each evaluation during training reads side by side."""
     eval_chars: Count = 100_000
-    """Validation characters (bytes, words) scored each time during training (the final score takes all)."""
+    """Validation characters (bytes, words) scored by each evaluation during training (the final score uses all)."""
     eval_warmup: Natural = 128
-    """Characters read, unscored, before each stretch, so that it does not begin from nothing."""
+    """Characters read but not scored before each segment, so that its state is not the initial one."""
     patience: Natural = 10
     sample_length: Count = 800
     """Characters (bytes, words) of the sample written at the end."""
     sample_temperature: NonNegative = 0.8
-    """Its temperature: lower is safer, higher is bolder."""
+    """Temperature of that sample: lower is safer, higher is bolder."""
 
 
 @dataclass(frozen=True)

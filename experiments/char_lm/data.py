@@ -1,4 +1,4 @@
-"""The text as numbers, and what of it a step reads."""
+"""The text as numbers, and the part of it that a step reads."""
 
 from typing import NamedTuple
 
@@ -55,8 +55,8 @@ def read_chunk(
     """The inputs, targets and resets `[batch, time]` of a step.
 
     The training text is read as a circle. Row b starts at b/batch of it and reads `time` characters per step, so its
-    state is that of the text it has just read. The position follows from the number of the step and is not saved. The
-    state is reset where the circle closes, since the end of the text does not lead to its beginning.
+    state always belongs to the text just read. The position is computed from the step number and is not saved. The
+    state is reset where the circle closes, since the beginning of the text does not continue its end.
     """
     starts = np.array([row * split // train.batch for row in range(train.batch)], np.int32)
     first = (step * train.time) % split + starts

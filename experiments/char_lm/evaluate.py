@@ -25,7 +25,7 @@ WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 class Scorer:
-    """The mean loss, in nats per character, on given places of a text."""
+    """The mean loss, in nats per character, at given positions of a text."""
 
     def __init__(self, model: rnnx.Layer, text: np.ndarray) -> None:
         self._model, self._text = model, text
@@ -42,14 +42,14 @@ class Scorer:
     def __call__(self, params: Any, places: np.ndarray, scored: np.ndarray, chunk: int) -> float:
         """Reads the characters at `places` [rows, length] and scores the one after each.
 
-        `chunk` places at a time, with the state kept: logits for all at once would fill the
-        memory. The sum is taken in the host's double precision.
+        It reads `chunk` places at a time and keeps the state in between: logits for all at once
+        would fill the memory. The host adds up the losses in double precision.
         """
         padded = ((0, 0), (0, -places.shape[1] % chunk))
         places = np.pad(places, padded)
         valid = np.pad(scored, padded)
         inputs, targets = self._text[places], self._text[places + 1]
-        placement = jax.tree.leaves(params)[0].sharding  # during training a copy on each device
+        placement = jax.tree.leaves(params)[0].sharding  # during training the params are copied to each device
         carry = jax.device_put(self._model.initial_carry(params, inputs[:, :chunk], None), placement)
         score = self._chunk(placement)
         total = 0.0
@@ -57,15 +57,15 @@ class Scorer:
             now = slice(start, start + chunk)
             read = jax.device_put((inputs[:, now], targets[:, now], valid[:, now]), placement)
             carry, loss = score(params, carry, *read)
-            total += float(loss)  # waits, as several CPU devices must not be dispatched far ahead: see rnnx.sharded
+            total += float(loss)  # waits: several CPU devices must not be dispatched far ahead, see rnnx.sharded
         return total / int(scored.sum())
 
 
 def make_evaluate(config: CharLM, corpus: Corpus, scorer: Scorer) -> Callable[[Any], dict[str, float]]:
     """A fast estimate of the validation loss, for early stopping and the choice of the best.
 
-    The final score reads one stream, which leaves most of a processor idle; here stretches of
-    it are read side by side.
+    The final score reads one stream, which leaves most of a processor idle; here segments of
+    the text are read side by side.
     """
     held_out = len(corpus.text) - corpus.split
     length = max(1, min(held_out - 1, config.run.eval_chars) // config.run.eval_rows)
@@ -87,11 +87,11 @@ def final_score(corpus: Corpus, scorer: Scorer, params: Any) -> float:
 
 
 def quality(text: str, training: str) -> dict[str, float]:
-    """Of a written text, compared with the training text.
+    """The quality of a written text, compared with the training text.
 
-    `known_words`: the share of its words that occur there (is the spelling right?). `distinct_words`: the share of
-    different words (does it repeat itself?). `longest_copy`: characters of the longest passage that occurs there
-    verbatim (does it only recite?).
+    `known_words`: the share of its words that occur in the training text (is the spelling right?). `distinct_words`:
+    the share of different words (does it repeat itself?). `longest_copy`: characters of the longest passage that occurs
+    in the training text verbatim (does it only recite?).
     """
     words, known = WORD.findall(text.lower()), set(WORD.findall(training.lower()))
     longest = 0
@@ -145,7 +145,7 @@ def report(
 
 
 def unknown_share(corpus: Corpus) -> float:
-    """Of the held-out words, those that the training text does not have."""
+    """The share of the held-out words that are outside the vocabulary."""
     pieces = corpus.vocab.pieces
     return float((corpus.text[corpus.split :] == pieces.index(UNKNOWN)).mean()) if UNKNOWN in pieces else 0.0
 
@@ -162,6 +162,6 @@ def show(run_dir: Path) -> None:
     )
     of_sample, of_text = run["quality"]["sample"], run["quality"]["held_out"]
     print(
-        f"of its words {of_sample['known_words']:.1%} occur in the training text (of the held-out text's "
+        f"{of_sample['known_words']:.1%} of the sample's words occur in the training text (held-out text: "
         f"{of_text['known_words']:.1%}); longest passage copied from there: {of_sample['longest_copy']} characters"
     )

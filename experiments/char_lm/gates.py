@@ -18,21 +18,21 @@ from experiments.settings import Count, Natural
 from experiments.text import encode, pieces_of
 
 ROLES = {"i": "learn", "f": "forget (0 forgets, 1 keeps)", "c": "remember", "o": "use"}
-"""Of the gates and the memory of an LSTM."""
+"""What the gates and the memory of an LSTM do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Gates:
-    """Draws the gates of a trained run over a text."""
+    """Draws the gates of a trained model while it reads a text."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
     text: str = "In the beginning God created the heaven and the earth."
     """What the model reads."""
     gates: tuple[str, ...] = ("i", "f", "c", "o")
-    """What to draw: names that the cell gives its gates, or fields of its carry; of an LSTM i, f, g, o, h and c."""
+    """What to draw: names that the cell gives its gates, or fields of its carry; for an LSTM i, f, g, o, h and c."""
     layer: Natural = 0
-    """Which recurrent layer, counted from the input."""
+    """Which recurrent layer, counted from 0 at the input."""
     units: Count = 12
     """How many units to draw: those whose gates change most over the text."""
     out: Path = Path("gates.png")
@@ -56,7 +56,7 @@ def main(args: Sequence[str]) -> None:
 
 
 def gate_values(trained: Trained, tokens: np.ndarray, gates: Sequence[str], layer: int) -> dict[str, np.ndarray]:
-    """Of each name `[time, units]`, while the model reads the tokens `[time]`."""
+    """The values `[time, units]` of each name while the model reads the tokens `[time]`."""
     settings = trained.config.model
     cell = getattr(rnnx.cells, settings.cell)(settings.width)
     below = make_layers(trained.config, len(trained.vocab.pieces))[: 2 + 2 * layer]
@@ -74,6 +74,6 @@ def gate_values(trained: Trained, tokens: np.ndarray, gates: Sequence[str], laye
 
 
 def liveliest(values: Mapping[str, np.ndarray], units: int) -> np.ndarray:
-    """The units whose gates change most, in the order of their numbers."""
+    """The units whose gates change most, in index order."""
     change = sum(v.std(axis=0) / max(v.std(), 1e-6) for v in values.values())
     return np.sort(np.argsort(-change)[:units])

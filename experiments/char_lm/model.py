@@ -14,7 +14,7 @@ def make_model(config: CharLM, vocab_size: int) -> rnnx.Layer:
 
 
 def make_layers(config: CharLM, vocab_size: int) -> list[rnnx.Layer | nn.Module]:
-    """An embedding, recurrent layers and a dense one; each but the last is followed by dropout."""
+    """An embedding, recurrent layers and a dense layer; dropout follows each but the last."""
     model = config.model
     make: Callable[[int], rnnx.Layer] = getattr(rnnx, model.cell)
     recurrent = [(make(model.width), rnnx.dropout(model.dropout)) for _ in range(model.layers)]
@@ -27,6 +27,6 @@ def make_layers(config: CharLM, vocab_size: int) -> list[rnnx.Layer | nn.Module]
 
 
 def training_devices(batch: int) -> tuple[jax.Device, ...]:
-    """As many devices as divide the rows of a batch evenly; by default a CPU is one device."""
+    """As many devices as possible that share the rows of a batch evenly; by default a CPU is one device."""
     found = jax.devices()
     return tuple(found[: max(count for count in range(1, len(found) + 1) if batch % count == 0)])

@@ -1,4 +1,4 @@
-"""A trained model continues a text."""
+"""Lets a trained model continue a text."""
 
 import dataclasses
 import functools
@@ -69,9 +69,9 @@ class Sample:
     temperature: float = 0.8
     """Below 1 safer, above 1 bolder; 0 takes the likeliest each time."""
     top_k: int | None = None
-    """Draw only among the k likeliest."""
+    """Draw only from the k likeliest."""
     top_p: float | None = None
-    """Draw only among the fewest that reach this probability together."""
+    """Draw only from the smallest set of likeliest ones whose total probability reaches this."""
     seed: Natural = 0
     """The same seed draws the same text."""
 
@@ -92,7 +92,7 @@ def main(args: Sequence[str]) -> None:
         for character in drawn:
             sys.stdout.write(character)
             sys.stdout.flush()
-            if unread(sys.stdout):  # `head`, say, has read enough
+            if unread(sys.stdout):  # for example, `head` has read enough
                 return
     except KeyboardInterrupt:
         pass

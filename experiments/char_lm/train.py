@@ -34,9 +34,9 @@ class TrainState(NamedTuple):
     params: Any
     optimizer: Any
     average: Any
-    """Of the params over the steps."""
+    """The running average of the params over the steps."""
     carry: Any
-    """Of each row of the batch."""
+    """The carry of each row of the batch."""
 
 
 def make_optimizer(config: CharLM) -> optax.GradientTransformation:

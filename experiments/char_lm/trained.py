@@ -1,4 +1,4 @@
-"""A trained run, read back."""
+"""Reads back a trained run."""
 
 import functools
 from pathlib import Path
@@ -22,7 +22,7 @@ class Trained(NamedTuple):
     vocab: Vocabulary
     model: rnnx.Layer
     params: Any
-    """The best of the run, averaged over steps."""
+    """The running average of the weights, from the best checkpoint."""
 
 
 def read_vocabulary(run: Path) -> Vocabulary:
@@ -35,7 +35,7 @@ def read_vocabulary(run: Path) -> Vocabulary:
 
 
 def check_text(run: Path, vocab: Vocabulary, text: str, what: str) -> None:
-    """Raises unless the text has something in it that the vocabulary knows, and nothing else."""
+    """Raises UserError if the text is empty or has pieces outside the vocabulary."""
     strange = unknown(pieces_of(text, vocab.level), vocab)
     if strange or not text:
         listed = ", ".join(map(repr, strange))
@@ -45,7 +45,7 @@ def check_text(run: Path, vocab: Vocabulary, text: str, what: str) -> None:
 
 
 def read_trained(run: Path, vocab: Vocabulary) -> Trained:
-    from experiments.char_lm.train import initial_state  # which imports what samples
+    from experiments.char_lm.train import initial_state  # not at the top: it imports this module, by way of sampling
 
     config = saved_config(run, CharLM)
     model = make_model(config, len(vocab.pieces))

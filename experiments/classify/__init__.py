@@ -4,9 +4,10 @@ python -m experiments.classify configs/classify/japanese_vowels.py [overrides]
 python -m experiments.classify configs/classify/japanese_vowels.py --data MY_TRAIN.ts
 python -m experiments.classify configs/classify/names.py --data names.tsv
 
-A `.ts` file of the UCR and UEA archives is read from its path, with MY_TEST.ts beside it or as --test-data; lines of
-`label<TAB>text` are split by the seed, in each class by itself, unless --test-data is given. The trained network reads
-the test twice: with pads after each sequence, and with several sequences packed into a row. Both must give the same.
+A `.ts` file of the UCR and UEA archives is read from its path, and its test set from MY_TEST.ts beside it or from
+--test-data. Lines of `label<TAB>text` are split by the seed, each class separately, unless --test-data is given. The
+trained network reads the test set twice: with padding after each sequence, and with several sequences packed into a
+row. Both must give the same results.
 """
 
 from experiments.classify.config import Classify, Data, Model, Run, Train

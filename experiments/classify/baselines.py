@@ -10,10 +10,11 @@ from experiments.errors import UserError
 
 
 def baselines(data: Dataset) -> dict[str, float]:
-    """Test accuracies: of the most frequent class, and of logistic regression on features that need no order of time.
+    """Test accuracies of the most frequent class, and of simple classifiers on hand-made features.
 
-    Those of a text are its runs of one to four characters, counted; those of a series the means, deviations and ends of
-    its channels. How much is regularised is chosen by cross-validation on what the net has for training and validation.
+    The features of a text are counts of its n-grams of one to four characters; those of a series are the means,
+    standard deviations, first and last values of its channels. The strength of regularisation is chosen by
+    cross-validation on the training and validation sets of the net.
     """
     try:
         from sklearn.feature_extraction.text import CountVectorizer

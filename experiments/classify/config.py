@@ -19,18 +19,18 @@ class Data(settings.Settings):
     """japanese_vowels (nine speakers, from the package aeon), tzdata (names of places and their part of the world,
     from the package tzdata), or a path: a .ts file, or lines of label<TAB>text."""
     test_data: Path | None = None
-    """The test file of a path; default: of X_TRAIN.ts the X_TEST.ts beside it, of texts a part split off."""
+    """The test file for a path; default: for X_TRAIN.ts the X_TEST.ts beside it, for texts a part split off."""
     fill: Fill = "refuse"
-    """What stands in for missing values of a series: the channel's mean, or lines between its neighbours."""
+    """How to fill missing values of a series: with the channel's mean, or by linear interpolation. refuse: an error."""
     fold_case: bool = False
-    """Whether texts are read without their capital letters."""
+    """Whether to ignore the difference between capital and small letters in texts."""
     validation_fraction: Rate = 0.0
-    """Share of each class that is held out of training; the weights that are best there are kept. 0: all is trained
-    on, and the last weights are kept. Of .ts files a share of the training file, else of all."""
+    """Share of each class that is held out for validation; the weights that score best on it are kept. 0: train on
+    everything, and keep the last weights. With a test file, a share of the training file, otherwise of all."""
     test_fraction: Annotated[float, Range("above 0 and below 1", lambda x: 0 < x < 1)] = 0.25
-    """Share of each class that is split off as test, of data without a test set."""
+    """For data without a test set: share of each class that is split off as one."""
     smallest_class: Annotated[int, Range("3 or more: one each to train, validate and test on", lambda x: x >= 3)] = 3
-    """Labels with fewer examples are left out, of data without a test set."""
+    """For data without a test set: labels with fewer examples are left out."""
 
     def check(self) -> None:
         if self.validation_fraction + self.test_fraction >= 1:
@@ -49,37 +49,37 @@ class Model(settings.Settings):
     layers: Count = 1
     """Bidirectional layers on top of each other."""
     width: Count = 64
-    """Units of each direction."""
+    """Units in each direction."""
     embed: Count = 32
     """Size of a character's embedding."""
     dropout: Rate = 0.3
-    """Dropout before each recurrent layer but the first, and before the class is read out."""
+    """Dropout before each recurrent layer but the first, and before the output layer."""
     nets: Count = 1
-    """Nets that are trained side by side as one program, each with its own weights, batches and noise. Scores are means
-    over them; those of the ensemble, which takes the mean of their probabilities, have names of their own."""
+    """Nets trained side by side in one program, each with its own weights, batches and noise. Scores are means over the
+    nets; the scores of the ensemble, which averages their probabilities, have names of their own."""
 
 
 @dataclass(frozen=True)
 class Train(settings.Train):
-    """How each net is trained, on sequences that are changed at random."""
+    """How each net is trained, on randomly augmented sequences."""
 
     steps: Count = 600
     label_smoothing: Rate = 0.0
-    """Probability that targets spread over all classes."""
+    """Probability mass that the targets spread over all classes."""
     noise: NonNegative = 0.0
-    """Of series: standard deviation of what is added to every value of a training series, in units of its channel's."""
+    """For series: standard deviation of the noise added to every training value, in units of its channel's."""
     offset: NonNegative = 0.0
-    """Of series: standard deviation of what is added to all values of a channel alike, so that levels are not relied
-    on: they differ from one recording to the next."""
+    """For series: standard deviation of a random offset added to all values of a channel, so that the net does not rely
+    on levels, which differ from one recording to the next."""
     warp: NonNegative = 0.0
-    """Of series: a training series is played at a speed of up to exp(warp), or down to exp(-warp)."""
+    """For series: the speed of a training series is changed by a random factor from exp(-warp) to exp(warp)."""
     unknown: Rate = 0.0
-    """Of texts: chance that a character of a training text is replaced by the sign for unknown ones."""
+    """For texts: probability that a training character is replaced by the symbol for unknown ones."""
 
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is watched, and where it is kept."""
+    """How the run is monitored, and where it is kept."""
 
     eval_every: Count = 50
 

@@ -1,4 +1,4 @@
-"""Labelled sequences: time series from `.ts` files, texts from lines of `label<TAB>text`, and what a network reads."""
+"""Labelled sequences: time series from `.ts` files, texts from lines of `label<TAB>text`, and their encoding."""
 
 import collections
 import functools
@@ -16,20 +16,20 @@ from experiments.files import package_folder
 from experiments.text import read_file
 
 MOST_BYTES = 4e9
-"""Of the padded training set, which stays on the device."""
+"""Largest size of the padded training set, which stays on the device."""
 UNKNOWN = 0
 """The number of a character that training never saw."""
 
 
 class Examples(NamedTuple):
-    """Each item is a text or a series `[len, channels]`; the labels stand in the same order."""
+    """Each item is a text or a series `[len, channels]`; the labels are in the same order."""
 
     items: list[Any]
     labels: list[str]
 
 
 class Dataset(NamedTuple):
-    """What is learned from, chosen by (it may be empty) and scored on."""
+    """The sets to train on, to choose weights by (this one may be empty) and to score on."""
 
     train: Examples
     validation: Examples
@@ -39,7 +39,7 @@ class Dataset(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Examples as a network reads them: each sequence is `[len, channels]` floats or `[len]` characters' numbers."""
+    """Examples as a network reads them: each sequence is `[len, channels]` floats or `[len]` character numbers."""
 
     sequences: list[np.ndarray]
     labels: np.ndarray
@@ -54,10 +54,10 @@ class Batch(NamedTuple):
 
 
 def load(data: Data, seed: int) -> Dataset:
-    """Reads known data, a `.ts` file with its test file, or a file of texts, and splits what comes unsplit.
+    """Reads known data, a `.ts` file with its test file, or a file of texts, and splits data without a test set.
 
-    Splits are drawn by the seed, in each class by itself. `smallest_class` and `test_fraction` concern what comes
-    without a test set.
+    Splits are drawn by the seed, each class separately. `smallest_class` and `test_fraction` apply to data without a
+    test set.
     """
     dataset = _load(data, seed)
     if data.fill == "refuse":
@@ -85,12 +85,12 @@ def _load(data: Data, seed: int) -> Dataset:
             return split_off_validation(everything, read_texts(test), data.validation_fraction, seed)
     everything = with_enough(distinct(everything), data.smallest_class)
     train, held_out = split(everything, data.test_fraction, seed)
-    # The validation takes its share of all, not of what is left.
+    # The validation fraction is a share of all examples, not of those left after the test split.
     return split_off_validation(train, held_out, data.validation_fraction / (1 - data.test_fraction), seed)
 
 
 def series_files(name: str, test: Path | None) -> tuple[Path, Path]:
-    """The training and the test file; the latter stands beside the first unless it is given."""
+    """The training and the test file; unless given, the test file is beside the training file."""
     train = japanese_vowels() if name == "japanese_vowels" else Path(name)
     if test is None:
         if not train.name.endswith("_TRAIN.ts"):
@@ -122,7 +122,7 @@ def read_ts(path: Path) -> Examples:
                 case "@classlabel" if words and words[0].lower() == "true":
                     declared = words[1:]
                 case "@timestamps" if words and words[0].lower() == "true":
-                    raise UserError(f"{where}: series with time stamps cannot be read; give values at even steps.")
+                    raise UserError(f"{where}: series with time stamps cannot be read; give evenly spaced values.")
                 case "@data":
                     if declared is None:
                         raise UserError(
@@ -192,8 +192,8 @@ def read_text(path: Path) -> str:
 def read_tzdata() -> Examples:
     """Names of cities and countries, labelled by their part of the world, from the time zones of the package tzdata.
 
-    `zone.tab` has each zone once, without the older spellings that the database knows besides. A country is where all
-    of its zones are; one that has them in several parts is left out.
+    `zone.tab` has each zone once, without the older spellings that the database also has. The label of a country is the
+    part of all of its zones; a country with zones in several parts is left out.
     """
     folder = package_folder("tzdata", "tzdata") / "zoneinfo"
     zones, countries = (
@@ -211,13 +211,13 @@ def read_tzdata() -> Examples:
 
 
 def distinct(examples: Examples) -> Examples:
-    """Each text once with each label: the same one in training and test would be known, not recognised."""
+    """Each text once with each label: one in both training and test would be memorised, not recognised."""
     pairs = dict.fromkeys(zip(examples.items, examples.labels))
     return Examples([item for item, _ in pairs], [label for _, label in pairs])
 
 
 def with_enough(examples: Examples, smallest: int) -> Examples:
-    """Without the labels that have fewer than `smallest` examples."""
+    """The examples without those of labels that have fewer than `smallest`."""
     counts = collections.Counter(examples.labels)
     kept = taken(examples, [i for i, label in enumerate(examples.labels) if counts[label] >= smallest])
     if len(set(kept.labels)) < 2:
@@ -229,7 +229,7 @@ def with_enough(examples: Examples, smallest: int) -> Examples:
 
 
 def split_off_validation(train: Examples, test: Examples, fraction: float, seed: int) -> Dataset:
-    """Checks that every class of the test, and every class left out for validation, can be learned."""
+    """Splits off the validation set, and checks that training has every class of the test set."""
     unseen = sorted(set(test.labels) - set(train.labels))
     if unseen:
         raise UserError(
@@ -247,7 +247,7 @@ def split_off_validation(train: Examples, test: Examples, fraction: float, seed:
 
 
 def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """Takes `fraction` of each class out, one example at least, and leaves one at least."""
+    """Splits off `fraction` of each class, at least one example, and leaves at least one."""
     places = collections.defaultdict(list)
     for i, label in enumerate(examples.labels):
         places[label].append(i)
@@ -269,10 +269,10 @@ def taken(examples: Examples, indices: Iterable[int]) -> Examples:
 
 
 def make_encode(data: Data, train: Examples, classes: Sequence[str]) -> tuple[Callable[[Examples], Encoded], int]:
-    """How examples become numbers, by what the training set holds alone; and how many characters it knows.
+    """The encoding of examples, derived from the training set alone, and the number of characters (0 for series).
 
     Characters are numbered from 1; 0 stands for one that training never saw. Each channel of a series gets mean 0 and
-    variance 1 over the training set, so that "mean" fills with zeros; "linear" draws lines between what is there.
+    variance 1 over the training set, so that "mean" fills with zeros; "linear" interpolates between known values.
     """
     if isinstance(train.items[0], str):
         fold = str.casefold if data.fold_case else str
@@ -308,7 +308,7 @@ def encode(numbers: Callable[[Any], np.ndarray], classes: Sequence[str], example
 
 
 def filled(series: np.ndarray, fill: Fill) -> np.ndarray:
-    """A standardised series without gaps; what is beyond its first and last value takes these."""
+    """A standardised series without gaps; "linear" extends the first and the last value to the ends."""
     missing = np.isnan(series)
     if fill == "linear" and missing.any():
         series = series.copy()
@@ -320,13 +320,13 @@ def filled(series: np.ndarray, fill: Fill) -> np.ndarray:
 
 
 def refuse_gaps(data: Dataset) -> None:
-    """Missing values must be asked for."""
+    """Raises UserError for missing values; --fill has to be asked for."""
     for name, examples in (("training", data.train), ("validation", data.validation), ("test", data.test)):
         gaps = [i for i, item in enumerate(examples.items) if not isinstance(item, str) and np.isnan(item).any()]
         if gaps:
             raise UserError(
                 f"{len(gaps)} of {len(examples.items)} series of the {name} set have missing values, the first of them "
-                f"number {gaps[0] + 1}. Say what to put there: --fill mean or --fill linear."
+                f"number {gaps[0] + 1}. Say how to fill them: --fill mean or --fill linear."
             )
 
 
@@ -337,8 +337,8 @@ def padded(examples: Encoded) -> Batch:
     if size > MOST_BYTES:
         raise UserError(
             f"Sequence {steps.index(longest) + 1} of the training set has {longest:,} steps; to pad all "
-            f"{len(steps):,} to that takes {size / 1e9:.1f} GB, but {MOST_BYTES / 1e9:.0f} GB are the most. "
-            "Leave out or cut the longest."
+            f"{len(steps):,} to that takes {size / 1e9:.1f} GB, but at most {MOST_BYTES / 1e9:.0f} GB are allowed. "
+            "Leave out or shorten the longest."
         )
     xs, lengths = rnnx.pad(examples.sequences)
     return Batch(xs, lengths, examples.labels)

@@ -1,4 +1,4 @@
-"""The scores: how good a classifier is, and how well it knows that."""
+"""The scores: how accurate a classifier is, and how well calibrated."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -20,13 +20,13 @@ from experiments.training import TrainState
 
 
 class Calibration(NamedTuple):
-    """The test, in bins of the probability that the predicted class was given; each array `[bins]`."""
+    """The test set, in bins of the probability given to the predicted class; each array is `[bins]`."""
 
     counts: np.ndarray
     confidence: np.ndarray
     """Mean probability of the predicted class; 0 in an empty bin."""
     accuracy: np.ndarray
-    """Share that was right; 0 in an empty bin."""
+    """Share of correct predictions; 0 in an empty bin."""
     error: float
     """The expected calibration error: mean gap between confidence and accuracy, bins weighted by their counts."""
 
@@ -55,7 +55,7 @@ def confusion(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def calibration(probability: np.ndarray, labels: np.ndarray, bins: int = 10) -> Calibration:
-    """In bins of equal width.
+    """Calibration in bins of equal width.
 
     Reference: C. Guo et al., *On calibration of modern neural networks*, ICML 2017.
     """
@@ -69,7 +69,7 @@ def calibration(probability: np.ndarray, labels: np.ndarray, bins: int = 10) -> 
 
 
 class Predict:
-    """The logits `[nets, n, classes]` of any sequences, read with pads or packed."""
+    """The logits `[nets, n, classes]` of any sequences, read padded or packed."""
 
     BATCH = 512
 
@@ -85,14 +85,14 @@ class Predict:
         return np.concatenate(logits, axis=1)[:, np.argsort(order)]
 
     def packed(self, params: Any, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        """Several to a row, which has room for two of the longest."""
+        """Several sequences to a row; a row has room for two of the longest."""
         length = 2 * max(len(sequence) for sequence in sequences)
         parts = [sequences[start : start + self.BATCH] for start in range(0, len(sequences), self.BATCH)]
         return np.concatenate([self._packed(params, rnnx.pack(part, length=length)) for part in parts], axis=1)
 
 
 def make_evaluate(predict: Predict, validation: Encoded) -> tuple[str, Callable[[TrainState], dict[str, float]]]:
-    """What decides which weights are kept, and the evaluation; without a validation set the last ones are kept."""
+    """The metric that decides which weights are kept, and the evaluation; without a validation set, the last stay."""
     if not validation.sequences:
         return "updates", lambda state: {"updates": float(state.step)}
 
@@ -107,7 +107,7 @@ def make_evaluate(predict: Predict, validation: Encoded) -> tuple[str, Callable[
 
 
 def scores_of(each: np.ndarray, packed: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Of probabilities `[nets, n, classes]`, read with pads and packed: means over the nets, and of the ensemble."""
+    """Scores of probabilities `[nets, n, classes]`, read padded and packed: means over the nets, and the ensemble's."""
 
     def mean(score: Callable[[np.ndarray, np.ndarray], float], nets: np.ndarray) -> float:
         return float(np.mean([score(own, labels) for own in nets]))
@@ -125,7 +125,7 @@ def scores_of(each: np.ndarray, packed: np.ndarray, labels: np.ndarray) -> dict[
 
 
 def errors_of(data: Dataset, test: Encoded, probability: np.ndarray) -> list[dict[str, Any]]:
-    """Each test sequence that is classified wrongly, as JSON takes it."""
+    """Each misclassified test sequence, as JSON can hold it."""
     return [
         {
             "number": int(i) + 1,
@@ -147,14 +147,14 @@ def report(
     predict: Predict,
     fitted: Fitted[TrainState],
 ) -> None:
-    """Scores the best weights on the test, read both ways. Writes results.json last: it marks the end."""
+    """Scores the best weights on the test set, read both ways. Writes results.json last: it marks the end."""
     from experiments.classify import plots  # not at the top: a second of start-up
     from experiments.classify.baselines import baselines
 
     params, test, nets = fitted.best.params, parts["test"], config.model.nets
     padded, packed = predict.padded(params, test.sequences), predict.packed(params, test.sequences)
     scores = scores_of(probabilities(padded), probabilities(packed), test.labels)
-    probability = probabilities(padded).mean(axis=0)  # of the ensemble, as all that follows
+    probability = probabilities(padded).mean(axis=0)  # of the ensemble, like everything below
     bins, counts = calibration(probability, test.labels), confusion(probability, test.labels)
     errors = errors_of(data, test, probability)
     right = f"{accuracy(probability, test.labels):.2%} of {len(test.labels)} test sequences right"
@@ -196,6 +196,6 @@ def show(run_dir: Path) -> None:
         print(f"{score.replace('_', ' '):<32}{value:>8.4f}")
     together = f" by {run['nets']} nets together" if run["nets"] > 1 else ""
     print(
-        f"{len(run['errors'])} of {run['examples']['test']} wrong{together}; pads and packing differ by "
-        f"{run['largest_difference_of_logits_padded_to_packed']:.1e} at most in a logit"
+        f"{len(run['errors'])} of {run['examples']['test']} wrong{together}; padded and packed logits differ by "
+        f"{run['largest_difference_of_logits_padded_to_packed']:.1e} at most"
     )

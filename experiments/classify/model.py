@@ -1,4 +1,4 @@
-"""The nets: what reads a sequence, and what reads the class out of that."""
+"""The nets: an encoder that reads a sequence, and a head that predicts its class."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from experiments.classify.config import Model
 
 
 class Net(NamedTuple):
-    """What reads a sequence, and what reads the class out of that."""
+    """An encoder that reads a sequence, and a head that predicts its class."""
 
     encoder: rnnx.Layer
     head: rnnx.Layer
@@ -68,6 +68,6 @@ def classify(net: Net, params: Any, xs: jax.Array, lengths: jax.Array, key: jax.
 
 
 def classify_packed(net: Net, params: Any, packed: rnnx.Packed) -> jax.Array:
-    """The same of sequences packed into rows, in the order in which they were given."""
+    """The same for sequences packed into rows, in the order in which the sequences were given."""
     _, ys = rnnx.unroll_packed(net.encoder, params["encoder"], packed)
     return read_out(net, params, *rnnx.unpack_padded(packed, ys))

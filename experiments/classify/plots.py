@@ -21,17 +21,17 @@ def overview(
     wrong: np.ndarray,
     title: str,
 ) -> None:
-    """Draws what is confused with what, how sure it is, how it was learned, and which lengths are hard.
+    """Draws the confusion matrix, the calibration, the learning curve, and which lengths are hard.
 
     Args:
-        path: of the PNG.
-        rows: of metrics.jsonl.
+        path: where the PNG is written.
+        rows: the rows of metrics.jsonl.
         confusion: `[classes, classes]` counts, a row for each true class.
-        classes: their names.
-        calibration: of the test.
-        lengths: `[n]`, of the test sequences.
-        wrong: indices of those that are classified wrongly.
-        title: of the whole.
+        classes: the names of the classes.
+        calibration: the calibration on the test set.
+        lengths: `[n]`, the lengths of the test sequences.
+        wrong: indices of the misclassified ones.
+        title: the title of the figure.
     """
     figure, axes = plt.subplots(2, 2, figsize=(12, 9.5), layout="constrained")
     figure.suptitle(title, fontsize=15)

@@ -22,14 +22,14 @@ COLUMNS = {"loss": lambda m: f"{m['loss']:.3f}", "accuracy": lambda m: f"{m['acc
 
 
 def augment(train: Train, key: jax.Array, xs: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Changes a batch at random: series get other speeds and levels and noise, texts unknown characters."""
+    """Augments a batch at random: series get other speeds, other levels and noise, texts get unknown characters."""
     if jnp.issubdtype(xs.dtype, jnp.integer):
         return jnp.where(jax.random.bernoulli(key, train.unknown, xs.shape), UNKNOWN, xs), lengths
     speed_key, noise_key, offset_key = jax.random.split(key, 3)
     batch, time, channels = xs.shape
     speed = jnp.exp(jax.random.uniform(speed_key, (batch,), minval=-train.warp, maxval=train.warp))
     warped = jnp.clip(jnp.round(lengths / speed).astype(jnp.int32), 1, time)
-    # The first step stays the first, the last the last; between steps, lines are drawn.
+    # The first and the last step keep their values; between steps, values are interpolated linearly.
     stride = (lengths - 1) / jnp.maximum(warped - 1, 1)
     place = jnp.minimum(jnp.arange(time)[None] * stride[:, None], lengths[:, None] - 1)
     before = place.astype(jnp.int32)
@@ -42,7 +42,7 @@ def augment(train: Train, key: jax.Array, xs: jax.Array, lengths: jax.Array) -> 
 
 
 def make_loss(config: Classify, net: Net, classes: int) -> training.Loss:
-    """The mean over the nets; their keys differ."""
+    """The mean loss of the nets; each has its own key."""
 
     def one(params: Any, key: jax.Array, data: Batch) -> tuple[jax.Array, jax.Array]:
         batch_key, augment_key, dropout_key = jax.random.split(key, 3)
@@ -64,8 +64,8 @@ def make_loss(config: Classify, net: Net, classes: int) -> training.Loss:
 
 
 def make_optimizer(config: Classify) -> optax.GradientTransformation:
-    """One for each net: clipping looks at its gradient alone, decay at the rank of its own params."""
-    # The loss is the mean of the nets' losses.
+    """One optimiser for each net: clipping looks at its gradient alone, weight decay at the rank of its own params."""
+    # The loss is the mean of the nets' losses, so each net's gradient is scaled back.
     own = optax.chain(optax.scale(config.model.nets), training.make_optimizer(config.train))
     return optax.GradientTransformation(jax.vmap(own.init), jax.vmap(own.update))
 

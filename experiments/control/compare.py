@@ -67,7 +67,7 @@ def animate(args: Sequence[str]) -> None:
     run = parse(Animate, args, command=f"{COMMAND} animate").run
     config = finished(run)
     if config.data.task != "cartpole":
-        raise UserError(f"{run} is a run of {config.data.task}, but only those of cartpole have carts to be drawn.")
+        raise UserError(f"{run} is a run of {config.data.task}, but only those of cartpole can be animated.")
     environment, played = make_environment(config.data), {}
     for cell in config.model.cells:
         like = jax.eval_shape(functools.partial(initial_state, config, cell, environment, config.run.seed))

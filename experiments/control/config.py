@@ -17,7 +17,7 @@ class Data(settings.Settings):
     task: Literal["cartpole", "memory_chain"] = "cartpole"
     """cartpole: CartPole-v1 without its velocities. memory_chain: MemoryChain-bsuite."""
     memory_length: Count = 30
-    """Of memory_chain: steps from the beginning to the decision."""
+    """For memory_chain: steps from the beginning to the decision."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Model(settings.Settings):
     """The net."""
 
     cells: tuple[Cell, ...] = ("gru", "lstm", "min_gru", "memoryless")
-    """Which to compare. min_gru is linear in its state; memoryless is a dense layer instead of a cell."""
+    """The cells to compare. min_gru is linear in its state; memoryless is a dense layer instead of a cell."""
     width: Count = 64
     """Units of the encoder and of the cell."""
 
@@ -35,34 +35,34 @@ class Model(settings.Settings):
 
 @dataclass(frozen=True)
 class Train(settings.Settings):
-    """How it is trained: PPO."""
+    """How the agent is trained, by PPO."""
 
     envs: Count = 16
     """Environments played side by side."""
     time: Count = 64
-    """Steps of each per update: a rollout. Gradients reach back to its beginning, the state does further."""
+    """Steps of each environment in a rollout. Gradients reach back to its beginning, the state reaches further."""
     updates: Count = 400
     """Rollouts in all; the learning rate falls to zero over them."""
     epochs: Count = 4
-    """Times that a rollout is learned from."""
+    """Passes over each rollout."""
     minibatches: Count = 2
-    """Parts into which the environments are split in each epoch, with a step of the optimizer for each."""
+    """Parts into which the environments are split in each epoch, with an optimizer step for each."""
     learning_rate: Positive = 1e-3
-    """Of Adam at the beginning; it falls linearly."""
+    """Initial learning rate of Adam; it falls linearly to zero."""
     clip: Positive = 0.5
     """Largest global norm of the gradient."""
     discount: Share = 0.99
-    """Gamma."""
+    """Discount factor, gamma."""
     trace: Share = 0.95
-    """Lambda of the generalized advantage estimation."""
+    """Lambda of generalized advantage estimation."""
     ratio_clip: Positive = 0.2
-    """How far the probability of an action may move from that of the rollout before it earns nothing more."""
+    """Epsilon of PPO: how far an action's probability ratio to the rollout may move from 1 before it is clipped."""
     reward_scale: Positive = 0.01
-    """What rewards are multiplied by while learning. Values far above 1 have gradients that drown the policy's."""
+    """Factor on the rewards while learning. Values far above 1 have gradients that drown out the policy's."""
     value_weight: NonNegative = 0.5
-    """Of the value's squared error in the loss."""
+    """Weight of the value's squared error in the loss."""
     entropy_weight: NonNegative = 0.0
-    """Of the policy's entropy, which the loss rewards."""
+    """Weight of the policy's entropy, which the loss rewards."""
 
     @property
     def steps(self) -> int:
@@ -75,14 +75,14 @@ class Train(settings.Settings):
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is evaluated, and where it is kept."""
+    """How the run is evaluated, and where it is kept."""
 
     eval_every: Count = 10
     eval_episodes: Count = 64
-    """Episodes of a validation, with actions drawn from the policy."""
+    """Episodes per validation, with actions drawn from the policy."""
     test_episodes: Annotated[int, Range("16 or more", lambda x: x >= 16)] = 256
-    """Episodes that the best checkpoint of each cell is scored on, with the likeliest action at each step; other ones
-    than those of the validations."""
+    """Episodes that the best checkpoint of each cell is scored on, with the likeliest action at each step; they are
+    not those of the validations."""
     log_every: Count = 5
 
 

@@ -1,4 +1,4 @@
-"""The two tasks as pure functions of one environment; `jax.vmap` makes many of one.
+"""The two tasks as pure functions of a single environment; `jax.vmap` batches them.
 
 Dynamics and random numbers are those of gymnax 1.0 (CartPole-v1, MemoryChain-bsuite), against which they are tested.
 References: A. G. Barto, R. S. Sutton and C. W. Anderson, IEEE SMC 13 (1983); I. Osband et al., *Behaviour suite for
@@ -18,17 +18,17 @@ State = TypeVar("State")
 
 
 class Outcome(NamedTuple):
-    """The outcome of a step. Where it ended the episode, the next one has already begun."""
+    """The outcome of a step. If it ended the episode, the next one has already begun."""
 
     observation: jax.Array
-    """By which the next action is chosen."""
+    """What the next action is chosen by."""
     reward: jax.Array
     terminated: jax.Array
-    """Nothing more can be won."""
+    """The episode is over: no more reward could follow."""
     truncated: jax.Array
-    """The time was up: there would have been more to win."""
+    """The time was up: more reward could have followed."""
     final_observation: jax.Array
-    """As `observation`, but of the episode of this step, even where that has ended."""
+    """Like `observation`, but always of this step's episode, even if that has ended."""
 
 
 class Environment(NamedTuple):
@@ -40,7 +40,7 @@ class Environment(NamedTuple):
     horizon: int
     """Steps after which each episode has ended."""
     target: float
-    """A mean return by which the task counts as solved."""
+    """The mean return at which the task counts as solved."""
 
 
 def make_environment(data: Data) -> Environment:
@@ -48,7 +48,7 @@ def make_environment(data: Data) -> Environment:
 
 
 class Cart(NamedTuple):
-    """The state of CartPole: place and angle of the pole, in metres and radians, and how fast they change."""
+    """The state of CartPole: the cart's position in metres, the pole's angle in radians, and how fast they change."""
 
     x: jax.Array
     x_dot: jax.Array
@@ -69,7 +69,7 @@ class Physics(NamedTuple):
     tau: float = 0.02
 
 
-@jax.jit  # with the constants as arguments: written out, XLA rounds otherwise than gymnax does
+@jax.jit  # the constants are arguments: as literals, XLA would round differently from gymnax
 def move_cart(cart: Cart, action: jax.Array, of: Physics) -> Cart:
     force = of.push * action - of.push * (1 - action)
     cos, sin = jnp.cos(cart.theta), jnp.sin(cart.theta)
@@ -86,7 +86,7 @@ def move_cart(cart: Cart, action: jax.Array, of: Physics) -> Cart:
 
 
 def cartpole(data: Data) -> Environment:
-    """CartPole-v1 of which only the place of the cart and the angle of the pole are seen, as shares of their limits."""
+    """CartPole-v1 of which only the cart's position and the pole's angle are observed, as shares of their limits."""
     x_limit, theta_limit, horizon = 2.4, math.radians(12), 500
 
     def initial(key: jax.Array) -> Cart:
@@ -115,10 +115,10 @@ class Chain(NamedTuple):
 
 
 def memory_chain(data: Data) -> Environment:
-    """A bit at the beginning; the action `memory_length` steps later must be the same: 1, else -1.
+    """A bit at the beginning; the action `memory_length` steps later must match it: reward 1, otherwise -1.
 
-    What is seen after a step is the state before it, so that the bit is seen twice. (Of several bits, which bsuite's
-    task may have, the second number would tell which is asked for.)
+    The observation after a step is that of the state before it, so the bit is seen twice. (bsuite's task may have
+    several bits; the second number would then say which one is asked for.)
     """
     length = data.memory_length
 
@@ -155,7 +155,7 @@ def with_auto_reset(
     horizon: int,
     target: float,
 ) -> Environment:
-    """With a new episode after each that has ended. Both tasks have two actions."""
+    """An environment that starts a new episode after each that has ended. Both tasks have two actions."""
 
     def reset(key: jax.Array) -> tuple[State, jax.Array]:
         state = initial(key)

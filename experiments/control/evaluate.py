@@ -18,12 +18,12 @@ from experiments.loop import Fitted
 
 MONITOR = "mean_return"
 VALIDATION, TEST = 1_000_000, 2_000_000
-"""Added to the seed of a run: episodes of their own."""
+"""Added to the seed of a run, so that validations and test have different episodes."""
 
 
 def make_evaluate(config: Control, cell: Cell, environment: Environment) -> Callable[[Any], dict[str, float]]:
-    """The mean and the least return with actions drawn from the policy: among agents whose likeliest actions are all
-    right, the surest is the best. The episodes begin alike each time."""
+    """The mean and the lowest return with actions drawn from the policy: among agents whose likeliest actions are all
+    right, the most confident one is the best. The episodes start from the same states each time."""
     net, key = make_net(config.model, cell, environment.actions), jax.random.key(config.run.seed + VALIDATION)
 
     @jax.jit
@@ -76,7 +76,7 @@ def report(config: Control, run_dir: Path, environment: Environment, fitted: Map
 
 
 def test(config: Control, cell: Cell, environment: Environment, params: Any, choose: Choose) -> Episodes:
-    """On the host."""
+    """The test episodes, on the host."""
     net, key = make_net(config.model, cell, environment.actions), jax.random.key(config.run.seed + TEST)
     return jax.device_get(jax.jit(lambda p: play(environment, net, p, key, config.run.test_episodes, choose))(params))
 
@@ -103,12 +103,12 @@ def validations_of(folder: Path) -> list[dict[str, Any]]:
 
 
 class Probe(NamedTuple):
-    """A linear function of the hidden units for what is not observed."""
+    """A linear estimate of unobserved quantities from the hidden units."""
 
     velocities: np.ndarray
     """`[episodes, time, 2]`, of the cart and of the pole."""
     cart: float
-    """Share of the variance of its velocity that is explained."""
+    """Share of the variance of the cart's velocity that is explained."""
     pole: float
 
 
@@ -127,7 +127,7 @@ def probe_velocities(played: Episodes) -> Probe:
 def draw_curves(
     path: Path, config: Control, run_dirs: Sequence[Path], target: float, scores: Sequence[Mapping[Cell, float]]
 ) -> None:
-    """Of several seeds; `scores` are the mean returns that each ended with."""
+    """Draws the learning curves of several seeds; `scores` are the final mean returns of each."""
     from experiments.control import plots  # not at the top: a second of start-up
 
     validations = [

@@ -17,7 +17,7 @@ class Decision(NamedTuple):
     logits: jax.Array
     """`[..., actions]`."""
     value: jax.Array
-    """`[...]`, the discounted reward that is expected from here on."""
+    """`[...]`, the expected discounted return from here on."""
     hidden: jax.Array
     """`[..., width]`, the output of the cell."""
 
@@ -31,7 +31,7 @@ def make_net(model: Model, cell: Cell, actions: int) -> rnnx.Layer:
         "min_gru": lambda: rnnx.min_gru(width),
         "memoryless": lambda: rnnx.stack(nn.Dense(width), tanh),
     }
-    # A policy that begins near to even odds tries everything.
+    # A policy that starts close to uniform tries every action.
     policy = nn.Dense(actions, kernel_init=nn.initializers.orthogonal(0.01))
     value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
 

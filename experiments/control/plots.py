@@ -18,7 +18,7 @@ COLOURS: dict[Cell, str] = {"gru": "tab:blue", "lstm": "tab:orange", "min_gru": 
 def learning_curves(
     path: Path, steps: np.ndarray, runs: Sequence[Mapping[Cell, Sequence[float]]], *, target: float, title: str
 ) -> None:
-    """Draws the validations `[evaluations]` of each cell of each run; of several the mean and the range."""
+    """Draws the validations `[evaluations]` of each cell of each run; of several runs the mean and the range."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for cell in runs[0]:
         length = min(len(run[cell]) for run in runs)  # some may have stopped early
@@ -88,7 +88,7 @@ def cartpole_episode(
 
 
 def memory_chain_episode(path: Path, played: Mapping[Cell, Episodes], *, title: str) -> None:
-    """An episode that began with -1 and one with 1, a column for each; the first net's units, the decisions of all."""
+    """An episode that began with -1 and one with 1, a column for each: units of the first net, decisions of all."""
     figure, rows = plt.subplots(
         3, 2, figsize=(11, 7.5), layout="constrained", sharex=True, sharey="row", height_ratios=[2, 3, 4]
     )
@@ -124,25 +124,25 @@ def memory_chain_episode(path: Path, played: Mapping[Cell, Episodes], *, title: 
 
 
 def heat_strip(axes: Axes, hidden: np.ndarray) -> None:
-    """Units `[time, units]` as rows; the colours reach to the largest of most."""
+    """Units `[time, units]` as rows; the colours span 98 % of the absolute values."""
     reach = float(np.quantile(np.abs(hidden), 0.98)) + 1e-9
     axes.imshow(hidden.T, aspect="auto", cmap="RdBu_r", interpolation="none", vmin=-reach, vmax=reach)
 
 
 def by_correlation(hidden: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """The units `[time, units]`, in the order of their correlation with the signal `[time]`."""
+    """The units `[time, units]`, sorted by their correlation with the signal `[time]`."""
     return hidden[:, np.argsort(correlations(hidden, signal))]
 
 
 def correlations(hidden: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """`[units]`; zero for a unit that never moves."""
+    """`[units]`; zero for a unit that never changes."""
     hidden, signal = hidden - hidden.mean(0), signal - signal.mean()
     scale = np.sqrt((hidden**2).sum(0) * (signal**2).sum())
     return np.divide(signal @ hidden, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def animate(path: Path, played: Mapping[Cell, Episodes], every: int = 3) -> None:
-    """The first episode of each net, one above the other, as a GIF; each `every`-th step is drawn."""
+    """The first episode of each net, one above the other, as a GIF; every `every`-th step is drawn."""
     figure, rows = plt.subplots(
         len(played), figsize=(6, 1.9 * len(played)), layout="constrained", sharex=True, squeeze=False
     )

@@ -1,4 +1,4 @@
-"""How a net plays: stretches of endless play to learn from, and whole episodes to be scored by."""
+"""How a net plays: rollouts of continuing play to learn from, and whole episodes to score."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ def sampled(key: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def uniform(key: jax.Array, logits: jax.Array) -> jax.Array:
-    """Does not ask the net."""
+    """Ignores the net."""
     return jax.random.randint(key, logits.shape[:-1], 0, logits.shape[-1])
 
 
@@ -36,11 +36,11 @@ class Players(NamedTuple):
     start: jax.Array
     """Whether the observation begins an episode."""
     carry: Any
-    """Of the net."""
+    """The carry of the net."""
     return_so_far: jax.Array
-    """Of the episode up to here."""
+    """The return of the current episode up to here."""
     last_return: jax.Array
-    """Of the last episode that ended, zero before."""
+    """The return of the last episode that ended, zero before the first."""
 
 
 class Transition(NamedTuple):
@@ -55,7 +55,7 @@ class Transition(NamedTuple):
     terminated: jax.Array
     truncated: jax.Array
     bootstrap: jax.Array
-    """Where truncated, the value of what would have come next; else zero."""
+    """Where truncated, the value of what would have come next; otherwise zero."""
 
 
 def collect(
@@ -97,10 +97,10 @@ def log_prob(decision: Decision, action: jax.Array) -> jax.Array:
 
 
 class Episodes(NamedTuple):
-    """Each row an episode, `[episodes, horizon, ...]`; what comes after its end is of no account."""
+    """An episode in each row, `[episodes, horizon, ...]`; steps after its end are to be ignored."""
 
     state: Any
-    """Of the environment, hidden things included."""
+    """The state of the environment, including what is not observed."""
     observation: jax.Array
     action: jax.Array
     decision: Decision

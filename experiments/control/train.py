@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A rollout to learn from, `[envs, time, ...]`; the carry is that of its beginning, `[envs, ...]`."""
+    """A rollout to learn from, `[envs, time, ...]`; the carry is the one at its beginning, `[envs, ...]`."""
 
     carry: Any
     steps: Transition
@@ -61,10 +61,10 @@ def initial_state(config: Control, cell: Cell, environment: Environment, seed: j
 
 
 def advantages(train: Train, steps: Transition, value_after: jax.Array) -> jax.Array:
-    """Generalized advantage estimation over `[time, envs]`; `value_after` `[envs]` is that of what follows.
+    """Generalized advantage estimation over `[time, envs]`; `value_after` `[envs]` is the value of what follows.
 
-    No credit crosses the border of two episodes. One whose time was up would have gone on, and its last step is
-    credited with what was expected from there.
+    No credit crosses from one episode to the next. A truncated episode would have gone on, so its last step is credited
+    with the value expected from there.
     """
 
     def back(after: tuple[jax.Array, jax.Array], step: Transition) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
@@ -79,7 +79,7 @@ def advantages(train: Train, steps: Transition, value_after: jax.Array) -> jax.A
 
 
 def loss(train: Train, net: rnnx.Layer, params: Any, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Reads the rollout again, from the carry it began with, and with the states reset where they were."""
+    """Reads the rollout again, from the carry it began with, and with the states reset at the same steps."""
     steps = batch.steps
     _, decision = rnnx.unroll(net, params, steps.observation, carry=batch.carry, resets=steps.start)
     change = log_prob(decision, steps.action) - steps.log_prob
@@ -98,7 +98,7 @@ def loss(train: Train, net: rnnx.Layer, params: Any, batch: Batch) -> tuple[jax.
 def make_train_step(
     config: Control, cell: Cell, environment: Environment
 ) -> Callable[[TrainState, None], tuple[TrainState, dict[str, jax.Array]]]:
-    """One rollout and the updates by it. It can be vmapped over states: one for each seed."""
+    """One rollout and the updates from it. It can be vmapped over states, one for each seed."""
     train = config.train
     net, optimizer = make_net(config.model, cell, environment.actions), make_optimizer(train)
 

@@ -1,6 +1,6 @@
 """Statistical forecasts, each fitted to the values before an origin.
 
-A baseline takes the values before the origin `[time]`, the horizon and the season, and gives a mean and a standard
+A baseline takes the values before the origin `[time]`, the horizon and the season, and returns a mean and a standard
 deviation for each step ahead, both `[horizon]`.
 """
 
@@ -15,7 +15,7 @@ Baseline = Callable[[np.ndarray, int, int], tuple[np.ndarray, np.ndarray]]
 
 
 def seasonal_naive(past: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
-    """The values a season before; errors add up from season to season."""
+    """The values one season earlier; errors add up from season to season."""
     season = min(season, len(past) - 1)
     ahead = np.arange(horizon)
     error = np.sqrt(np.mean((past[season:] - past[:-season]) ** 2))
@@ -23,13 +23,13 @@ def seasonal_naive(past: np.ndarray, horizon: int, season: int) -> tuple[np.ndar
 
 
 def drift(past: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
-    """The last value, and the mean step for every step ahead; errors are those of a random walk with a drift."""
+    """The last value plus the mean step for every step ahead; errors are those of a random walk with drift."""
     steps, ahead = np.diff(past), np.arange(1, horizon + 1)
     return past[-1] + ahead * steps.mean(), steps.std() * np.sqrt(ahead * (1 + ahead / len(steps)))
 
 
 def theta(past: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
-    """Theta of statsmodels, deseasonalised where its test finds a season."""
+    """Theta of statsmodels, deseasonalised if its test finds a season."""
     from statsmodels.tsa.forecasting.theta import ThetaModel
 
     seasonal = 1 < season <= len(past) // 2
@@ -39,7 +39,7 @@ def theta(past: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.n
 
 
 def autoreg(past: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
-    """AutoReg of statsmodels; its lags, up to two seasons, and a linear trend or none are chosen by AIC."""
+    """AutoReg of statsmodels; AIC chooses its lags, up to two seasons, and whether it has a linear trend."""
     from statsmodels.tsa.ar_model import AutoReg, ar_select_order
 
     most = max(1, min(max(2 * season, 10), len(past) // 4))
@@ -52,7 +52,7 @@ def autoreg(past: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np
 
 
 def exponential_smoothing(past: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
-    """ExponentialSmoothing of statsmodels: additive; no trend, a trend or a damped one is chosen by AICc."""
+    """ExponentialSmoothing of statsmodels, additive; AICc chooses no trend, a trend or a damped one."""
     from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
     seasonal: dict[str, Any] = {"seasonal": "add", "seasonal_periods": season} if 1 < season <= len(past) // 2 else {}
@@ -73,7 +73,7 @@ BASELINES: dict[str, Baseline] = {
 
 
 def quietly(baseline: Baseline, past: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
-    """Without the warnings of fits to a few values."""
+    """Runs a baseline without the warnings of fits to few values."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return baseline(past, horizon, season)

@@ -10,20 +10,20 @@ from experiments.settings import Count, Natural, NonNegative, Positive, Range, R
 
 @dataclass(frozen=True)
 class Data(settings.Settings):
-    """The series, and what of it is read and forecast."""
+    """The series, and which parts of it are read and forecast."""
 
     data: str = "sine"
     """sine (noisy, made here), sunspots or co2 (monthly; both from statsmodels), m1_yearly (181 series, from aeon), or
     the path of a CSV file."""
     column: str = ""
-    """Of a CSV file: the column to forecast."""
+    """For a CSV file: the column to forecast."""
     dates: str = ""
-    """Of a CSV file: a column of dates, which must come at equal steps. Empty: the rows are taken to."""
+    """For a CSV file: a column of dates, which must be equally spaced. Empty: the rows are assumed to be."""
     fill: Literal["none", "forward", "linear"] = "none"
-    """What stands in for a missing value: nothing, so that it is an error; the value before it; or the line between
-    the values around it, which looks ahead and is therefore taken within the training part alone."""
+    """How to fill a missing value. none: it is an error. forward: with the value before it. linear: by interpolation
+    between the values around it, which looks ahead and is therefore allowed in the training part only."""
     season: Count = 20
-    """Steps after which the series repeats, for the baselines, and as the lag of MASE. 1: never."""
+    """Steps after which the series repeats, for the baselines and as the lag of MASE. 1: no season."""
     horizon: Count = 20
     """Steps to forecast."""
     test: Count = 200
@@ -31,23 +31,23 @@ class Data(settings.Settings):
     validation: Count = 200
     """Values before those, to choose the checkpoint by."""
     stride: Count = 5
-    """Steps from one origin of a forecast to the next, where forecasts are scored."""
+    """Steps from one forecast origin to the next, in the parts that are scored."""
     transform: Literal["none", "log", "sqrt"] = "none"
-    """Of the values that the nets read and forecast; scores and baselines are of the values themselves."""
+    """Transform of the values that the nets read and forecast; scores and baselines use the values themselves."""
     scaling: Literal["series", "window"] = "series"
-    """series: less the mean, over the standard deviation, both of the training part. window: less the last value before
-    the origin, over the mean size of the steps between the values read. Where a line and a seasonal pattern are the
-    base, they are what is taken away."""
+    """series: subtract the mean and divide by the standard deviation of the training part. window: subtract the last
+    value before the origin and divide by the mean absolute step between the values read. With --base seasonal, the line
+    and the seasonal pattern are subtracted instead."""
     base: Literal["level", "drift", "seasonal", "autoreg"] = "level"
-    """What the outputs of a net are added to: what scaling takes away; the last value, and the mean step of those read
-    for every step ahead; a line and a seasonal pattern fitted to the values read, of which the net sees what they leave
-    over; or a linear autoregression, fitted to all that comes before the origin."""
+    """What the outputs of a net are added to. level: what scaling subtracts. drift: the last value, plus the mean step
+    of the values read for every step ahead. seasonal: a line and a seasonal pattern fitted to the values read, of which
+    the net sees the residuals. autoreg: a linear autoregression fitted to all values before the origin."""
     lags: Count = 10
-    """Of the autoregression."""
+    """Lags of the autoregression."""
     context: Count = 40
-    """Most values before the origin that a net reads."""
+    """Largest number of values before the origin that a net reads."""
     shortest: Count = 40
-    """Fewest values before an origin; a series that has fewer at validation is not validated on."""
+    """Smallest number of values before an origin; a series that has fewer at validation is not validated on."""
 
     def check(self) -> None:
         for part, count in (("test", self.test), ("validation", self.validation)):
@@ -77,30 +77,30 @@ class Model(settings.Settings):
     layers: Count = 1
     """Recurrent layers on top of each other."""
     width: Count = 32
-    """Units of each."""
+    """Units of each layer."""
     dropout: Rate = 0.0
-    """On the output of each layer."""
+    """Dropout on the output of each layer."""
     output: Literal["quantiles", "gaussian"] = "quantiles"
-    """Quantiles at 0.05, 0.1, ... 0.95 for each step ahead; or a mean and a standard deviation. The loss is the CRPS of
-    either."""
+    """Quantiles at 0.05, 0.1, ... 0.95 for each step ahead; or a mean and a standard deviation. The loss is the CRPS
+    in both cases."""
     members: Count = 4
-    """Nets, trained side by side from seeds of their own, whose quantiles are averaged."""
+    """Nets trained side by side, each from its own seed; their quantiles are averaged."""
 
 
 @dataclass(frozen=True)
 class Train(settings.Optimizer):
-    """How they are trained: a warm-up over a tenth of the steps, then a cosine decay to zero."""
+    """How the nets are trained: a warm-up over a tenth of the steps, then a cosine decay to zero."""
 
     batch: Count = 64
-    """Windows in an update of each net."""
+    """Windows per update of each net."""
     weight_decay: NonNegative = 0.01
     """Decoupled weight decay; on biases too, since those of the members are stacked."""
     steps: Count = 600
-    """Updates in all; the learning rate's schedule stretches over them."""
+    """Number of updates; the learning-rate schedule spans them."""
     refits: Natural = 1
-    """Into how many stretches the test part is cut. Before each of them the nets are trained again, on all that comes
-    before it and for as many steps as the best checkpoint had. 0: the best checkpoint forecasts. (Baselines are fitted
-    again before every origin.)"""
+    """Number of segments into which the test part is cut. Before each of them the nets are trained again, on all values
+    before it and for as many steps as the best checkpoint had. 0: the best checkpoint forecasts. (Baselines are
+    refitted before every origin.)"""
 
     @property
     def total_updates(self) -> int:
@@ -113,7 +113,7 @@ class Train(settings.Optimizer):
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is watched, and where it is kept."""
+    """How the run is monitored, and where it is kept."""
 
     eval_every: Count = 30
 
@@ -131,7 +131,7 @@ class Forecast(settings.Experiment):
         super().check()
         if self.train.refits > self.data.test:
             raise UserError(
-                f"--refits is {self.train.refits}, but the test part has --test {self.data.test} values only."
+                f"--refits is {self.train.refits}, but the test part has only --test {self.data.test} values."
             )
 
 
@@ -144,11 +144,11 @@ class MackeyGlassData(settings.Settings):
     washout: Count = 1000
     """First steps of a series that the readout does not see."""
     train: Count = 20_000
-    """Further steps of the training series, which it is fitted to."""
+    """Further steps of the training series, to which the readout is fitted."""
     sequences: Count = 50
-    """Series to choose the ridge on, and twice as many, others, to score on."""
+    """Series to choose the ridge on; twice as many other series are scored on."""
     steps_ahead: Count = 84
-    """Steps that a network forecasts by itself."""
+    """Steps that a network forecasts from its own outputs."""
 
 
 @dataclass(frozen=True)
@@ -156,25 +156,25 @@ class Reservoir(settings.Settings):
     """The echo-state networks, and their readout."""
 
     networks: Count = 10
-    """Each with weights of its own."""
+    """Number of networks, each with its own weights."""
     width: Count = 400
-    """Units of each."""
+    """Units of each network."""
     rate: Positive = 0.44
-    """C."""
+    """C of Jaeger's leaky unit."""
     decay: Positive = 0.9
-    """a."""
+    """a of Jaeger's leaky unit."""
     spectral_radius: NonNegative = 0.79
-    """Of his recurrent weights."""
+    """Spectral radius of Jaeger's recurrent weights."""
     density: Annotated[float, Range("in (0, 1]", lambda x: 0 < x <= 1)] = 0.0125
-    """Share of the units that each unit hears."""
+    """Share of the units from which each unit gets input."""
     feedback_scale: NonNegative = 0.56
     """Largest weight from the last value."""
     bias_scale: NonNegative = 0.2
     """Largest bias."""
     squares: bool = False
-    """Whether the readout has the squares of the states too."""
+    """Whether the readout gets the squares of the states too."""
     ridges: tuple[float, ...] = (0.0, 1e-20, 1e-18, 1e-16, 1e-14, 1e-12, 1e-10)
-    """To choose from, as shares of the largest squared singular value of the states."""
+    """Ridge penalties to choose from, as shares of the largest squared singular value of the states."""
 
     def check(self) -> None:
         leak = self.rate * self.decay
@@ -189,8 +189,8 @@ class MackeyGlass(settings.Experiment):
     """Fits echo-state networks to the Mackey-Glass series; every setting below can be overridden.
 
     The series and the networks are those of H. Jaeger, GMD Report 148, section 6. His leaky unit
-    `x' = (1 - C a) x + C tanh(...)` is `rnnx.reservoir` with leak C a, but for the size of the states, which is a times
-    his; so the recurrent weights are 1 / a times his. His feedback from the output is the input here: x_t = y_{t-1}.
+    `x' = (1 - C a) x + C tanh(...)` is `rnnx.reservoir` with leak C a, except that the states here are a times his, so
+    the recurrent weights are 1 / a times his. His feedback from the output is the input here: x_t = y_{t-1}.
     """
 
     data: MackeyGlassData = MackeyGlassData()

@@ -1,4 +1,4 @@
-"""The series: made here, from packages, or from a file; refused where something is missing or odd."""
+"""The series: made here, from packages, or from a file; refused if something is missing or does not fit."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ def sunspots(data: Data) -> list[Series]:
 
 
 def co2(data: Data) -> list[Series]:
-    """Monthly means of the weeks; the missing weeks are filled first. A month is filled where any of its weeks is."""
+    """Monthly means of weekly values; missing weeks are filled first. A month counts as filled if any week in it is."""
     from statsmodels.datasets import co2 as dataset
 
     table = dataset.load_pandas().data
@@ -120,7 +120,7 @@ def from_csv(data: Data) -> Series:
 
 
 def number(cell: str | None, where: str) -> float:
-    """NaN for a cell that is empty or says so."""
+    """The number in a cell; NaN if the cell is empty or says so."""
     text = (cell or "").strip()
     if text.lower() in {"", "nan", "na", "null"}:
         return math.nan
@@ -145,8 +145,8 @@ def check_dates(dates: Sequence[str | None], lines: list[int], path: str) -> Non
         raise UserError(f"{path}: the dates cannot be read: {str(error)[:200]}. Write them as 2001-12-31.") from None
     if len(index) < 3 or index.hasnans:
         raise UserError(
-            f"{path} has {int(index.notna().sum())} dates in {len(index)} rows, but every row needs one, and 3 are the "
-            "least."
+            f"{path} has {int(index.notna().sum())} dates in {len(index)} rows, but every row needs one, and at "
+            "least 3 are needed."
         )
     if pandas.infer_freq(index) is None:
         steps = np.diff(index.to_numpy()) / np.timedelta64(1, "D")
@@ -160,7 +160,7 @@ def check_dates(dates: Sequence[str | None], lines: list[int], path: str) -> Non
 
 
 def fill(values: np.ndarray, data: Data, place: Callable[[int], str]) -> tuple[np.ndarray, np.ndarray]:
-    """The values with none missing, and where they were. `place` names the place of an index."""
+    """The values with missing ones filled, and where they were missing. `place` describes where an index is."""
     missing = np.isnan(values)
     if not missing.any():
         return values, missing
@@ -168,21 +168,21 @@ def fill(values: np.ndarray, data: Data, place: Callable[[int], str]) -> tuple[n
     where = ", ".join(place(i) for i in at[:3]) + (", ..." if len(at) > 3 else "")
     if data.fill == "none":
         raise UserError(
-            f"{len(at)} of {len(values)} values of {data.data} are missing ({where}). Say what stands in for them: "
+            f"{len(at)} of {len(values)} values of {data.data} are missing ({where}). Say how to fill them: "
             "--fill forward or --fill linear."
         )
     known = np.flatnonzero(~missing)
     if missing[0]:
         raise UserError(f"{data.data} begins with missing values ({where}), which no value before them can fill.")
     if data.fill == "linear" and missing[-1]:
-        raise UserError(f"{data.data} ends with missing values; --fill linear has none after them. Take forward.")
+        raise UserError(f"{data.data} ends with missing values; --fill linear needs one after them. Use forward.")
     if data.fill == "linear":
         return np.interp(np.arange(len(values)), known, values[known]), missing
     return values[known[np.searchsorted(known, np.arange(len(values)), side="right") - 1]], missing
 
 
 def check(data: Data, series: Series) -> None:
-    """Refuses a series that the settings cannot be meant for."""
+    """Refuses a series that does not fit the settings."""
     count = len(series.values)
     trained = count - data.validation - data.test
     needed = max(data.shortest, data.season + 1 + data.validation) + data.test
@@ -196,7 +196,7 @@ def check(data: Data, series: Series) -> None:
         at = trained - 1 + int(np.argmax(series.filled[trained - 1 :]))
         raise UserError(
             f"--fill linear would let forecasts look ahead: value {at + 1} of {series.name!r} is missing, and from "
-            f"{trained} on they are for validation and test. Take --fill forward."
+            f"{trained} on they are for validation and test. Use --fill forward."
         )
     if data.transform == "log" and series.values.min() <= 0:
         raise UserError(f"--transform log needs values above 0, but {series.name!r} has {series.values.min():g}.")
@@ -206,5 +206,5 @@ def check(data: Data, series: Series) -> None:
     if not np.abs(known[data.season :] - known[: -data.season]).any():
         raise UserError(
             f"The first {trained} values of {series.name!r}, to train on, repeat a --season of {data.season} "
-            "exactly: MASE, which divides by what changes from one to the next, has no value."
+            "exactly: MASE, which divides by the change from one season to the next, is undefined."
         )

@@ -32,16 +32,16 @@ class Scores(NamedTuple):
     smape: float
     """Symmetric mean absolute percentage error, 0 to 200."""
     scaled_crps: float
-    """Continuous ranked probability score over `naive_error`: what MASE becomes where the whole distribution counts."""
+    """Continuous ranked probability score over `naive_error`: the counterpart of MASE for distributions."""
 
 
 def gaussian(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Its quantiles."""
+    """The quantiles of normal distributions."""
     return mean[..., None] + std[..., None] * norm.ppf(LEVELS)
 
 
 def crps(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
-    """Twice the mean pinball loss: the CRPS as far as the quantiles tell it. `[...]` and `[..., 19]` to `[...]`."""
+    """Twice the mean pinball loss: the CRPS as estimated from the quantiles. `[...]` and `[..., 19]` to `[...]`."""
     error = values[..., None] - quantiles
     return 2 * np.maximum(LEVELS * error, (LEVELS - 1) * error).mean(axis=-1)
 
@@ -52,12 +52,12 @@ def smape(values: np.ndarray, forecasts: np.ndarray) -> np.ndarray:
 
 
 def naive_error(known: np.ndarray, season: int) -> float:
-    """Mean absolute error of the seasonal-naive forecast within what is known, `[time]`: the unit of MASE."""
+    """Mean absolute error of the seasonal-naive forecast within the known values `[time]`: the unit of MASE."""
     return float(np.abs(known[season:] - known[:-season]).mean())
 
 
 def score(series: np.ndarray, values: np.ndarray, quantiles: np.ndarray, unit: np.ndarray) -> Scores:
-    """`series` `[n]` tells of which series each forecast is; values `[n, horizon]`, quantiles `[n, horizon, 19]`;
+    """`series` `[n]` says which series each forecast belongs to; values `[n, horizon]`, quantiles `[n, horizon, 19]`;
     `unit` is the `naive_error` of each series.
     """
     scale = unit[series][:, None]
@@ -107,7 +107,7 @@ def make_evaluate(
 
 
 def by_baselines(data: Data, series: Sequence[Series], windows: Windows) -> dict[str, np.ndarray]:
-    """Quantiles `[n, horizon, 19]` of each."""
+    """Quantiles `[n, horizon, 19]` of each baseline."""
     quantiles = {}
     for name, baseline in BASELINES.items():
         moments = [

@@ -18,7 +18,7 @@ from experiments.runs import open_run_dir, show_finished
 
 
 class Parts(NamedTuple):
-    """Squashed series: `train` `[time]`, the others `[sequences, time]`, of which the washout is heard."""
+    """Squashed series: `train` `[time]`, the others `[sequences, time]`; networks read the washout of the latter."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -32,13 +32,13 @@ SUBSTEPS = 10
 def mackey_glass(seed: int, sequences: int, length: int, tau: int, settle: int = 1000) -> np.ndarray:
     """`[sequences, length]`: y' = 0.2 y(t - tau) / (1 + y(t - tau)^10) - 0.1 y in steps of 1/10, every tenth kept.
 
-    Each begins from a history of its own, near 1.2, and has `settle` values to forget it.
+    Each begins from its own random history, near 1.2; the first `settle` values are dropped, to forget it.
     """
     delay = tau * SUBSTEPS
     history = 1.2 + 0.2 * (np.random.RandomState(seed).uniform(size=(delay, sequences)) - 0.5)
 
     def euler(state: Any, i: jax.Array) -> tuple[Any, jax.Array]:
-        past, y = state  # `past` is a ring: at i % delay stands the value of `delay` steps ago
+        past, y = state  # `past` is a ring buffer: index i % delay holds the value of `delay` steps ago
         late = past[i % delay]
         following = y + (0.2 * late / (1 + late**10) - 0.1 * y) / SUBSTEPS
         return (past.at[i % delay].set(y), following), following
@@ -53,7 +53,7 @@ def squash(y: np.ndarray) -> np.ndarray:
 
 
 def make_layers(model: Reservoir, seed: int) -> tuple[rnnx.Layer, rnnx.Layer]:
-    """From the last value `[..., 1]` to the states that the readout sees; and on to the next value."""
+    """Two layers: from the last value `[..., 1]` to the states that the readout sees, and to the next value."""
     reservoir = rnnx.reservoir(
         model.width,
         leak=model.rate * model.decay,
@@ -72,7 +72,7 @@ def make_layers(model: Reservoir, seed: int) -> tuple[rnnx.Layer, rnnx.Layer]:
 def readouts(states: jax.Array, targets: jax.Array, ridges: tuple[float, ...]) -> list[dict[str, jax.Array]]:
     """The params of the Dense for each ridge: least squares of `targets` `[time]` on `states` `[time, features]`.
 
-    By singular values, as the products of states, `states.T @ states`, would have lost half of the digits.
+    It uses singular values, as the products of states, `states.T @ states`, would lose half of the digits.
     """
     u, s, vt = jnp.linalg.svd(jnp.pad(states, ((0, 0), (0, 1)), constant_values=1), full_matrices=False)
     along = u.T @ targets
@@ -86,8 +86,8 @@ def nrmse(truth: np.ndarray, forecasts: np.ndarray) -> np.ndarray:
 
 
 def make_rollout(config: MackeyGlass, network: rnnx.Layer, heard: jax.Array) -> Callable[[Any], np.ndarray]:
-    """A function of the params: the network's own forecast after it `heard` `[sequences, time]`."""
-    # The states do not depend on the readout, so they are made once for all ridges.
+    """A function of the params: the network's own forecast after it has `heard` `[sequences, time]`."""
+    # The states do not depend on the readout, so they are computed once for all ridges.
     xs = heard[..., None]
     untrained = network.init(jax.random.key(0), xs[:, :2])
     carry, _ = jax.jit(lambda: rnnx.unroll(network, untrained, xs[:, :-1]))()
@@ -123,7 +123,7 @@ def one_network(config: MackeyGlass, seed: int, data: Parts) -> dict[str, Any]:
 
 
 def load_data(config: MackeyGlass) -> Parts:
-    """Every series from a seed of its own: none of them has heard of another."""
+    """The three parts come from different seeds, so that they are independent."""
     length = config.data.washout + config.data.steps_ahead
     seeds = np.random.RandomState(config.run.seed).randint(2**31, size=3)
     return Parts(
@@ -186,7 +186,7 @@ def show(run_dir: Path) -> None:
     errors = sorted(row["nrmse"] for row in run["networks"])
     print(f"--- results ({run_dir / 'results.json'}; plot: {run_dir / 'rollout.png'})")
     print(
-        f"NRMSE after {run['steps_ahead']} steps of its own forecast, over {run['test_series']} series: median of "
+        f"NRMSE after {run['steps_ahead']} steps of free-running forecast, over {run['test_series']} series: median of "
         f"{len(errors)} networks {next(iter(run['scores'].values())):.2e}, from {errors[0]:.2e} to {errors[-1]:.2e}"
     )
     print("Jaeger, GMD Report 148 (tau 17, 84 steps): 2.8e-04 with 3,000 training steps, 1.2e-04 with 21,000")

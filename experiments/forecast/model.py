@@ -13,7 +13,7 @@ import rnnx
 from experiments.forecast.config import Data, Model
 
 LEVELS = np.arange(1, 20) / 20
-"""Of the quantiles that a forecast is made of, `[..., horizon, 19]`; the one in the middle is the point forecast."""
+"""Levels of the quantiles that make up a forecast, `[..., horizon, 19]`; the median is the point forecast."""
 MEDIAN = len(LEVELS) // 2
 
 
@@ -62,7 +62,7 @@ def crps(model: Model, outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def levels_for(outputs: jax.Array) -> jax.Array:
-    """`[..., 19]`, of as many dimensions as the outputs have."""
+    """`[..., 19]`, with as many dimensions as the outputs have."""
     return jnp.asarray(LEVELS, outputs.dtype).reshape((1,) * (outputs.ndim - 1) + (-1,))
 
 

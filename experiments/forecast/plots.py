@@ -26,7 +26,7 @@ def forecasts(
     name: str,
     panels: int = 6,
 ) -> None:
-    """The last forecasts that do not overlap, or those of as many series: quantiles as a fan, and the true values."""
+    """The last forecasts of a series that do not overlap, or the last of several series: fans, and the true values."""
     shown = choose(data, windows, panels)
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
@@ -61,7 +61,7 @@ def forecasts(
 
 
 def choose(data: Data, windows: Windows, panels: int) -> list[int]:
-    """Indices of windows."""
+    """Indices of the windows to draw."""
     names = np.unique(windows.series)
     if len(names) > 1:
         expected = names[np.linspace(0, len(names) - 1, min(panels, len(names))).astype(int)]

@@ -26,7 +26,7 @@ COLUMNS = {"crps": lambda metrics: f"{metrics['loss']:.4f}"}
 
 
 def make_loss(config: Forecast, nets: Nets) -> training.Loss:
-    """The mean over members, each with a batch of its own; their gradients do not meet."""
+    """The mean over members, each with its own batch; their gradients are independent."""
 
     def of_member(params: Any, key: jax.Array, data: Windows) -> jax.Array:
         batch_key, noise_key = jax.random.split(key)

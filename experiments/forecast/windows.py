@@ -1,4 +1,4 @@
-"""Windows around an origin: what is read comes before it, what is forecast from it on."""
+"""Windows around an origin: the values before it are read, those from it on are forecast."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ BACK: dict[str, Transform] = {"none": lambda x: x, "log": np.exp, "sqrt": lambda
 
 
 class Windows(NamedTuple):
-    """A forecast's values are `base + scale * outputs` of a net, put back through the transform.
+    """A forecast's values are `base + scale * outputs` of a net, with the transform undone.
 
     `series` and `origin` `[n]`: which series, and the index of the first value to forecast. `inputs` `[n, context, 2]`,
     the scaled values and their steps, of which the first `lengths` `[n]` count. `targets` `[n, horizon]`, scaled; those
@@ -39,7 +39,7 @@ class Parts(NamedTuple):
 
 
 def split(data: Data, series: Sequence[Series]) -> Parts:
-    """The targets of each part's windows lie in that part of the series; all before a target's origin may be read."""
+    """The targets of each part's windows lie in that part of the series; all values before the origin may be read."""
     held_out = data.test + data.validation
     return Parts(
         to_learn_from(data, series, held_out),
@@ -49,14 +49,14 @@ def split(data: Data, series: Sequence[Series]) -> Parts:
 
 
 def to_learn_from(data: Data, series: Sequence[Series], held_out: int) -> Windows:
-    """From every origin, with no target among the last `held_out` values of a series."""
+    """Windows from every origin, with no target among the last `held_out` values of a series."""
     ends = [len(one.values) - held_out for one in series]
     places = [(i, origin, end) for i, end in enumerate(ends) for origin in range(data.shortest, end)]
     return windows(data, series, places)
 
 
 def to_score(data: Data, series: Sequence[Series], begin: int, end: int) -> Windows:
-    """From every `stride`-th origin, with all targets among the last `begin` values, but not the last `end`."""
+    """Windows from every `stride`-th origin, with all targets among the last `begin` values, but not the last `end`."""
     places = []
     for i, one in enumerate(series):
         count = len(one.values)
@@ -66,8 +66,8 @@ def to_score(data: Data, series: Sequence[Series], begin: int, end: int) -> Wind
 
 
 def stretches(data: Data, refits: int, series: Sequence[Series], test: Windows) -> list[tuple[int, np.ndarray]]:
-    """`(held_out, rows)` of each stretch of the test part in which a forecast begins: how many values at the end of
-    each series lie behind the stretch's beginning, and which windows have their origin in it."""
+    """`(held_out, rows)` of each segment of the test part in which a forecast begins: how many values each series has
+    from the beginning of the segment on, and which windows have their origin in it."""
     passed = test.origin - np.array([len(series[i].values) - data.test for i in test.series])
     borders = [data.test * n // max(refits, 1) for n in range(refits + 1)]
     within = [(begin, (begin <= passed) & (passed < end)) for begin, end in itertools.pairwise(borders)]
@@ -75,7 +75,7 @@ def stretches(data: Data, refits: int, series: Sequence[Series], test: Windows) 
 
 
 def windows(data: Data, series: Sequence[Series], places: Sequence[tuple[int, int, int]]) -> Windows:
-    """One for each `(series, origin, end)`; targets from `end` on are not counted."""
+    """A window for each `(series, origin, end)`; targets from `end` on are not counted."""
     values = [FORWARD[data.transform](one.values) for one in series]
     trained = [x[: len(x) - data.test - data.validation] for x in values]
     rows = []
@@ -90,7 +90,7 @@ def windows(data: Data, series: Sequence[Series], places: Sequence[tuple[int, in
 
 
 def prepared(data: Data, past: np.ndarray, trained: np.ndarray) -> tuple[np.ndarray, int, np.ndarray, float]:
-    """`(inputs, length, base, scale)` from what comes before the origin, and the training part of the series."""
+    """`(inputs, length, base, scale)` from the values before the origin, and the training part of the series."""
     read = past[-data.context :]
     ahead = np.arange(1, data.horizon + 1)
     if data.base == "seasonal":
@@ -110,7 +110,7 @@ def prepared(data: Data, past: np.ndarray, trained: np.ndarray) -> tuple[np.ndar
 
 
 def trend_and_season(read: np.ndarray, horizon: int, season: int) -> tuple[np.ndarray, np.ndarray]:
-    """A line and a level for each step of a season, by least squares: of what is `read`, and `horizon` steps on."""
+    """A least-squares line plus a level for each step of a season: its values over `read`, and `horizon` steps on."""
     time = np.arange(len(read) + horizon)
     terms = np.concatenate([time[:, None] / len(read), np.eye(season)[time % season]], axis=1)
     weights = np.linalg.lstsq(terms[: len(read)], read, rcond=None)[0]
@@ -119,7 +119,7 @@ def trend_and_season(read: np.ndarray, horizon: int, season: int) -> tuple[np.nd
 
 
 def autoregression(past: np.ndarray, horizon: int, lags: int) -> np.ndarray:
-    """Fitted to `past` by least squares, and run on for `horizon` steps."""
+    """An autoregression, fitted to `past` by least squares and run on for `horizon` steps."""
     rows = np.lib.stride_tricks.sliding_window_view(past, lags + 1)
     terms = np.concatenate([rows[:, :-1], np.ones((len(rows), 1))], axis=1)
     weights = np.linalg.lstsq(terms, rows[:, -1], rcond=None)[0]

@@ -4,10 +4,10 @@ python -m experiments.journey configs/journey/quick.py [overrides]
 python -m experiments.journey configs/journey/quick.py --animate
 
 A net reads the four corners of a square, one at each time step, and says at the end in which direction they came.
-Its state has two numbers, so that every state is a point of a plane, and each part of a step (the recurrent
+Its state has two numbers, so every state is a point of a plane, and each part of a step (the recurrent
 transform, the input transform, the activation) is a move within it. Each run draws these moves: for an Elman network
-arrow by arrow and as what they do to the whole plane, for GRU and LSTM with the gates, for two layers and for both
-directions plane by plane. `--animate` adds an animation of the Elman network's plane; of a finished run, it is drawn
+arrow by arrow and by their effect on the whole plane, for GRU and LSTM with the gates, for two layers and for both
+directions plane by plane. `--animate` adds an animation of the Elman network's plane; for a finished run, it is drawn
 from the checkpoint.
 """
 

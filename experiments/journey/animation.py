@@ -13,11 +13,11 @@ from experiments.journey.traces import ELMAN_MOVES
 from experiments.plots import plt
 
 SHOWN = 400
-"""Sequences; two of them, one of each class, are drawn large and leave a trail."""
+"""Number of sequences; two of them, one of each class, are drawn large and leave a trail."""
 FRAMES = 7
-"""Of a move."""
+"""Frames per move."""
 PAUSE = 2
-"""Frames after a move in which nothing moves."""
+"""Still frames after each move."""
 
 
 class Moment(NamedTuple):
@@ -31,7 +31,7 @@ class Moment(NamedTuple):
 
 
 def moments(steps: int) -> Iterator[Moment]:
-    """The frames: every move comes and goes gently; at the end there is a closer look."""
+    """The frames: every move starts and stops smoothly; the view closes in at the end."""
     gently = [(1 - np.cos(np.pi * i / FRAMES)) / 2 for i in range(FRAMES)] + [1.0] * PAUSE
     for step in range(steps):
         for move in range(len(ELMAN_MOVES)):
@@ -40,7 +40,7 @@ def moments(steps: int) -> Iterator[Moment]:
 
 
 def place(points: np.ndarray, moment: Moment) -> np.ndarray:
-    """Where the states stand, `[n, 2]`; each move goes along a straight line."""
+    """Where the states are, `[n, 2]`; each move goes along a straight line."""
     before, after = points[:, moment.step, moment.move], points[:, moment.step, moment.move + 1]
     return before + moment.done * (after - before)
 

@@ -16,13 +16,13 @@ class Data(settings.Settings):
     """The sequences: corners of a square, with noise."""
 
     noise: NonNegative = 0.1
-    """Standard deviation of what is added to each coordinate; the sides of the square have length 2."""
+    """Standard deviation of the noise on each coordinate; the sides of the square have length 2."""
     train_sequences: Sequences = 2048
-    """To train on."""
+    """Sequences to train on."""
     val_sequences: Sequences = 2048
-    """To choose the checkpoint and the restart by."""
+    """Sequences to choose the checkpoint and the restart by."""
     test_sequences: Sequences = 4096
-    """For the final score and the plots, and for nothing else."""
+    """Sequences for the final score and the plots, and for nothing else."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Model(settings.Settings):
     """The nets, of two units each."""
 
     nets: tuple[Net, ...] = ("elman",)
-    """Which to train, one after the other; stacked and bidirectional are made of two Elman layers."""
+    """The nets to train, one after the other; stacked and bidirectional are made of two Elman layers."""
 
     def check(self) -> None:
         check_names("nets", self.nets)
@@ -41,13 +41,13 @@ class Train(settings.TrainInChunks):
     """How each net is trained, from several initialisations side by side."""
 
     restarts: Count = 64
-    """Initialisations that are trained side by side; the one with the lowest validation loss is kept. Two units have
-    none to spare: from some initial weights descent ends in a bad optimum."""
+    """Initialisations that are trained side by side; the one with the lowest validation loss is kept. With only
+    two units, descent ends in a bad optimum from some initial weights."""
     batch: Count = 64
     updates_per_step: Count = 50
     learning_rate: Positive = 5e-2
     weight_decay: NonNegative = 0.05
-    """Decoupled weight decay, on matrices only. It keeps the moves short enough to be drawn; 0.2 would make R of
+    """Decoupled weight decay, on matrices only. It keeps the moves short enough to draw; 0.2 would make R of
     the Elman network squash the plane onto a line."""
 
     @property
@@ -57,12 +57,12 @@ class Train(settings.TrainInChunks):
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is watched, and where it is kept."""
+    """How the run is monitored, and where it is kept."""
 
     eval_every: Count = 4
     log_every: Count = 1
     animate: bool = False
-    """Whether to draw an animation of the Elman network's plane as well."""
+    """Whether to draw an animation of the Elman network's plane too."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 from experiments.journey.config import Journey
 
 CORNERS = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]], np.float32)
-"""Of the square, clockwise."""
+"""The corners of the square, clockwise."""
 
 
 class Sequences(NamedTuple):
@@ -24,7 +24,7 @@ class Split(NamedTuple):
 
 
 def draw(n: int, noise: float, rng: np.random.Generator) -> Sequences:
-    """`n` sequences: every start and either direction in turn, so that each of the eight orders is as frequent.
+    """`n` sequences: every start and either direction in turn, so that all eight orders are equally frequent.
 
     Sequences 2 k and 2 k + 1 are twins: they start from the same corner in different directions.
     """

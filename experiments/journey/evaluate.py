@@ -28,7 +28,7 @@ TITLES: dict[Net, str] = {
 
 
 def score(model: Classifier, params: Any, sequences: Sequences) -> dict[str, jax.Array]:
-    """The mean loss in nats and the share of sequences that are classified right."""
+    """The mean loss in nats and the share of sequences that are classified correctly."""
     logits = model.logits(params, sequences.xs)
     losses = optax.sigmoid_binary_cross_entropy(logits, sequences.labels)
     return {"loss": losses.mean(), "accuracy": ((logits > 0) == sequences.labels).mean()}
@@ -52,7 +52,7 @@ def make_evaluate(model: Classifier, sequences: Sequences) -> Callable[[TrainSta
 
 
 def choose_restart(config: Journey, data: Split, net: Net, run: Fitted[TrainState]) -> tuple[Any, dict[str, Any]]:
-    """The params of the restart with the lowest validation loss, and what is kept of the training."""
+    """The params of the restart with the lowest validation loss, and the record of its training."""
     model = make_model(net)
     val, test = (make_score_all(model, part)(run.best.params) for part in (data.val, data.test))
     best = int(val["loss"].argmin())
@@ -113,7 +113,7 @@ def report(config: Journey, run_dir: Path, data: Split, fitted: Mapping[Net, Fit
 
 
 def scores_of(accuracies: Mapping[Net, float]) -> dict[str, float]:
-    """By net, where there are several."""
+    """The test accuracy, named by net if there are several."""
     if len(accuracies) == 1:
         return {"test_accuracy": next(iter(accuracies.values()))}
     return {f"{net}_test_accuracy": accuracy for net, accuracy in accuracies.items()}

@@ -11,12 +11,12 @@ import rnnx
 from experiments.journey.config import Net
 
 UNITS = 2
-"""Of every state: two numbers are a point of a plane, which is what can be drawn."""
+"""Units of every state: two numbers are a point of a plane, which can be drawn."""
 
 
 class Classifier(NamedTuple):
-    """`init(key) -> params`, with `net` and `readout` apart; `states(net params, xs) -> [n, 2 or 4]`, what the
-    recurrent net ends in; `logits(params, xs) -> [n]`, above 0 for anticlockwise."""
+    """`init(key) -> params`, with `net` and `readout` apart; `states(net params, xs) -> [n, 2 or 4]`, the final
+    states of the recurrent net; `logits(params, xs) -> [n]`, above 0 for anticlockwise."""
 
     init: Callable[[jax.Array], Any]
     states: Callable[[Any, jax.Array], jax.Array]

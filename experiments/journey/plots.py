@@ -17,7 +17,7 @@ DIRECTIONS = "clockwise", "anticlockwise"
 CLASS_COLOURS = "#2166ac", "#d6503f"
 MOVE_COLOURS = "#d99000", "#00917c", "#7b3294", "#555555"
 SHOWN = 1500
-"""Sequences in a cloud; more only make it opaque."""
+"""Sequences in a cloud; more would only make it opaque."""
 
 
 class Readout(NamedTuple):
@@ -34,7 +34,7 @@ def readout_of(params: Mapping[str, Any]) -> Readout:
 def journey(path: Path, title: str, trace: Trace, readout: Readout, xs: np.ndarray, labels: np.ndarray) -> None:
     """The first two sequences, one of each class, move by move, amid the states of all sequences after the step.
 
-    For each a row per plane and, if there are gates, one for them; a column per time step.
+    Each sequence has a row per plane and, if there are gates, one for them, and a column per time step.
     """
     heights = [1.0] * len(trace.planes) + [0.45] * bool(trace.gates)
     moves = list(dict.fromkeys(move for plane in trace.planes for move in plane.moves))
@@ -80,7 +80,7 @@ def view_of(*points: np.ndarray) -> np.ndarray:
 
 
 def frame(axes: Axes, view: np.ndarray, *, square: bool = True) -> None:
-    """A plane of two units, with the square in which tanh keeps them."""
+    """The axes of a plane of two units, with the square in which tanh keeps them."""
     axes.set(xlim=view[0], ylim=view[1], xticks=[-1, 0, 1], yticks=[-1, 0, 1], aspect="equal")
     axes.tick_params(labelsize=7, length=2, colors="0.4")
     for spine in axes.spines.values():
@@ -172,16 +172,16 @@ def elman_plane(path: Path, w: Weights, xs: np.ndarray, points: np.ndarray) -> N
 
 
 def draw_grid(axes: Axes, lines: np.ndarray) -> None:
-    """Lines `[2 m, points, 2]`, the upright ones first; each is coloured by where it began, so that turns show."""
+    """Lines `[2 m, points, 2]`, the upright ones first; each is coloured by where it began, so that rotations show."""
     for family, colours in zip(np.split(lines, 2), (plt.cm.viridis, plt.cm.plasma)):
         for position, line in zip(np.linspace(0, 0.9, len(family)), family):
             axes.plot(*line.T, color=colours(position), linewidth=0.9)
 
 
 def final_states(path: Path, rows: Mapping[str, tuple[Trace, Readout, float]], labels: np.ndarray) -> None:
-    """Where all sequences end, for each net with its accuracy, and how its readout parts them.
+    """Where all sequences end, for each net with its accuracy, and how its readout separates them.
 
-    Four numbers are drawn as two: what the forward and the backward direction add to the logit.
+    Four numbers are drawn as two: the contributions of the forward and the backward direction to the logit.
     """
     figure, grid = plt.subplots(1, len(rows), figsize=(3.3 * len(rows) + 0.6, 4.1), layout="constrained", squeeze=False)
     for axes, (net, (trace, readout, accuracy)) in zip(grid[0], rows.items()):

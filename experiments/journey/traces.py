@@ -20,7 +20,7 @@ class Plane(NamedTuple):
     """Two numbers of the state, and the moves that each step makes with them.
 
     Attributes:
-        name: of the plane.
+        name: the name of the plane.
         moves: names of the K moves of a step.
         points: `[n, T, K + 1, 2]`, before the first move of a step and after each.
     """
@@ -31,7 +31,7 @@ class Plane(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """`planes` in the order of computation; `gates`, of each name `[n, T, 2]`; `ends` `[n, 2 or 4]`, what the readout
+    """`planes` in the order of computation; `gates`, `[n, T, 2]` for each name; `ends` `[n, 2 or 4]`, what the readout
     reads."""
 
     planes: tuple[Plane, ...]
@@ -57,7 +57,7 @@ def expose(cell: rnnx.Cell, params: Any, xs: np.ndarray, *gates: str) -> tuple[d
 
 
 def previous(states: np.ndarray) -> np.ndarray:
-    """The state before each step, from those after; it is zero at first."""
+    """The state before each step, from those after each step; the first is zero."""
     return np.concatenate([np.zeros_like(states[:, :1]), states[:, :-1]], axis=1)
 
 
@@ -75,7 +75,7 @@ def gru(w: Weights, xs: np.ndarray) -> Trace:
 
 
 def lstm(w: Weights, xs: np.ndarray) -> Trace:
-    """The memory c is shrunk by f and moved by i g; what is shown of it is squashed by tanh and shrunk by o."""
+    """The memory c is shrunk by f and moved by i g; the hidden state is c squashed by tanh and shrunk by o."""
     gates, (h, c) = expose(rnnx.cells.lstm(UNITS), w, xs, "i", "f", "g", "o")
     memory = np.stack([previous(c), gates["f"] * previous(c), c], axis=-2)
     hidden = np.stack([c, np.tanh(c), h], axis=-2)
@@ -89,7 +89,7 @@ def lstm(w: Weights, xs: np.ndarray) -> Trace:
 def trace_of(net: Net, params: Any, xs: np.ndarray) -> Trace:
     """All that the net does while it reads `xs` `[n, T, 2]`.
 
-    Of the backward direction too, step t is the one that reads `xs[:, t]`; its first is T - 1, its last is 0.
+    In the backward direction too, step t is the one that reads `xs[:, t]`; its first is T - 1, its last is 0.
     """
     if net in ("gru", "lstm"):
         return {"gru": gru, "lstm": lstm}[net](params, xs)

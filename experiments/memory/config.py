@@ -12,7 +12,7 @@ LINEAR = (
     *("qrnn", "sru", "gla", "mlstm", "delta_net", "gated_delta_net", "lru", "s4d", "s5", "s6", "rg_lru"),
     *("min_gru", "min_lstm", "signed_min_gru"),
 )
-"""Cells whose gates read the input alone; some of them want as many features as they give."""
+"""Cells whose gates read only the input; some of them need as many input features as outputs."""
 CELLS = (
     *("elman", "lstm", "gru", "mgu", "ugrnn", "janet", "indrnn", "rhn", "slstm", "orthogonal", "cornn", "lem", "lmu"),
     *("irnn", *LINEAR),
@@ -24,9 +24,9 @@ class Data(settings.Settings):
     """The tasks."""
 
     tasks: tuple[str, ...] = TASKS
-    """Which tasks; these are all."""
+    """The tasks to train on; the default is all of them."""
     adding_length: Annotated[int, Range("2 or more", lambda x: x >= 2)] = 200
-    """Numbers of the adding task."""
+    """Sequence length of the adding task."""
     copy_delay: Count = 100
     """Steps that the symbols of the copy task are kept."""
     train_length: Count = 40
@@ -34,9 +34,9 @@ class Data(settings.Settings):
     test_length: Count = 500
     """Longest sequence of parity and arithmetic in the test."""
     selective_length: Count = 128
-    """Places among which the tokens of selective copy are strewn."""
+    """Steps of selective copy over which the tokens are scattered."""
     selective_tokens: Count = 16
-    """Tokens of selective copy."""
+    """Tokens to copy in selective copy."""
     recall_delay: Count = 200
     """Distractors between the symbol and the question of delayed recall."""
 
@@ -58,13 +58,13 @@ class Model(settings.Settings):
     """One cell and a dense layer, or residual blocks."""
 
     cells: tuple[str, ...] = ("lstm", "gru", "orthogonal", "min_gru", "min_lstm", "signed_min_gru")
-    """Which cells. min_gru and min_lstm are linear with eigenvalues in [0, 1], signed_min_gru with eigenvalues in
-    [-1, 1]."""
+    """The cells to train. min_gru and min_lstm are linear with eigenvalues in [0, 1], signed_min_gru with eigenvalues
+    in [-1, 1]."""
     width: Count = 64
     """Units of each layer."""
     layers: Count = 1
-    """One: the cell and a dense layer, with another before a linear cell. More: residual blocks of the cell and of two
-    dense layers, each after a norm."""
+    """1: the cell and a dense layer, and another dense layer before a linear cell. More: residual blocks of the cell
+    and of two dense layers, each after a norm."""
 
     def check(self) -> None:
         check_names("cells", self.cells, CELLS)
@@ -72,7 +72,7 @@ class Model(settings.Settings):
 
 @dataclass(frozen=True)
 class Train(settings.TrainInChunks):
-    """How each cell is trained on each task; it ends when the task is solved."""
+    """How each cell is trained on each task; training ends when the task is solved."""
 
     batch: Count = 64
     warmup: Natural = 100
@@ -82,11 +82,11 @@ class Train(settings.TrainInChunks):
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is evaluated, and where it is kept."""
+    """How the run is evaluated, and where it is kept."""
 
     eval_every: Count = 10
     eval_batch: Count = 512
-    """Sequences of a validation, and as many others of the score."""
+    """Sequences per validation, and as many others for the score."""
     patience: Natural = 1
     """Evaluations after a task is solved before its training stops; 0: it goes on to the last update."""
     log_every: Count = 1
@@ -99,7 +99,7 @@ class Run(settings.Run):
 
 @dataclass(frozen=True)
 class Memory(settings.Experiment):
-    """Trains each of some cells on each of some tasks; every setting below can be overridden."""
+    """Trains several cells on several tasks; every setting below can be overridden."""
 
     added: ClassVar = {"weight_decay": 0.0, "patience": 1, "log_every": 1}
     data: Data = Data()

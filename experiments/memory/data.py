@@ -1,4 +1,4 @@
-"""The tasks: each draws its batches from a key, and says how answers are scored.
+"""The tasks: each draws its batches from a key, and defines how answers are scored.
 
 Networks read from left to right, so what follows the last step that is asked for changes nothing, and no lengths are
 needed.
@@ -16,11 +16,11 @@ import optax
 from experiments.memory.config import Data
 
 SYMBOLS = 8
-"""Of copy and of delayed recall."""
+"""Number of symbols in copy and in delayed recall."""
 COPIED = 10
 """Symbols to copy."""
 VOCABULARY = 16
-"""Of selective copy: a blank, 14 tokens and a marker."""
+"""Size of the vocabulary of selective copy: a blank, 14 tokens and a marker."""
 MODULUS = 5
 OPERATORS = 3
 """Plus, minus, times."""
@@ -47,17 +47,17 @@ class Task(NamedTuple):
     """For training and validation."""
     outputs: int
     metric: str
-    """What it is scored by: mse, loss (nats per step) or accuracy."""
+    """How it is scored: by mse, loss (nats per step) or accuracy."""
     chance: float
     """The score without memory."""
     chance_loss: float
     """The loss without memory."""
     enough: float
-    """A validation loss at which training ends."""
+    """The validation loss at which training ends."""
     longer: Draw | None = None
-    """For the score, where lengths differ."""
+    """For the score, if lengths differ."""
     longest: int | None = None
-    """Where lengths differ: the longest in training. The score is over those which are longer."""
+    """If lengths differ: the longest in training. The score is over longer sequences only."""
 
     @property
     def test(self) -> Draw:
@@ -77,7 +77,7 @@ class Task(NamedTuple):
         return score >= 0.99 if self.metric == "accuracy" else score <= 0.01
 
     def way(self, score: float) -> float:
-        """The part of the way from chance to perfect, between 0 and 1."""
+        """The share of the way from chance to perfect, between 0 and 1."""
         return min(max((score - self.chance) / (self.perfect - self.chance), 0.0), 1.0)
 
 
@@ -92,14 +92,14 @@ def cross_entropy(outputs: jax.Array, batch: Batch) -> jax.Array:
 
 
 def accuracy(outputs: jax.Array, batch: Batch) -> jax.Array:
-    """The part of the steps asked for that are right."""
+    """The share of the steps asked for that are right."""
     return jnp.mean(outputs.argmax(-1) == batch.targets, where=batch.asked)
 
 
 def accuracy_by_length(outputs: jax.Array, batch: Batch) -> jax.Array:
     """`[time]`: the accuracy at each step, NaN where nothing is asked.
 
-    A network that reads from left to right answers after t steps what it would answer to a sequence of t.
+    After t steps, a network that reads from left to right gives the same answer as to a sequence of length t.
     """
     return jnp.mean(outputs.argmax(-1) == batch.targets, axis=0, where=batch.asked)
 
@@ -122,9 +122,9 @@ def draw_adding(key: jax.Array, batch: int, *, length: int) -> Batch:
 
 
 def draw_copy(key: jax.Array, batch: int, *, delay: int) -> Batch:
-    """Ten symbols of eight, `delay` steps of which the last is a delimiter, ten blanks, where the symbols are recalled.
+    """Ten symbols of eight; `delay` steps, the last a delimiter; ten blanks, during which the symbols are recalled.
 
-    Every step counts, of `delay + 20`: before the recall the target is the blank.
+    All `delay + 20` steps count: before the recall the target is the blank.
     """
     symbols = jax.random.randint(key, (batch, COPIED), 0, SYMBOLS)
     blank, delimiter = SYMBOLS, SYMBOLS + 1
@@ -136,7 +136,7 @@ def draw_copy(key: jax.Array, batch: int, *, delay: int) -> Batch:
 
 
 def draw_parity(key: jax.Array, batch: int, *, length: int, everywhere: bool = False) -> Batch:
-    """Bits: is the number of ones odd? Asked at the end of 1 to `length` bits; or `everywhere`: after every bit."""
+    """Bits: is the number of ones odd? Asked at the end of 1 to `length` bits; if `everywhere`, after every bit."""
     k_bits, k_length = jax.random.split(key)
     bits = jax.random.randint(k_bits, (batch, length), 0, 2)
     last = jax.random.randint(k_length, (batch,), 0, length)
@@ -147,7 +147,7 @@ def draw_parity(key: jax.Array, batch: int, *, length: int, everywhere: bool = F
 def draw_arithmetic(key: jax.Array, batch: int, *, length: int, everywhere: bool = False) -> Batch:
     """Digits below 5 with +, - or * between them: the value modulo 5, products before sums.
 
-    Sequences have odd lengths up to `length`; `everywhere`: asked after every digit.
+    Sequences have odd lengths up to `length`; if `everywhere`, the value is asked for after every digit.
     """
     k_digits, k_operators, k_length = jax.random.split(key, 3)
     count = (length + 1) // 2
@@ -155,7 +155,7 @@ def draw_arithmetic(key: jax.Array, batch: int, *, length: int, everywhere: bool
     operators = jax.random.randint(k_operators, (count, batch), 0, OPERATORS).at[0].set(0)  # 0 + the first digit
 
     def read(state: tuple[jax.Array, jax.Array], item: tuple[jax.Array, jax.Array]) -> tuple[tuple, jax.Array]:
-        """`total` are the terms that are closed, `term` is the product that may go on."""
+        """`total` is the sum of the finished terms, `term` is the product that may go on."""
         (total, term), (operator, digit) = state, item
         product = operator == 2
         total = jnp.where(product, total, total + term) % MODULUS
@@ -164,7 +164,7 @@ def draw_arithmetic(key: jax.Array, batch: int, *, length: int, everywhere: bool
 
     nothing = jnp.zeros((batch,), digits.dtype)
     _, values = jax.lax.scan(read, (nothing, nothing), (operators, digits))
-    # Time is operator, digit, operator, digit, ... but for the first operator.
+    # In time: operator, digit, operator, digit, ... without the first operator.
     tokens, targets = (
         jnp.stack(pair, axis=1).reshape(2 * count, batch).T[:, 1:]
         for pair in ((operators + MODULUS, digits), (jnp.zeros_like(values), values))
@@ -175,7 +175,7 @@ def draw_arithmetic(key: jax.Array, batch: int, *, length: int, everywhere: bool
 
 
 def draw_selective_copy(key: jax.Array, batch: int, *, length: int, tokens: int) -> Batch:
-    """Tokens at places drawn among `length`, blanks elsewhere; then as many markers: there they are asked for."""
+    """Tokens at random places among `length`, blanks elsewhere; then as many markers, at which they are asked for."""
     k_places, k_tokens = jax.random.split(key)
     _, places = jax.lax.top_k(jax.random.uniform(k_places, (batch, length)), tokens)
     symbols = jax.random.randint(k_tokens, (batch, tokens), 1, VOCABULARY - 1)
@@ -188,7 +188,7 @@ def draw_selective_copy(key: jax.Array, batch: int, *, length: int, tokens: int)
 
 
 def draw_recall(key: jax.Array, batch: int, *, delay: int) -> Batch:
-    """A symbol of eight with a flag, `delay` other symbols without, then a second flag: which was the first?"""
+    """A symbol of eight with a flag, `delay` symbols without one, then a second flag: which was the first symbol?"""
     symbols = jax.random.randint(key, (batch, delay + 2), 0, SYMBOLS)
     ask = delay + 1
     shown = jax.nn.one_hot(symbols, SYMBOLS).at[:, ask].set(0)
@@ -198,7 +198,7 @@ def draw_recall(key: jax.Array, batch: int, *, delay: int) -> Batch:
 
 
 def classes(title: str, draw: Draw, outputs: int, choices: int, enough: float = 1e-3) -> Task:
-    """A task scored by accuracy, of `choices` equally likely answers."""
+    """A task scored by accuracy, with `choices` equally likely answers."""
     return Task(title, draw, outputs, "accuracy", 1 / choices, math.log(choices), enough)
 
 

@@ -19,7 +19,7 @@ from experiments.training import TrainState
 
 MONITOR = "updates_left"
 BINS = 50
-"""Of the accuracy by length."""
+"""Bins of the accuracy by length."""
 Measured = Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]
 """`(params, batch) -> (loss, score, accuracy by length)`."""
 
@@ -36,8 +36,8 @@ def make_measure(task: Task, model: rnnx.Layer) -> Measured:
 def make_evaluate(config: Memory, task: Task, measure: Measured) -> Callable[[TrainState], dict[str, float]]:
     """Loss and score on sequences like those of training.
 
-    The monitor falls with every look until the task is solved, and no further. So a patience of 1 ends a training when
-    it is solved and not before, however long its loss has stood still; and the newest checkpoint is the best.
+    The monitor falls with every evaluation until the task is solved, and no further. So a patience of 1 ends training
+    when the task is solved and not before, however long the loss was flat; and the newest checkpoint is the best.
     """
     batch = task.draw(jax.random.key(config.run.seed + 1_000_000), config.run.eval_batch)
 
@@ -50,7 +50,7 @@ def make_evaluate(config: Memory, task: Task, measure: Measured) -> Callable[[Tr
 
 
 def final_score(config: Memory, task: Task, measure: Measured, params: Any) -> dict[str, Any]:
-    """The score on new sequences; where lengths differ the accuracy by length too."""
+    """The score on new sequences; if lengths differ, the accuracy by length too."""
     batch = task.test(jax.random.key(config.run.seed + 2_000_000), config.run.eval_batch)
     _, score, right = map(np.asarray, measure(params, batch))
     if task.longest is None:
@@ -66,7 +66,7 @@ def final_score(config: Memory, task: Task, measure: Measured, params: Any) -> d
 
 
 def row_of(name: str, task: Task, cell: str, tested: dict[str, Any], fitted: Fitted[TrainState]) -> dict[str, Any]:
-    """What is kept of a training, as JSON."""
+    """The record of a training, as JSON."""
     return {
         "task": name,
         "title": task.title,
@@ -122,7 +122,7 @@ def show(run_dir: Path) -> None:
 
 
 def main(args: Sequence[str]) -> None:
-    """One table and its plots of several runs, the seeds of a config among them."""
+    """A table and plots of several runs, which may be seeds of one config."""
     paths = [Path(arg) for arg in args] or sorted(
         path for path in (RECORDS / "memory").glob("*.json") if not path.name.startswith("quick-")
     )

@@ -1,4 +1,4 @@
-"""The models: cells by name, each a function from a width to a Layer, and what stands around them."""
+"""The models: cells by name, each a function from a width to a Layer, and the layers around them."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Initializer = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 @rnnx.factory
 def signed_min_gru(width: int, *, bias_init: Initializer = nn.initializers.zeros) -> rnnx.AssociativeCell:
-    r"""The minGRU with eigenvalues in [-1, 1] in place of [0, 1].
+    r"""The minGRU with eigenvalues in [-1, 1] instead of [0, 1].
 
     .. math::
         z, n &= W x_t + b \\
@@ -28,7 +28,7 @@ def signed_min_gru(width: int, *, bias_init: Initializer = nn.initializers.zeros
 
     Returns:
         The AssociativeCell. Params: `input_kernel` (D, 2H), `bias` (2H,), z first. One step takes x `(D,)` and the
-        carry h `(H,)`, zero at first, and gives y `(H,)`.
+        carry h `(H,)`, initially zero, and gives y `(H,)`.
 
     Reference: R. Grazzi et al., *Unlocking state-tracking in linear RNNs through negative eigenvalues*, ICLR 2025,
     arXiv 2411.12537.
@@ -56,7 +56,7 @@ def signed_min_gru(width: int, *, bias_init: Initializer = nn.initializers.zeros
 
 
 def slowly(*scales: float) -> Initializer:
-    """Biases of gates with which units initially remember for 1 to 200 steps.
+    """Gate biases with which units initially remember for 1 to 200 steps.
 
     `scales` has one number for each gate: -1 for an input gate, 0 for a gate whose bias starts at zero. C. Tallec and
     Y. Ollivier, *Can recurrent neural networks warp time?*, ICLR 2018.
@@ -70,7 +70,7 @@ def slowly(*scales: float) -> Initializer:
 
 
 def irnn(width: int) -> rnnx.Layer:
-    """Relu units whose recurrent kernel begins as the identity."""
+    """ReLU units whose recurrent kernel begins as the identity."""
     return rnnx.elman(width, activation=jax.nn.relu, recurrent_kernel_init=rnnx.cells.scaled_identity())
 
 

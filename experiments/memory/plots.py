@@ -1,4 +1,4 @@
-"""The plots: a table of cells and tasks, the curves of training, and accuracy by length."""
+"""The plots: a table of cells and tasks, training curves, and accuracy by length."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from experiments.logs import read_metrics
 from experiments.plots import np, plt, save
 
 Row = Mapping[str, Any]
-"""One training, as it stands in results.json."""
+"""One training, as recorded in results.json."""
 
 
 def grouped(rows: Sequence[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -34,7 +34,7 @@ def colours(cells: Sequence[str]) -> dict[str, Any]:
 
 
 def table(path: Path, rows: Sequence[Row]) -> None:
-    """Colours tell how far from chance to perfect, numbers the scores: of several seeds mean, worst and best."""
+    """Colours show how far from chance to perfect, numbers the scores: for several seeds mean, worst and best."""
     groups = grouped(rows)
     titles, cells = unique([row["title"] for row in rows]), unique([row["cell"] for row in rows])
     way = np.full((len(cells), len(titles)), np.nan)
@@ -97,13 +97,13 @@ def curves(path: Path, run_dir: Path, rows: Sequence[Row], chance: Mapping[str, 
 
 
 def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
-    """The median of a value and those around it, a `share` of all: single steps that go wrong are left out."""
+    """The running median over a `share` of all values, so that single bad steps do not show."""
     reach = int(share * len(values)) // 2
     return np.array([np.median(values[max(i - reach, 0) : i + reach + 1]) for i in range(len(values))])
 
 
 def by_length(path: Path, rows: Sequence[Row]) -> None:
-    """Accuracy against length for the tasks tested on longer sequences than were trained on; no plot without any."""
+    """Accuracy against length for tasks tested on longer sequences than in training; no plot if there are none."""
     rows = [row for row in rows if "by_length" in row]
     titles, colour = unique([row["title"] for row in rows]), colours([row["cell"] for row in rows])
     if not titles:

@@ -38,7 +38,7 @@ def initial_state(config: Memory, task: Task, model: rnnx.Layer) -> TrainState:
 
 
 def make_train_step(config: Memory, task: Task, model: rnnx.Layer) -> training.Step:
-    """Several updates, each on sequences of its own; the metrics are their means."""
+    """Several updates, each on new sequences; the metrics are averaged over them."""
 
     def loss(params: Any, key: jax.Array, data: None) -> tuple[jax.Array, dict[str, jax.Array]]:
         batch = task.draw(key, config.train.batch)
@@ -50,7 +50,7 @@ def make_train_step(config: Memory, task: Task, model: rnnx.Layer) -> training.S
 
 
 def fit_one(config: Memory, task: Task, model: rnnx.Layer, measure: Measured, folder: Path) -> Fitted[TrainState]:
-    # Made eagerly: compiling it would take longer, once for each cell and task.
+    # Made eagerly: compiling it for each cell and task would take longer.
     state = initial_state(config, task, model)
     sequences = config.train.batch * config.train.updates_per_step
     return fit(

@@ -15,7 +15,7 @@ class Data(settings.Settings):
     """The stream."""
 
     bits: Count = 2
-    """Bits of a cue, and as many distractors in every step."""
+    """Bits of a cue; every step has as many distractors."""
     shortest: Count = 5
     """Fewest steps from a cue to its query."""
     longest: Count = 10
@@ -33,18 +33,18 @@ class Model(settings.Settings):
     cell: Literal["lstm", "gru"] = "lstm"
     """The recurrent cell."""
     width: Count = 16
-    """Its units."""
+    """Units of the cell."""
 
 
 @dataclass(frozen=True)
 class Train(settings.Settings):
-    """How it is trained, by each of several methods."""
+    """How the cell is trained, by each of several methods."""
 
     methods: tuple[Method, ...] = ("rtrl", "snap1", "eprop", "uoro", "bptt", "bptt_short")
-    """Which to compare. bptt and bptt_short are truncated back-propagation, with windows of `chunk` and
+    """The methods to compare. bptt and bptt_short are truncated back-propagation, with windows of `chunk` and
     `short_window` steps and one update for each window; all others update after every step."""
     batch: Count = 8
-    """Streams that are learned from side by side."""
+    """Streams to learn from, side by side."""
     chunk: Count = 64
     """Time steps per step of the training loop: how often metrics come, not how far credit reaches."""
     steps: Count = 300
@@ -52,9 +52,9 @@ class Train(settings.Settings):
     short_window: Count = 4
     """Window of bptt_short, in time steps; it must divide the chunk."""
     learning_rate: Positive = 3e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     eps: Positive = 1e-3
-    """Of Adam. With a small one, gradients that vanish once all is learned are made large again."""
+    """Epsilon of Adam. A small one would scale up again the gradients that vanish once everything is learned."""
     clip: Positive = 1.0
     """Largest global norm of the gradient of one update."""
 
@@ -66,13 +66,13 @@ class Train(settings.Settings):
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is evaluated, and where it is kept."""
+    """How the run is evaluated, and where it is kept."""
 
     eval_every: Count = 20
     eval_batch: Count = 64
-    """Streams of a validation."""
+    """Streams per validation."""
     eval_time: Count = 200
-    """Time steps of each."""
+    """Time steps of each of these streams."""
     log_every: Count = 5
 
 

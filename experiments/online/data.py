@@ -10,7 +10,7 @@ from experiments.online.config import Data
 
 
 class Stream(NamedTuple):
-    """Where each row of the batch stands: `wait` `[batch]`, steps until the query, and the `bits` `[batch, n]`."""
+    """Where each row of the batch is: `wait` `[batch]`, steps until the query, and the `bits` `[batch, n]`."""
 
     wait: jax.Array
     bits: jax.Array
@@ -41,5 +41,5 @@ def advance(data: Data, stream: Stream, key: jax.Array) -> tuple[Stream, tuple[j
 
 
 def read(data: Data, stream: Stream, keys: jax.Array) -> tuple[Stream, tuple[jax.Array, Target]]:
-    """A time step for each key; the axis of time comes first."""
+    """A time step for each key; the time axis comes first."""
     return jax.lax.scan(functools.partial(advance, data), stream, keys)

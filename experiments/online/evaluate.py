@@ -20,7 +20,7 @@ MONITOR = "val_nats_per_bit"
 
 
 def make_evaluate(config: Online, seed: int, batch: int) -> Callable[[Any], dict[str, float]]:
-    """Nats and accuracy per bit on `batch` streams of their own, with fixed params."""
+    """Nats and accuracy per bit on `batch` separate streams, with fixed params."""
     layer = rnnx.scan(make_cell(config.model))
 
     @jax.jit
@@ -52,7 +52,7 @@ def report(config: Online, run_dir: Path, fitted: Mapping[Method, Fitted[Any]]) 
             "accuracy": scores["val_accuracy"],
             "best_step": run.best_step,
             "seconds": round(run.seconds, 1),
-            # Between updates; within its window, back-propagation keeps every step besides.
+            # Kept between updates; within its window, back-propagation also keeps every step.
             "memory_numbers_per_stream": floats(run.best.memory) // train.batch,
         }
     plots.validation_curves(
@@ -80,7 +80,7 @@ def report(config: Online, run_dir: Path, fitted: Mapping[Method, Fitted[Any]]) 
 
 
 def floats(tree: Any) -> int:
-    """Floating-point numbers in all."""
+    """The number of floating-point numbers."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating))
 
 

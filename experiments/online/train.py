@@ -60,7 +60,7 @@ def initial_state(config: Online, method: Method) -> TrainState:
 
 
 def make_gradient(config: Online, method: Method) -> Callable[..., tuple[Any, jax.Array, Any]]:
-    """`(params, memory, inputs, targets)` of a window, its time first, to `(memory, loss, gradient)`."""
+    """`(params, memory, inputs, targets)` of a window, time axis first, to `(memory, loss, gradient)`."""
     learner, layer = make_learner(config.model, method), rnnx.scan(make_cell(config.model))
 
     def of_step(params: Any, memory: Any, *window: Any) -> tuple[Any, jax.Array, Any]:
@@ -83,7 +83,7 @@ def make_gradient(config: Online, method: Method) -> Callable[..., tuple[Any, ja
 def make_train_step(
     config: Online, method: Method
 ) -> Callable[[TrainState, None], tuple[TrainState, dict[str, jax.Array]]]:
-    """A chunk of the stream, with an update after each of its steps, or windows."""
+    """A chunk of the stream, with an update after each of its steps, or of its windows."""
     optimizer, gradient_of, chunk = make_optimizer(config), make_gradient(config, method), config.train.chunk
     window = {"bptt": chunk, "bptt_short": config.train.short_window}.get(method, 1)
 
@@ -92,7 +92,7 @@ def make_train_step(
             params, opt, memory, stream = inner
             stream, (xs, targets) = read(config.data, stream, keys)
             memory, nats, gradient = gradient_of(params, memory, xs, targets)
-            # Most steps ask nothing; then nothing is learned, instead of Adam going on by its momentum alone.
+            # Most steps ask nothing. They change no weights: otherwise Adam would go on by its momentum alone.
             asked = targets.asked.sum()
             gradient = jax.tree.map(lambda g: g / jnp.maximum(asked, 1), gradient)
             changes, after = optimizer.update(gradient, opt, params)

@@ -61,23 +61,23 @@ class Speed:
     quick: bool = False
     """Fewer cases for a shorter time: below a minute on two cores."""
     only: tuple[Section, ...] = ()
-    """Sections: default all, with --quick nets and linear."""
+    """Sections to measure. Default: all; with --quick nets and linear."""
     shapes: tuple[str, ...] = ()
-    """Of the nets: batch,time,features,width. Default: those of the bars."""
+    """Shapes of the nets, as batch,time,features,width. Default: those of the bars."""
     cells: tuple[CellName, ...] = ()
-    """Default: all."""
+    """Cells to measure. Default: all."""
     libraries: tuple[LibraryName, ...] = ()
-    """Default: all that are installed. rnnx itself is always among them."""
+    """Libraries to measure. Default: all that are installed. rnnx itself is always included."""
     budget: float | None = None
     """Seconds of timing for each case, compiling not counted. Default: 20, with --quick 1."""
     rounds: int = 3
-    """Rounds that each case takes at least, however long."""
+    """Least number of rounds for each case, however long they take."""
     json: Path | None = None
-    """Writes one row per measurement, a list of objects."""
+    """File to write: a list with one object per measurement."""
     png: Path = Path("runs/speed/speed.png")
     """The picture of nets and linear recurrences."""
     read: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Measures nothing: shows what --json wrote."""
+    """Measure nothing, and show a file that --json wrote."""
 
 
 def make_plan(options: Speed, console: Console) -> Plan:
@@ -140,18 +140,18 @@ def main(args: Sequence[str] | None = None) -> None:
         with showing(options.read, "Give a file that --json wrote."):
             show(options, console, rows)
     else:
-        jax.config.update("jax_enable_compilation_cache", False)  # a program found there would take no time to compile
+        jax.config.update("jax_enable_compilation_cache", False)  # a cached program would take no time to compile
 
         def keep(rows: list[Row]) -> None:
             if options.json:
                 report.write_rows(options.json, rows)
 
-        for path in (options.json, options.png):  # not only after the first case
+        for path in (options.json, options.png):  # fail now, not after the first case
             if path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.open("ab").close()
 
-        with jax.default_matmul_precision("highest"):  # float32 on a GPU too, where less is the default
+        with jax.default_matmul_precision("highest"):  # full float32 on a GPU too, where the default is less
             rows = measure(make_plan(options, console), console, keep)
         show(options, console, rows)
     written = " and ".join(str(path) for path in (options.json, options.png) if path)

@@ -1,4 +1,4 @@
-"""Whether the libraries compute the same: else there is nothing to compare."""
+"""Checks that the libraries compute the same: otherwise there is nothing to compare."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,12 +14,12 @@ from experiments.speed.peers.rnnx import net, plain
 from experiments.speed.shapes import Shape
 
 TOLERANCE = 1e-3
-"""Of the largest number in an array. Float32 rounding stays far below it."""
+"""Largest difference allowed, relative to the largest number in an array. Float32 rounding stays far below it."""
 
 
 def random_net(cell: str, shape: Shape) -> tuple[Any, jax.Array]:
-    """Params and inputs. Biases are random, so that one in a wrong place is found, but b'_n, for which nnx's GRU has
-    no place, is zero."""
+    """Params and inputs. Biases are random, so that a misplaced one is found, except b'_n, which is zero, as nnx's GRU
+    does not have it."""
     k_params, k_bias, k_xs = jax.random.split(jax.random.key(0), 3)
     xs = jax.random.normal(k_xs, shape[:3])
     params = plain(cell, shape.width).init(k_params, xs)
@@ -28,15 +28,15 @@ def random_net(cell: str, shape: Shape) -> tuple[Any, jax.Array]:
 
 
 def check(cell: str, nets: Mapping[str, Prepared], params: Any, xs: jax.Array) -> float:
-    """Outputs and gradients of the very programs that are timed, against rnnx's cell under the plain scan.
+    """Compares outputs and gradients of the timed programs with those of rnnx's cell under the plain scan.
 
-    Returns the largest difference, relative to the largest number of each array; raises where it is too large.
+    Returns the largest difference, relative to the largest number of each array; raises UserError if it is too large.
     """
     references: dict[str, Prepared] = {}
     worst = 0.0
     for name, each in nets.items():
         options = str(each.layer)
-        if options not in references:  # there are two where a library computes a cell otherwise
+        if options not in references:  # there are two if a library computes a cell differently
             references[options] = (
                 nets[peers.PLAIN] if name == "rnnx" and peers.PLAIN in nets else _plain(each, params, xs)
             )
@@ -48,7 +48,7 @@ def check(cell: str, nets: Mapping[str, Prepared], params: Any, xs: jax.Array) -
 
 
 def _plain(each: Prepared, params: Any, xs: jax.Array) -> Prepared:
-    """Their cell in rnnx, under the plain evaluator."""
+    """The library's cell in rnnx, under the plain evaluator."""
     layer = rnnx.scan(getattr(rnnx.cells, each.layer.spec.name)(**each.layer.spec.options))
     expected = jax.eval_shape(layer.init, jax.random.key(0), xs)
     return prepared(net(layer, {name: params[name] for name in expected}), xs)
@@ -61,7 +61,7 @@ def _checked(name: str, cell: str, actual: Any, expected: Any) -> float:
         raise UserError(
             f"{name} and rnnx DO NOT AGREE on the same weights: outputs or gradients of {cell} differ by {found:.2g} "
             f"of the largest number, where {TOLERANCE:g} is allowed. They are not timed: one of the two is "
-            "wrong, or what rnnx.interop makes of the weights. To leave the library out: --libraries."
+            "wrong, or rnnx.interop converts the weights wrongly. To leave the library out: --libraries."
         )
     return found
 
@@ -76,7 +76,7 @@ def relative(actual: Any, expected: Any) -> float:
 
 
 def check_streams(cell: str, loops: Mapping[str, Callable[[], Any]]) -> None:
-    """The first steps of closed loops, each of one sequence; later ones may part, where small differences grow."""
+    """Compares the first steps of closed loops of one sequence; later ones may diverge, as small differences grow."""
 
     def first(loop: Callable[[], Any], steps: int = 16) -> np.ndarray:
         ys = np.asarray(loop())

@@ -1,4 +1,4 @@
-"""What was to be reached, and what was: each bar from the rows of a run, or nothing where that was not measured."""
+"""The bars: targets, and what the rows of a run reached; a bar that was not measured is left out."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from experiments.speed.shapes import LINEAR, ON_TWO_DEVICES
 
 
 class Bar(NamedTuple):
-    """One thing to be reached."""
+    """One target, and what was reached."""
 
     what: str
     expected: str

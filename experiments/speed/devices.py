@@ -1,4 +1,4 @@
-"""`python -m experiments.speed.devices TASK`: a layer, and its batch on all devices; the rows, as JSON on stdout."""
+"""`python -m experiments.speed.devices TASK` times a layer on one device and on all; prints the rows as JSON."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def measure(cell: str, shape: Shape, *, budget: float, rounds: int) -> list[Row]
 
         forward, gradient = compiled(run, params, xs), compiled(jax.value_and_grad(loss_of), params, xs)
         programs[name] = gradient
-        # The arguments lie where the program wants them, as they do in training: they are not moved in every call.
+        # The arguments are on the devices where the program wants them, as in training, and not moved in every call.
         calls[f"forward {name}"] = forward.on(*jax.device_put((params, xs), forward.program.input_shardings[0]))
         calls[f"gradient {name}"] = gradient.on(*jax.device_put((params, xs), gradient.program.input_shardings[0]))
     times = interleaved(calls, budget=budget, rounds=rounds)

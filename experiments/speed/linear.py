@@ -1,7 +1,7 @@
 """h_t = a_t h_{t-1} + b_t over arrays `[time, batch, width]`, and the gradient of a weighted sum of all h by a, b, h_0.
 
-The floor is the time that the same bytes take without any recurrence: a and b are read and as much written, and for the
-gradient a, w and h are read and as much as two of them written.
+The floor is the time to move the same bytes without any recurrence: a and b are read and one such array is written; for
+the gradient a, w and h are read and two such arrays are written.
 """
 
 import functools
@@ -39,13 +39,13 @@ def combine(left: Element, right: Element) -> Element:
 
 
 def associative_scan(a: jax.Array, b: jax.Array, h0: jax.Array) -> jax.Array:
-    # h0 is taken into the first step: less work than one more element.
+    # h0 is merged into the first step, which is less work than one more element.
     first = jnp.expand_dims(a[0] * h0 + b[0], 0)
     return jax.lax.associative_scan(combine, (a, jnp.concatenate([first, b[1:]])))[1]
 
 
 def memax(a: jax.Array, b: jax.Array, h0: jax.Array) -> jax.Array:
-    """Its scan of a semigroup; batch and width are the features of one sequence, so that it need not be vmapped."""
+    """memax's semigroup scan; batch and width are the features of one sequence, so that it need not be vmapped."""
     from memax.linen.scans import semigroup_scan
 
     return semigroup_scan(combine, (jnp.ones_like(h0), h0), (a, b))[1]
@@ -111,7 +111,7 @@ def measure(plan: Plan, shape: LinearShape, tick: Tick) -> list[Row]:
 
 
 def check_all(calls: dict[str, Callable[[], Any]], names: list[str]) -> None:
-    """All give the same states and gradients as `lax.scan`."""
+    """Checks that all give the same states and gradients as `lax.scan`."""
     expected = calls["forward scan"](), calls["gradient scan"]()[1]
     for name in names:
         actual = calls[f"forward {name}"](), calls[f"gradient {name}"]()[1]

@@ -1,4 +1,4 @@
-"""Compiling and timing, and the rows that come of it."""
+"""Compiling and timing, and the resulting rows."""
 
 import math
 import time
@@ -10,14 +10,14 @@ import numpy as np
 
 Row = dict[str, Any]
 Tick = Callable[[float], None]
-"""Is told how much of a case is done, between 0 and 1."""
+"""Called with the share of a case that is done, between 0 and 1."""
 
 SHORTEST = 0.01
-"""Seconds that a timing lasts at least: a clock and a scheduler are not exact enough for less."""
+"""Least duration of a timing in seconds: clock and scheduler are not precise enough for less."""
 
 
 class Case(NamedTuple):
-    """What is measured at a stretch: all the functions that are compared with each other."""
+    """What is measured together: all the functions that are compared with each other."""
 
     section: str
     label: str
@@ -49,7 +49,7 @@ def interleaved(
 ) -> dict[str, np.ndarray]:
     """Seconds of each call in each round.
 
-    Rounds go on for `budget` seconds, but there are at least `rounds` of them.
+    Rounds go on for `budget` seconds, and there are at least `rounds` of them.
     """
     repeats = {}
     for name, call in calls.items():
@@ -87,9 +87,9 @@ def row(
     compile_s: float | None = None,
     **more: Any,
 ) -> Row:
-    """One measurement. Times come as seconds in each round, `base_...` are those of what the ratios are to.
+    """One measurement. Times are seconds in each round; `base_...` are the times that ratios divide by.
 
-    A ratio above 1 says that this one takes longer.
+    A ratio above 1 means that this one takes longer.
     """
     timed = forward if forward is not None else grad
     return {

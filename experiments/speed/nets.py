@@ -11,9 +11,9 @@ from experiments.speed.measure import Case, Row, Tick, both, compiled, interleav
 from experiments.speed.shapes import Plan, Shape, matrix_flops
 
 PRODUCT = 1024
-"""Rows and columns of the matrices whose product gives the rate of the machine."""
+"""Rows and columns of the matrices whose product measures the speed of the machine."""
 STREAM = Shape(1, 512, 256, 256)
-"""A stream of 512 steps; outputs are the next inputs, and so of their width."""
+"""A stream of 512 steps; each output is the next input, so both have the same width."""
 
 
 def cases(plan: Plan) -> list[Case]:

@@ -1,4 +1,4 @@
-"""What concerns rnnx alone: growth with time, memory, compile time, two devices."""
+"""Measurements of rnnx alone: growth with time, memory, compile time, two devices."""
 
 import functools
 import json
@@ -35,14 +35,14 @@ def every_output(ys: jax.Array) -> jax.Array:
 
 
 def last_output(ys: jax.Array) -> jax.Array:
-    """One answer to a whole sequence. (A loss of every output keeps their squares, whatever the evaluator does.)"""
+    """One answer to a whole sequence. (A loss of all outputs keeps their squares, whatever the evaluator does.)"""
     return loss(ys[:, -1])
 
 
 def gradient_of(
     layer: rnnx.Layer, params: Any, xs: jax.Array, of: Callable[[jax.Array], jax.Array] = every_output
 ) -> Compiled:
-    """Of the loss by the params, with where its arguments should lie."""
+    """The compiled loss and its gradient by the params."""
     return compiled(jax.value_and_grad(lambda p, xs: of(rnnx.unroll(layer, p, xs)[1])), params, xs)
 
 
@@ -55,7 +55,7 @@ def gradients(
     tick: Tick,
     of: Callable[[jax.Array], jax.Array] = every_output,
 ) -> list[Row]:
-    """Loss and gradient of layers with the same params; ratios are to the first."""
+    """Loss and gradient of layers with the same params; ratios are relative to the first."""
     params, xs = random_net(cell, shape)
     programs = {name: gradient_of(layer, params, xs, of) for name, layer in variants.items()}
     calls = {name: program.on(params, xs) for name, program in programs.items()}
@@ -124,7 +124,7 @@ def compile_cases(plan: Plan) -> list[Case]:
 
 
 def measure_compile(plan: Plan, cell: str, tick: Tick) -> list[Row]:
-    """Each time from empty caches, in turns. One compilation before that is not counted: it loads code."""
+    """Compiles each in turn, always from empty caches. A first compilation is not counted: it loads code."""
     layers = {
         "rnnx": LAYERS[cell](DEEP.width),
         f"rnnx.repeat(layer, {DEPTH})": rnnx.repeat(LAYERS[cell](DEEP.width), DEPTH),

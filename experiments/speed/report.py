@@ -1,4 +1,4 @@
-"""The rows as tables, a picture and a file."""
+"""Shows the rows as tables and a picture, and writes them to a file."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ COLORS = {
 
 
 def groups(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """What belongs in one table, with its title."""
+    """The rows of each table, with its title."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(TITLES[row["section"]].format(**row), []).append(row)
@@ -71,7 +71,7 @@ def _table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """By heading; those without any number are left out."""
+    """The columns by heading; those without any entry are left out."""
     library = [row["library"] if row["section"] != "growth" else f"{row['library']} {row['shape']}" for row in rows]
     of_what = {
         "forward ms": [_spread(row, "forward") for row in rows],
@@ -117,7 +117,7 @@ def print_bars(console: Console, rows: Sequence[Row]) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """A list of objects, one on a line; renamed when it is whole."""
+    """Writes a list of objects, one per line; the file is renamed when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     write_text(path, f"[\n{lines}\n]\n")
@@ -127,7 +127,7 @@ def _is_row(row: Any) -> bool:
     if not isinstance(row, dict) or not {"section", *KEYS} <= set(row):
         return False
     words = [row.get(name) for name in ("section", "library", "cell", "shape", "note", "device")]
-    # A table of endless words takes minutes.
+    # A table of very long words takes minutes.
     return all(word is None or (isinstance(word, str) and len(word) < 1000) for word in words)
 
 
@@ -142,7 +142,7 @@ COLUMNS = 3
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
-    """A panel for each net, and one for each linear recurrence; in a whole run, a line of them for each shape."""
+    """A panel for each net, and one for each linear recurrence; in a full run, each shape has a line of panels."""
     panels: dict[str, list[Row]] = {}
     for row in rows:
         if row["section"] == "nets":
@@ -180,7 +180,7 @@ def _bars(axes: Any, title: str, rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     smallest = min(row["forward_ms"] for row in rows)
     axes.set_xlim(smallest / 1.5, max(row["grad_ms"] for row in rows) * 4)
-    axes.xaxis.set_minor_formatter(NullFormatter())  # within less than a decade they run into each other
+    axes.xaxis.set_minor_formatter(NullFormatter())  # within less than a decade the labels would overlap
     axes.tick_params(axis="x", labelsize=7)
     notes = [f"* {row['note']}" for row in rows if _differs(row)]
     axes.set_title("; ".join([title, *notes]), fontsize=8, loc="left")

@@ -1,4 +1,4 @@
-"""What is measured, and in which sizes."""
+"""What is measured, and at which sizes."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from experiments.errors import UserError
 
 
 class Shape(NamedTuple):
-    """Of a batch of sequences, and of the net that reads it."""
+    """The shape of a batch of sequences, and of the net that reads it."""
 
     batch: int
     time: int
@@ -18,7 +18,7 @@ class Shape(NamedTuple):
 
 
 class LinearShape(NamedTuple):
-    """Of a linear recurrence."""
+    """The shape of a linear recurrence."""
 
     time: int
     batch: int
@@ -68,10 +68,10 @@ def parse(text: str) -> Shape:
 
 
 def matrix_flops(cell: str, shape: Shape) -> tuple[int, int]:
-    """Operations of the matrix products alone, of the forward pass and of the loss with its gradient.
+    """Floating-point operations of the matrix products alone: of the forward pass, and of the loss with its gradient.
 
-    Per step the gates are one product with x and h together. Going back there is one to h (none to x), and one to the
-    weights of both.
+    Per step the gates are one product with x and h together. The backward pass has one product for the gradient of h
+    (none for x), and one for that of both weights.
     """
     b, t, i, h = shape
     gates = GATES[cell] * h

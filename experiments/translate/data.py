@@ -16,13 +16,13 @@ from experiments.translate.config import Data
 Symbols = tuple[str, ...]
 SPLIT_SEED = 0
 EDGES = 8, 12, 20, 32
-"""Pairs are kept in arrays of these lengths, each in the shortest that has room for it."""
+"""Bucket lengths: each pair is kept in an array of the shortest of these lengths that fits it."""
 STOP = 0
-"""Ends a target, and begins one: what the decoder reads first. Sources are padded with it."""
+"""Ends a target, and starts one as the first symbol that the decoder reads. Sources are padded with it."""
 
 
 class Translations(NamedTuple):
-    """Each source with all the targets that are right: one to train on for each of them, and any of them may be hit."""
+    """Each source with all its correct targets: training uses each of them, and any of them counts as correct."""
 
     train: Mapping[Symbols, Sequence[Symbols]]
     validation: Mapping[Symbols, Sequence[Symbols]]
@@ -30,7 +30,7 @@ class Translations(NamedTuple):
     sources: Symbols
     """The symbols of sources. Number 0 is the pad, number 1 + i stands for symbol i."""
     targets: Symbols
-    """The symbols of targets; likewise, but that number 0 is the end."""
+    """The symbols of targets; likewise, except that number 0 is the end."""
     sha256: str
 
 
@@ -113,7 +113,7 @@ def dates(count: int) -> dict[Symbols, list[Symbols]]:
 
 
 def from_file(path: Path, known: Sequence[str]) -> dict[Symbols, list[Symbols]]:
-    """Lines of `source<TAB>target`; a source may stand in several."""
+    """Lines of `source<TAB>target`; a source may be in several."""
     if not path.is_file():
         raise UserError(f"The data {str(path)!r} is neither a file nor a known name; known names: {', '.join(known)}.")
     pairs: dict[Symbols, list[Symbols]] = {}
@@ -137,7 +137,7 @@ def numbered(rows: Sequence[Symbols], symbols: Symbols, length: int) -> tuple[np
 
 
 def bucketed(data: Translations) -> tuple[Pairs, ...]:
-    """The pairs of the training part, by length: for each edge those that it is the first to hold."""
+    """The training pairs, by length: for each edge those that fit it, but not the one before."""
     pairs = [(source, target) for source, targets in data.train.items() for target in targets]
     buckets = []
     shorter = 0

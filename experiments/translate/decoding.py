@@ -1,4 +1,4 @@
-"""Targets from a trained model by beam search; with a single hypothesis it takes the likeliest symbol each time."""
+"""Targets from a trained model by beam search; with a single hypothesis it is greedy decoding."""
 
 import functools
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def search(model: Seq2Seq, params: Any, source: jax.Array, lengths: jax.Array, *
 
     tokens = jnp.zeros((batch, beam, LONGEST), jnp.int32)
     begun = read(None, tokens[..., 0])
-    # All hypotheses are still the same one: but for the first they count for nothing.
+    # All hypotheses are still the same: all but the first get probability zero.
     log_prob = jnp.broadcast_to(jnp.where(jnp.arange(beam) == 0, 0.0, -jnp.inf), (batch, beam))
     written = Written(tokens, log_prob, jnp.zeros((batch, beam, LONGEST, source.shape[1])))
     begin = begun, written, jnp.zeros((batch, beam), bool)
@@ -77,7 +77,7 @@ class Translator:
         for start in range(0, len(sources), self.BATCH):
             own = slice(start, start + self.BATCH)
             short = self.BATCH - len(lengths[own])
-            # The last batch is filled up with sources of one pad, so that it has the shape that is compiled.
+            # The last batch is filled up with sources of one pad, to have the compiled shape.
             batch = np.pad(numbers[own], ((0, short), (0, 0))), np.pad(lengths[own], (0, short), constant_values=1)
             tokens = np.asarray(self._search(params, *batch, beam=beam).tokens[:, 0])
             found += [self._symbols(row) for row in tokens[: len(lengths[own])]]

@@ -18,7 +18,7 @@ SHOWN = 6
 
 
 def distance(a: Symbols, b: Symbols) -> int:
-    """The least number of insertions, deletions and substitutions that makes one of the other."""
+    """The least number of insertions, deletions and substitutions that turns one into the other."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         before, row[0] = row[0], i
@@ -28,8 +28,8 @@ def distance(a: Symbols, b: Symbols) -> int:
 
 
 def error_rates(written: Sequence[Symbols], right: Mapping[Symbols, Sequence[Symbols]]) -> dict[str, float]:
-    """`symbol_error_rate`: edits to the nearest of the right targets, per symbol of these; `error_rate`: the share of
-    sources of which no target was hit. `written` are in the order of `right`."""
+    """`symbol_error_rate`: edits to the nearest correct target, per symbol of it; `error_rate`: the share of sources
+    for which no correct target was written. `written` are in the order of `right`."""
     edits = symbols = wrong = 0
     for own, targets in zip(written, right.values(), strict=True):
         away, length = min((distance(own, target), len(target)) for target in targets)
@@ -50,7 +50,7 @@ def make_evaluate(
 
 
 def report(config: Translate, run_dir: Path, data: Translations, translate: Translator, fitted: Fitted[Any]) -> None:
-    """Scores the best checkpoint on the test, greedily and by beam search. Writes results.json last."""
+    """Scores the best checkpoint on the test set, greedily and by beam search. Writes results.json last."""
     from experiments.plots import learning_curve  # not at the top: a second of start-up
     from experiments.translate import plots
 

@@ -5,7 +5,7 @@ approaches to attention-based neural machine translation*, EMNLP 2015, the form 
 
     a_ts = softmax_s(y_t W e_s),    c_t = sum_s a_ts e_s,    logits_t = V tanh(U [y_t; c_t])
 
-None of it enters the decoder's state, so in training all steps attend in parallel.
+Attention does not feed back into the decoder's state, so in training all steps attend in parallel.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from experiments.translate.data import Translations
 
 
 class Memory(NamedTuple):
-    """Of the encoder: its outputs `[batch, source, 2 width]`, whether they are those of a symbol, and their mean."""
+    """The encoder's outputs `[batch, source, 2 width]`, whether each belongs to a symbol, and their mean."""
 
     outputs: jax.Array
     valid: jax.Array
@@ -74,7 +74,7 @@ def make_model(model: config.Model, data: Translations) -> Seq2Seq:
     def decode(
         params: Any, memory: Memory, carry: Any, read: jax.Array, key: jax.Array | None = None
     ) -> tuple[Any, jax.Array, jax.Array]:
-        """The decoder reads, beside each symbol, the mean of the memory."""
+        """With each symbol, the decoder also reads the mean of the memory."""
         k_decoder, k_attend = (None, None) if key is None else jax.random.split(key)
         mean = jnp.broadcast_to(memory.mean[:, None], (*read.shape, 2 * width))
         embedded: Any = embed.apply(params["embed"], read)

@@ -18,7 +18,7 @@ def attention(path: Path, maps: Sequence[tuple[Symbols, Symbols, np.ndarray, boo
         panel.axis("off")
     for panel, (source, target, weights, right) in zip(axes.flat, maps):
         panel.set_title("".join(source) + ("" if right else "  (wrong)"), color="black" if right else "tab:red")
-        if not target:  # nothing was written, and nowhere was looked
+        if not target:  # nothing was written, so there is no attention
             panel.axis("off")
             continue
         panel.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")

@@ -22,7 +22,7 @@ COLUMNS = {"nats per symbol": lambda metrics: f"{metrics['loss']:.3f}"}
 
 
 class TrainState(NamedTuple):
-    """Of the training, and the running average of the weights."""
+    """The state of the training, and the running average of the weights."""
 
     training: training.TrainState
     average: Any
@@ -41,7 +41,7 @@ def pair_loss(config: Translate, model: Seq2Seq, params: Any, key: jax.Array | N
 
 
 def make_loss(config: Translate, model: Seq2Seq, sizes: tuple[int, ...]) -> training.Loss:
-    """Of a batch from one bucket, drawn by the buckets' sizes: no step is padded to the longest pair of all."""
+    """The loss of a batch from one bucket, drawn by the buckets' sizes: no step pads to the longest pair of all."""
 
     def of_bucket(i: int, params: Any, key: jax.Array, data: tuple[Pairs, ...]) -> jax.Array:
         k_rows, k_noise = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""What a prediction is compared with: the last frame as it is, and moved on as it moved last."""
+"""What a prediction is compared with: the last frame as it is, and with its last motion repeated."""
 
 from typing import Any, NamedTuple
 
@@ -8,8 +8,8 @@ from experiments.video.data import MOVES
 
 
 class Errors(NamedTuple):
-    """Mean squared errors: `next` `[n, time - 1]` of each frame but the first, and `free` `[n, steps]` of those that
-    are made after the frames shown."""
+    """Mean squared errors: `next` `[n, time - 1]` of each frame but the first, and `free` `[n, steps]` of the rollout
+    after the frames shown."""
 
     next: np.ndarray
     free: np.ndarray
@@ -21,7 +21,7 @@ def error(made: Any, true: Any) -> Any:
 
 
 def shift(frames: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Frames `[n, size, size, 1]` moved by rows and columns `[n, 2]`; what leaves a side is gone."""
+    """Frames `[n, size, size, 1]` moved by rows and columns `[n, 2]`; what moves past an edge is lost."""
     size = frames.shape[1]
     padded = np.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)))
     out = np.empty_like(frames)
@@ -31,7 +31,7 @@ def shift(frames: np.ndarray, moves: np.ndarray) -> np.ndarray:
 
 
 def last_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The move, of the eight, that makes `after` of `before` with the least squared error: `[n, 2]`."""
+    """Which of the eight moves turns `before` into `after` with the least squared error: `[n, 2]`."""
     errors = [np.square(shift(before, np.tile(m, (len(before), 1))) - after).sum(axis=(1, 2, 3)) for m in MOVES]
     return MOVES[np.argmin(errors, axis=0)]
 
@@ -39,7 +39,7 @@ def last_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def baselines(frames: np.ndarray, seen: int) -> dict[str, Errors]:
     """Copying the last frame, and repeating its last motion, which errs where a digit bounces.
 
-    In the first of the next frames there is no last motion, so that the last frame stands for it.
+    Before the first of the next frames there is no motion yet, so the last frame is copied there.
     """
     copied = error(frames[:, :-1], frames[:, 1:])
     free = error(frames[:, seen - 1 : seen], frames[:, seen:])

@@ -9,7 +9,7 @@ from experiments.settings import Count, NonNegative, Range, Rate, check_names
 
 Task = Literal["classify", "predict"]
 DIGIT = 8
-"""Pixels of the side of a digit's image."""
+"""Side of a digit's image, in pixels."""
 Size = Annotated[
     int,
     Range(
@@ -25,13 +25,13 @@ class Data(settings.Settings):
     """The clips, and what is asked about them."""
 
     tasks: tuple[Task, ...] = ("classify", "predict")
-    """What is learned, each by nets of its own."""
+    """The tasks to learn, each with its own nets."""
     size: Size = 16
-    """Pixels of the side of a frame."""
+    """Side of a frame, in pixels."""
     shortest: AtLeastTwo = 5
     """Fewest frames of a clip that is classified."""
     longest: Annotated[int, Range("3 or more: the third frame is the first to predict", lambda x: x >= 3)] = 10
-    """Most frames of a clip that is classified; every clip of `predict` has as many."""
+    """Most frames of a clip that is classified; every clip of `predict` has this many."""
     seen: AtLeastTwo = 5
     """Frames that `predict` is shown before its rollout, in the test and in the animation."""
     free: Count = 20
@@ -50,7 +50,7 @@ class Model(settings.Settings):
     width: Annotated[int, Range("3 or more", lambda x: x >= 3)] = 48
     """Channels of the ConvLSTM; those of the convolutions around it follow."""
     dropout: Rate = 0.0
-    """Dropout before the readout, of `classify`."""
+    """For `classify`: dropout before the readout."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,18 @@ class Train(settings.Train):
 
     steps: Count = 2000
     warp: NonNegative = 0.0
-    """How far the digits of training are turned and stretched, of `classify`: the deviation of each number of the
+    """For `classify`: how far training digits are rotated and stretched, as the standard deviation of each entry of a
     linear map."""
 
 
 @dataclass(frozen=True)
 class Run(settings.Run):
-    """How it is evaluated, and where it is kept."""
+    """How the run is evaluated, and where it is kept."""
 
     val_clips: Count = 1000
-    """Clips of the validation, of images that training never sees; by them the kept weights are chosen."""
+    """Validation clips, of images that training never sees; they decide which weights are kept."""
     test_clips: Count = 2000
-    """Clips of the test, of images that neither training nor validation sees. They are the same for every seed."""
+    """Test clips, of images that neither training nor validation sees. They are the same for every seed."""
 
 
 @dataclass(frozen=True)

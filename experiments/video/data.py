@@ -1,8 +1,8 @@
 """Clips of a handwritten digit that moves over a black square and bounces off its walls.
 
-A digit moves one whole pixel per frame, along a side, or one along each for a diagonal; an axis turns around when the
-ink, not the 8x8 image, touches the wall. Where an axis stands is drawn evenly from its whole cycle of there and back,
-so that away from the walls a single frame does not tell the direction.
+A digit moves one whole pixel per frame along one axis, or along both for a diagonal; its motion along an axis reverses
+when the ink, not the 8x8 image, touches the wall. The start on each axis is drawn uniformly from the whole cycle there
+and back, so that away from the walls a single frame does not tell the direction.
 """
 
 import functools
@@ -16,14 +16,14 @@ from experiments.errors import UserError
 from experiments.video.config import DIGIT, Data
 
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
-"""Of the images of each digit. The split and the clips that are scored do not depend on the seed of a run."""
+"""Shares of the images of each digit. The split and the clips that are scored do not depend on the seed of a run."""
 SPLIT_SEED, VALIDATION_SEED, TEST_SEED = 0, 1, 2
 
 DIRECTIONS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
 MOVES = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])
 """Rows and columns that a digit moves by per frame, in the order of DIRECTIONS."""
 NUMBERS = np.zeros((3, 3), np.int32)
-"""The number of a direction, by one more than its move."""
+"""The number of a direction, indexed by its move plus 1."""
 NUMBERS[tuple(MOVES.T + 1)] = np.arange(len(MOVES))
 
 
@@ -37,7 +37,7 @@ class Digits(NamedTuple):
 
 
 class Split(NamedTuple):
-    """No image is in two of them."""
+    """The parts of the images; no image is in two of them."""
 
     train: Digits
     validation: Digits
@@ -45,8 +45,8 @@ class Split(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """`frames` `[n, time, size, size, 1]`, the `digit` `[n]`, and the `direction` `[n, time]` in which it comes to each
-    frame; that of the first frame means nothing."""
+    """`frames` `[n, time, size, size, 1]`, the `digit` `[n]`, and the `direction` `[n, time]` in which it moves into
+    each frame; that of the first frame means nothing."""
 
     frames: jax.Array
     digit: jax.Array
@@ -54,7 +54,7 @@ class Clips(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Clips with `lengths` `[n]`: only so many frames of each are to be read. `direction` `[n]` is that of the last."""
+    """Clips with `lengths` `[n]`: only so many frames of each are read. `direction` `[n]` is that of the last."""
 
     frames: Any
     lengths: Any
@@ -63,7 +63,7 @@ class Examples(NamedTuple):
 
 
 def load_digits() -> Split:
-    """scikit-learn's 1,797 images, each digit split by itself."""
+    """scikit-learn's 1,797 images, split separately for each digit."""
     try:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
@@ -81,7 +81,7 @@ def load_digits() -> Split:
 
 
 def push_into_corner(images: np.ndarray, labels: np.ndarray) -> Digits:
-    """Measures the ink, and moves it to the upper left."""
+    """Measures the extent of the ink, and moves it to the upper left."""
     pushed, sizes = [], []
     for image in images:
         spans = []
@@ -95,12 +95,12 @@ def push_into_corner(images: np.ndarray, labels: np.ndarray) -> Digits:
 
 
 def draw(key: jax.Array, digits: Digits, count: int, *, time: int, size: int, warp: float = 0.0) -> Clips:
-    """Draws clips of `time` frames, of digits that are turned and stretched at random as far as `warp` says."""
+    """Draws clips of `time` frames, of digits that are randomly rotated and stretched, as far as `warp` says."""
     which_key, move_key, place_key, warp_key = jax.random.split(key, 4)
     which = jax.random.randint(which_key, (count,), 0, len(digits.labels))
     moving = jnp.abs(jnp.asarray(MOVES))[jax.random.randint(move_key, (count,), 0, len(MOVES))]
     room = size - jnp.asarray(digits.sizes)[which]
-    # Where on its way of 2 room steps, there and back, each axis is at first; one that does not move stays there.
+    # Where each axis starts on its cycle of 2 room steps, there and back; an axis that does not move stays there.
     start = (jax.random.uniform(place_key, (count, 2)) * 2 * room).astype(jnp.int32)
     way = (start[:, None] + moving[:, None] * jnp.arange(time)[None, :, None]) % (2 * room[:, None])
     places = jnp.minimum(way, 2 * room[:, None] - way)  # [count, time, 2]
@@ -130,7 +130,7 @@ def place_at(images: jax.Array, places: jax.Array, size: int) -> jax.Array:
 
 
 def warp_images(key: jax.Array, images: jax.Array, sizes: jax.Array, strength: float) -> jax.Array:
-    """Images `[n, 8, 8]` under linear maps around their middle: the identity, and noise of this deviation."""
+    """Images `[n, 8, 8]` under linear maps around their middle: the identity plus noise of this standard deviation."""
     maps = jnp.eye(2)[None] + strength * jax.random.normal(key, (len(images), 2, 2))
     grid = jnp.stack(jnp.meshgrid(*[jnp.arange(DIGIT)] * 2, indexing="ij"), axis=-1)
     middle = (sizes[:, None, None] - 1) / 2

@@ -1,4 +1,4 @@
-"""The scores: clips classified right, and how far predicted frames are off."""
+"""The scores: the share of clips classified correctly, and the errors of predicted frames."""
 
 import functools
 import operator
@@ -30,13 +30,13 @@ Scores = dict[str, float]
 
 
 def nll(logits: Logits, digit: jax.Array, direction: jax.Array) -> jax.Array:
-    """Nats of digit and direction together, in the shape of both."""
+    """Nats of digit and direction together, in the shape of either."""
     nats = optax.softmax_cross_entropy_with_integer_labels
     return nats(logits.digit, digit) + nats(logits.direction, direction)
 
 
 def is_right(logits: Logits, digit: Any, direction: Any) -> Any:
-    """Whether both are predicted right."""
+    """Whether both are predicted correctly."""
     return (logits.digit.argmax(-1) == digit) & (logits.direction.argmax(-1) == direction)
 
 
@@ -60,7 +60,7 @@ def prediction_errors(layer: rnnx.Layer, params: Any, frames: jax.Array) -> tupl
 
 
 def in_batches(function: Callable[[Any], Any], inputs: Any, batch: int = 250) -> Any:
-    """`function(inputs)`, of some clips at a time, joined: trees of arrays with the leading axis [n]."""
+    """`function(inputs)`, computed for `batch` clips at a time and joined: trees of arrays with leading axis [n]."""
     parts = []
     for start in range(0, len(jax.tree.leaves(inputs)[0]), batch):
         own = jax.tree.map(operator.itemgetter(slice(start, start + batch)), inputs)
@@ -88,11 +88,11 @@ def make_evaluate(config: Video, split: Split, task: Task, layer: rnnx.Layer) ->
 
 
 Params = Mapping[str, Any]
-"""Of each of NETS."""
+"""The params of each of NETS."""
 
 
 def report_classify(config: Video, run_dir: Path, split: Split, params: Params) -> tuple[Scores, dict[str, Any]]:
-    """Scores and details of the nets on the test, and their plot."""
+    """Scores and details of the nets on the test set, and their plot."""
     from experiments.video import plots  # not at the top: a second of start-up
 
     examples = draw_examples(config.data, data.TEST_SEED, split.test, config.run.test_clips)
@@ -124,7 +124,7 @@ def confusion(labels: Any, logits: np.ndarray) -> np.ndarray:
 
 
 def make_predict(config: Video, net: str, params: Any) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-    """From whole clips each next frame, and the rollout after the frames shown."""
+    """A function from whole clips to each next frame, and to the rollout after the frames shown."""
     layer, seen = make_model(config, "predict", net), config.data.seen
 
     @jax.jit
@@ -136,7 +136,7 @@ def make_predict(config: Video, net: str, params: Any) -> Callable[[jax.Array], 
 
 
 def report_predict(config: Video, run_dir: Path, split: Split, params: Params) -> tuple[Scores, dict[str, Any]]:
-    """Scores and details of the nets on the test, their plot and animation."""
+    """Scores and details of the nets on the test set, their plot and animation."""
     from experiments.video import plots  # not at the top: a second of start-up
 
     seen, free, longest = config.data.seen, config.data.free, config.data.longest
@@ -147,7 +147,7 @@ def report_predict(config: Video, run_dir: Path, split: Split, params: Params) -
         made[net] = in_batches(make_predict(config, net, params[net]), frames)
         errors[net] = Errors(error(made[net][0], frames[:, 1:]), error(made[net][1], frames[:, seen:]))
 
-    # As many frames as in training are scored; the details have those beyond as well.
+    # As many frames as in training are scored; the details also have those beyond.
     mse = {name: float(e.next[:, FIRST - 1 : longest - 1].mean()) for name, e in errors.items()}
     free_mse = {name: float(e.free[:, :free].mean()) for name, e in errors.items()}
     scores = {
@@ -172,7 +172,7 @@ def report_predict(config: Video, run_dir: Path, split: Split, params: Params) -
 
 
 def report(config: Video, run_dir: Path, split: Split, fitted: Mapping[Task, Mapping[str, Fitted[TrainState]]]) -> None:
-    """Scores the best weights of each net on the test. Writes results.json last: it marks the end."""
+    """Scores the best weights of each net on the test set. Writes results.json last: it marks the end."""
     from experiments.video import plots  # not at the top: a second of start-up
 
     scores: Scores = {}

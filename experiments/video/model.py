@@ -16,7 +16,7 @@ NETS = {"conv_lstm": True, "one_frame": False}
 
 
 class Logits(NamedTuple):
-    """`[..., 10]` and `[..., 8]`."""
+    """Logits of the digit, `[..., 10]`, and of the direction, `[..., 8]`."""
 
     digit: Any
     direction: Any
@@ -29,8 +29,8 @@ def make_model(config: Video, task: Task, net: str) -> rnnx.Layer:
 def recurrent(config: Video, *, memory: bool, strides: int = 1) -> rnnx.Layer:
     """A ConvLSTM, or in its place a convolution of the same width.
 
-    All steps stand one after the other in one iteration of the compiled loop: on a CPU, XLA is far slower with the
-    gradient of a kernel where the convolution is inside of a loop.
+    All steps of a training clip are unrolled into one iteration of the compiled loop: on a CPU, XLA computes the
+    gradient of a kernel far more slowly if the convolution is inside a loop.
     """
     width = config.model.width
     if memory:
@@ -60,7 +60,7 @@ def classifier(config: Video, *, memory: bool) -> rnnx.Layer:
 def predictor(config: Video, *, memory: bool) -> rnnx.Layer:
     """Frames `[batch, time, size, size, 1]` to logits of the pixels of each next frame, in the same shape.
 
-    The ConvLSTM works on a coarse image and has to know the motion only; what moves goes past it.
+    The ConvLSTM works on a coarse image and needs to know only the motion; the image itself bypasses it.
     """
     width = config.model.width
     coarse = *convolution(width, strides=2), recurrent(config, memory=memory), rnnx.pointwise(upsample)
@@ -80,12 +80,12 @@ def pool(image: jax.Array) -> jax.Array:
 
 
 def upsample(image: jax.Array) -> jax.Array:
-    """Twice as high and as wide: each place four times."""
+    """Twice as high and as wide: each pixel four times."""
     return image.repeat(2, axis=0).repeat(2, axis=1)
 
 
 def depth_to_space(image: jax.Array) -> jax.Array:
-    """The four channels of each place as a square of 2x2 pixels: `[h, w, 4]` to `[2 h, 2 w, 1]`."""
+    """The four channels of each pixel as a square of 2x2 pixels: `[h, w, 4]` to `[2 h, 2 w, 1]`."""
     height, width, _ = image.shape
     return image.reshape(height, width, 2, 2).swapaxes(1, 2).reshape(2 * height, 2 * width, 1)
 
@@ -97,7 +97,7 @@ def classify(
     lengths: jax.Array | None = None,
     key: jax.Array | None = None,
 ) -> Logits:
-    """After each frame, `[n, time, ...]`; the key is for dropout."""
+    """Logits after each frame, `[n, time, ...]`; the key is for dropout."""
     _, logits = rnnx.unroll(layer, params, frames, lengths=lengths, key=key)
     return Logits(logits[..., :DIGITS], logits[..., DIGITS:])
 

@@ -13,7 +13,7 @@ from experiments.video.data import Examples
 from experiments.video.model import Logits
 
 ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
-"""Of the directions in `data.DIRECTIONS`."""
+"""Arrows for the directions in `data.DIRECTIONS`."""
 STYLES = {
     "conv_lstm": ("tab:blue", "ConvLSTM"),
     "one_frame": ("tab:orange", "the same net without memory"),
@@ -21,19 +21,19 @@ STYLES = {
     "repeated_move": ("tab:green", "repeating the last move"),
 }
 SHOWN = 3
-"""Clips in the plot of predictions: the first of the test."""
+"""Clips in the plot of predictions: the first of the test set."""
 INK, DIFFERENCE = "gray", "RdBu_r"
 """Colour maps of frames and of predicted minus true ones."""
 
 
 def classified(path: Path, examples: Examples, logits: Logits, details: Mapping[str, Any]) -> None:
-    """What is taken for what, by the net and by the one without memory, and clips with the classes predicted.
+    """Confusion matrices of the net and of the one without memory, and clips with the predicted classes.
 
     Args:
-        path: of the PNG.
-        examples: of the test.
-        logits: of the net with memory.
-        details: of each net, its accuracies and confusions.
+        path: where the PNG is written.
+        examples: the test clips.
+        logits: those of the net with memory.
+        details: the accuracies and confusions of each net.
     """
     net, other = details["conv_lstm"], details["one_frame"]
     figure = plt.figure(figsize=(15, 11), layout="constrained")
@@ -94,15 +94,15 @@ def strip(frames: np.ndarray, border: float = 0.35) -> np.ndarray:
 def predicted(
     path: Path, frames: np.ndarray, made: np.ndarray, details: Mapping[str, Any], scores: Mapping[str, float]
 ) -> None:
-    """True and predicted frames of some clips, and how the error grows with what is not seen.
+    """True and predicted frames of some clips, and how the error depends on the frames seen and on the steps ahead.
 
     Args:
-        path: of the PNG.
+        path: where the PNG is written.
         frames: `[n, time, size, size, 1]`, true.
         made: `[n, time - 1, size, size, 1]`: the frames from the second on; the first `seen - 1` of them were predicted
             one by one, those after are the rollout.
-        details: with the mean squared errors.
-        scores: of the run.
+        details: the details of the run, with the mean squared errors.
+        scores: the scores of the run.
     """
     seen = details["seen"]
     figure = plt.figure(figsize=(16, 11.5), layout="constrained")
@@ -146,7 +146,7 @@ def curves(axes: Any, errors: Mapping[str, Sequence[float]], first: int, xlabel:
 
 
 def animate(path: Path, frames: np.ndarray, made: np.ndarray, seen: int, count: int = 8) -> None:
-    """The first test clips as a GIF: true frames, predicted ones, and what these have too much (red) or too little."""
+    """The first test clips as a GIF: true and predicted frames, and where these are too bright (red) or dark (blue)."""
     shown = slice(count)
     figure, grid = plt.subplots(3, count, figsize=(1.3 * count + 0.6, 4.6), layout="constrained")
     images, black = [], np.zeros(frames.shape[2:4])

@@ -1,4 +1,4 @@
-"""A run from its config to its results: each task is learned by a net with memory and by one without."""
+"""A run from its config to its results: each task is learned by a net with memory and by one without it."""
 
 import functools
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def make_loss(config: Video, task: Task, layer: rnnx.Layer) -> training.Loss:
     size = {"time": config.data.longest, "size": config.data.size}
 
     def of_classes(params: Any, key: jax.Array, digits: Digits) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Taken after every frame from the second on, so that a clip teaches more than by its last frame alone."""
+        """The loss after every frame from the second on, so that a clip teaches more than its last frame alone."""
         clips_key, dropout_key = jax.random.split(key)
         clips = draw(clips_key, digits, config.train.batch, warp=config.train.warp, **size)
         logits = jax.tree.map(lambda a: a[:, 1:], classify(layer, params, clips.frames, key=dropout_key))

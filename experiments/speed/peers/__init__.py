@@ -1,8 +1,8 @@
-"""The libraries, a file for each. What each file has:
+"""The libraries, one file for each. What each file has:
 
-`prepare(cell, params, xs)` gives a `Prepared`; `stream(cell, params, x, steps)` a function that makes `steps` steps in
-a closed loop and waits for them. Both give None where the library has no such cell. `cell` is "elman", "lstm" or
-"gru", `params` are those of rnnx's layer of that name. Where a library computes a cell otherwise, `NOTES[cell]` says
+`prepare(cell, params, xs)` returns a `Prepared`; `stream(cell, params, x, steps)` a function that makes `steps` steps
+in a closed loop and waits for them. Both return None if the library has no such cell. `cell` is "elman", "lstm" or
+"gru", `params` are those of rnnx's layer of that name. If a library computes a cell differently, `NOTES[cell]` says
 how.
 """
 
@@ -18,7 +18,7 @@ class Library(NamedTuple):
     """Where a library is found."""
 
     module: str
-    """Of `experiments.speed.peers`."""
+    """The module in `experiments.speed.peers`."""
     needs: str
     distribution: str
     pip: str
@@ -48,7 +48,7 @@ def load(name: str) -> Any:
 
 
 def note(name: str, cell: str) -> str:
-    """What the library computes otherwise than rnnx's default."""
+    """What the library computes differently from rnnx's default."""
     return getattr(load(name), "NOTES", {}).get(cell, "")
 
 

@@ -1,4 +1,4 @@
-"""Equinox: its cells under `lax.scan`, and that under `jax.vmap`, as its documentation does. It has no Elman cell."""
+"""Equinox: its cells under `lax.scan` under `jax.vmap`, as in its documentation. It has no Elman cell."""
 
 from typing import Any
 

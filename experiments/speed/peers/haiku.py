@@ -22,7 +22,7 @@ NOTES = {"elman": "relu", "gru": "resets before"}
 
 def net(cell: str, params: Any) -> Net:
     width = width_of(params)
-    params = {name: leaf for name, leaf in params.items() if name != "recurrent_bias"}  # its GRU has none
+    params = {name: leaf for name, leaf in params.items() if name != "recurrent_bias"}  # Haiku's GRU has none
 
     def whole(xs: jax.Array) -> jax.Array:
         core = CORES[cell](width)

@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("KERAS_BACKEND", "jax")  # which Keras reads when it is imported
+os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads this when it is imported
 
 from typing import Any
 

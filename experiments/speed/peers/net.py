@@ -1,4 +1,4 @@
-"""What the libraries' nets become: functions without arguments, ready to be timed."""
+"""The common form of all libraries' nets: functions without arguments, ready to be timed."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class Net(NamedTuple):
     run: Callable[[PyTree, jax.Array], jax.Array]
     """`(weights, xs [batch, time, features]) -> ys [batch, time, width]`"""
     back: Callable[[PyTree], tuple[rnnx.Layer, PyTree]]
-    """`weights -> (layer, params)`: what in rnnx computes the same."""
+    """`weights -> (layer, params)`: the layer of rnnx that computes the same, and its params."""
     start: Callable[[PyTree, jax.Array], PyTree]
     """`(weights, x [batch, features]) -> carry`"""
     step: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, jax.Array]]
@@ -30,13 +30,13 @@ class Prepared(NamedTuple):
     """A net that is ready to be timed."""
 
     forward: Callable[[], Any]
-    """Gives the outputs, in whichever kind of array."""
+    """Returns the outputs, in any kind of array."""
     gradient: Callable[[], tuple[Any, PyTree]]
-    """Gives the loss, and its gradient by the weights."""
+    """Returns the loss, and its gradient by the weights."""
     layer: rnnx.Layer
-    """What in rnnx computes the same."""
+    """The layer of rnnx that computes the same."""
     pulled: Callable[[PyTree], PyTree]
-    """From a gradient by that layer's params to the one by the weights."""
+    """Turns a gradient by that layer's params into the one by the weights."""
     temp_mb: float | None
     compile_s: float | None
 

@@ -1,6 +1,6 @@
-"""Flax nnx: `nnx.RNN`, split into its graph and its weights so that it runs under `jax.jit` itself.
+"""Flax nnx: `nnx.RNN`, split into its graph and its weights so that it runs under plain `jax.jit`.
 
-`nnx.RNN` carries the weights through its loop; with `state_axes` that broadcast them it took the same time.
+`nnx.RNN` carries the weights through its loop; with `state_axes` that broadcast them it took as long.
 """
 
 from typing import Any

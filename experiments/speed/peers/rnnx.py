@@ -1,4 +1,4 @@
-"""rnnx's layers, as they come."""
+"""rnnx's layers, with default settings."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ LAYERS: dict[str, Callable[..., rnnx.Layer]] = {"elman": rnnx.elman, "lstm": rnn
 
 
 def plain(cell: str, width: int, **options: Any) -> rnnx.Layer:
-    """Under the plain evaluator, whose gradient is JAX's own."""
+    """A layer under the plain evaluator, whose gradient is JAX's own."""
     return rnnx.scan(getattr(rnnx.cells, cell)(width, **options))
 
 

@@ -1,4 +1,4 @@
-"""torch.nn, where JAX runs: on the CPU, or on a GPU by cuDNN."""
+"""torch.nn, on the same device as JAX: the CPU, or a GPU with cuDNN."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ CELLS: dict[str, Any] = {"elman": torch.nn.RNNCell, "lstm": torch.nn.LSTMCell, "
 
 
 def waited(results: Any) -> Any:
-    """Torch returns before a GPU is done."""
+    """Waits for a GPU, as torch returns before it is done."""
     if GPU:
         torch.cuda.synchronize()
     return results
@@ -45,7 +45,7 @@ def prepare(cell: str, params: Any, xs: jax.Array) -> Prepared:
         """In torch's layout; two biases that are summed have the same gradient."""
         entries = to_torch_arrays(layer, jax.device_get(gradient))
         both, inner = entries["bias_ih_l0"], entries["bias_hh_l0"]
-        inside = np.arange(len(both)) >= (2 * width if cell == "gru" else len(both))  # b'_n of a GRU alone
+        inside = np.arange(len(both)) >= (2 * width if cell == "gru" else len(both))  # only b'_n of a GRU
         return {**entries, "bias_hh_l0": np.where(inside, inner, both)}
 
     return Prepared(forward, gradient, layer, pulled, None, None)
