@@ -20,7 +20,7 @@ from rnnx.evaluators.newton import newton_scan, newton_solve
 from rnnx.evaluators.scan import scan
 from rnnx.generation import generate, sampler
 from rnnx.hints import explain_name
-from rnnx.layers import *  # noqa: F403, just what its __all__ lists, so that a new cell is named in one place less
+from rnnx.layers import *  # noqa: F403, exactly its __all__, so a new cell needs no entry here
 from rnnx.linear import affine_cell, linear_scan
 from rnnx.naming import named
 from rnnx.packing import Packed, pack, unpack, unpack_padded, unroll_packed
@@ -91,6 +91,6 @@ __all__ += layers.__all__
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("nnx", "testing"):  # only for those who use it: importing flax.nnx takes a fifth as long again
+    if name in ("nnx", "testing"):  # only on first use: flax.nnx would make the import a fifth slower
         return importlib.import_module(f"rnnx.{name}")
     raise AttributeError(explain_name("rnnx", name, __all__))

@@ -1,33 +1,33 @@
-"""The types everything else is made of, and the laws they keep.
+"""The core types, `Cell` and `Layer`, and the laws that every Layer keeps.
 
 A recurrent network is written once, as a `Cell` (or an `AssociativeCell`): a few pure functions over ONE
 time step of ONE sequence. *Evaluators* (`rnnx.scan`, ...) lift a cell to a `Layer`, which runs over a batch
-of whole sequences; *combinators* (`rnnx.stack`, `rnnx.bidirectional`, ...) take and return Layers. Batch,
-time, padding, resets, direction and memory belong to them, so every cell gets all of it for free.
+of whole sequences; *combinators* (`rnnx.stack`, `rnnx.bidirectional`, ...) take and return Layers. Evaluators
+and combinators handle batch, time, padding, resets, direction and memory, so a cell need not.
 
-**The laws.** Every Layer keeps them. `rnnx.testing` holds any layer or cell to them, as `tests/test_laws.py` does with
-every public one:
+**The laws.** Every Layer keeps them. `rnnx.testing` checks any layer or cell against them, and `tests/test_laws.py`
+checks every public one:
 
 1.  *chunk*: for a causal layer and `key=None`, running over `xs` equals running over `xs[:, :k]` and then
-    over `xs[:, k:]` with the carry passed on. Streaming is the case of one step. A reversed layer takes its
-    chunks from right to left (where a reset falls on the border of two, whoever passes the carry on puts in
-    the initial one); a layer that looks both ways cannot be chunked, and a carry passed to it raises.
-2.  *padding*: what lies beyond `lengths` (NaN and infinities included) changes no output, no final carry
+    over `xs[:, k:]` with the carry passed on. Streaming uses chunks of one step. A reversed layer takes its
+    chunks from right to left (if a reset marks the boundary between two chunks, the caller starts the left one
+    from the initial carry). A layer that reads both directions cannot be chunked; passing it a carry raises.
+2.  *padding*: values beyond `lengths` (NaN and infinities included) change no output, no final carry
     and no gradient. Outputs there are zero; the final carry is the one after the last valid step, and a
     sequence of length 0 returns the carry it was given.
-3.  *reset*: `resets[b, t]` puts the initial carry in place before step `t`, so it equals running the pieces
-    as separate sequences, gradients included. (A recurrence that diverged to inf or NaN *before* a reset does
-    not disturb what comes after it, but its own gradients are NaN all the same.)
-4.  *reverse*: `reverse(layer)` equals flipping within the length, `layer`, flipping back. A reset at `t` is
-    the border between `t - 1` and `t`, whichever way one crosses it.
-5.  *batch*: a batch equals its rows one by one. *ensemble*: `jax.vmap` over stacked params equals a loop.
+3.  *reset*: `resets[b, t]` restores the initial carry before step `t`, which equals running the segments as
+    separate sequences, gradients included. (If a recurrence diverges to inf or NaN *before* a reset, the steps
+    after the reset are unaffected, but the gradients of the diverged steps are NaN.)
+4.  *reverse*: `reverse(layer)` equals flipping within the length, running `layer`, and flipping back. A reset
+    at `t` marks the boundary between `t - 1` and `t` in both directions.
+5.  *batch*: a batch equals its rows, run one by one. *ensemble*: `jax.vmap` over stacked params equals a loop.
 6.  *evaluator*: every evaluator of a cell agrees with `scan`: outputs, final carry, gradients.
-7.  It compiles once; carries keep the dtype of the params and outputs the dtype of the inputs; every
+7.  Every layer compiles once; carries keep the dtype of the params and outputs the dtype of the inputs; every
     parameter gets a gradient, and second derivatives exist; `jax.export` lowers it for cpu, cuda and tpu.
 
-**Conventions.** The order is `lax.scan`'s: `(params, carry, xs) -> (carry, ys)`, always both. Arrays are
-`[batch, time, ...]` outside and time-major inside. `key=None` means deterministic: there is no training flag.
-Every leaf of `params` is real, floating and trainable.
+**Conventions.** Arguments and results have the order of `lax.scan`: `(params, carry, xs) -> (carry, ys)`; both results
+are always returned. Arrays are `[batch, time, ...]` outside and time-major inside. `key=None` means deterministic:
+there is no training flag. Every leaf of `params` is real, floating and trainable.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PyTree = Any
 """A nest of arrays (or, where only shapes are needed, of `jax.ShapeDtypeStruct`)."""
 
 ArrayLike = jax.Array | np.ndarray | Sequence[Any]
-"""What functions for users take for an array: of JAX, of NumPy, or a (nested) list of numbers."""
+"""What the public functions accept as an array: a JAX or NumPy array, or a (nested) list of numbers."""
 
 Key = jax.Array
 Params = PyTree
@@ -62,17 +62,17 @@ T = TypeVar("T")
 
 
 def exportable(carry: type[T]) -> type[T]:
-    """Decorates the NamedTuple of a carry: what takes and returns it can be serialised by `jax.export`.
+    """Decorates the NamedTuple of a carry, so that `jax.export` can serialise functions that take or return it.
 
-    Where such a function is loaded and rnnx is not imported, the type must be registered under the same name,
-    `rnnx.LSTMCarry`; or the function takes and returns a list of arrays, by `jax.tree.flatten`.
+    To load such a function without importing rnnx, register the type under the same name, e.g. `rnnx.LSTMCarry`; or
+    export a function that takes and returns a list of arrays (`jax.tree.flatten`).
     """
     jax.export.register_namedtuple_serialization(carry, serialized_name=f"rnnx.{carry.__name__}")
     return carry
 
 
 def _pure(kind: type[T]) -> type[T]:
-    """Decorates the types of pure functions: a copy is the thing itself, and `pickle` keeps the call that made it."""
+    """Decorates a tuple of pure functions: a copy is the object itself, and `pickle` stores the call that made it."""
     methods = {"__copy__": lambda self: self, "__deepcopy__": lambda self, memo: self, "__reduce__": reduced}
     for name, method in methods.items():
         setattr(kind, name, method)
@@ -81,21 +81,21 @@ def _pure(kind: type[T]) -> type[T]:
 
 @_pure
 class Cell(NamedTuple):
-    """One step of one sequence: what a researcher writes. `rnnx.cell` fills in what is not given.
+    """One step of one sequence: what a researcher writes. `rnnx.cell` fills in the defaults.
 
     Attributes:
         init: `(key, x) -> params`; `x` is one step's pytree of `jax.ShapeDtypeStruct`, without batch or time.
-        prepare: `(params, key) -> weights`, run once per application, not once per step: a map made
-            orthogonal, dropped weights, a discretisation. Default: the params themselves.
-        initial_carry: `(weights, x, key) -> carry`, the state before the first step: `weights` because it
-            may be learned, `x` (as in `init`) for spatial sizes, `key` for a mask that lasts a sequence.
-        project: `(weights, x, key) -> z`, the part of the step that ignores the carry; the evaluator decides
-            when to run it. Default: `x` itself.
+        prepare: `(params, key) -> weights`, run once per application, not once per step: e.g. to make a matrix
+            orthogonal, to drop weights, to discretise. Default: the params themselves.
+        initial_carry: `(weights, x, key) -> carry`, the state before the first step. It gets `weights` because it
+            may be learned, `x` (as in `init`) for spatial sizes, and `key` for a mask that lasts a whole sequence.
+        project: `(weights, x, key) -> z`, the part of the step that does not depend on the carry; the evaluator
+            decides when to run it. Default: `x` itself.
         step: `(weights, carry, z) -> (carry, y)`, the recurrence.
-        spec: what it is called and with which options it was made.
+        spec: its name, and the options it was made with.
 
-    Noise has a home by its lifetime: `prepare` (an application), `initial_carry` (a sequence, carried along),
-    `project` (a step). With `key=None` there is none.
+    Where to draw noise depends on how long it lasts: in `prepare` for an application, in `initial_carry` for a sequence
+    (as part of the carry), in `project` for a step. With `key=None` there is no noise.
     """
 
     init: Callable[[Key, PyTree], Params]
@@ -113,15 +113,15 @@ class Cell(NamedTuple):
 class LinearizedStep:
     """A Cell's `step` with a hand-written derivative (JVP), which `rnnx.fused_scan` uses.
 
-    It is called like any step. A wrapper that replaces the step of a cell (to add noise, say) drops the derivative with
-    it. All three functions are of one step of one sequence; a d before a name stands for its tangent.
+    It can be called like any step. A wrapper that replaces the step of a cell (e.g. to add noise) also drops the
+    derivative. All three functions act on one step of one sequence; a prefix d marks a tangent.
 
     Attributes:
-        forward: `(weights, carry, z) -> (carry, y, residuals)`, the step, and what its derivative needs of it.
-        input_tangent: `(dweights, dz, carry, residuals) -> input_tangent`, what the tangents of weights and z add
-            inside the step, in whatever form `jvp` takes it; linear in both. `carry` is the one before the step.
-        jvp: `(weights, carry, residuals, dcarry, input_tangent) -> (dcarry, dy)`, the tangents of what the step
-            returns; linear in dcarry and input_tangent together.
+        forward: `(weights, carry, z) -> (carry, y, residuals)`, the step; `residuals` are what its derivative needs.
+        input_tangent: `(dweights, dz, carry, residuals) -> input_tangent`, the contribution of the tangents of weights
+            and z, in any form that `jvp` accepts; linear in both. `carry` is the one before the step.
+        jvp: `(weights, carry, residuals, dcarry, input_tangent) -> (dcarry, dy)`, the tangents of the step's results;
+            linear in dcarry and input_tangent together.
     """
 
     forward: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree, PyTree]]
@@ -138,18 +138,18 @@ class AssociativeCell(NamedTuple):
     r"""A Cell whose steps can be combined in any grouping: `carry_t = act(carry_{t-1}, lift(z_t))`.
 
     Such a recurrence (linear state-space models, minGRU, linear attention, ...) can be evaluated in parallel
-    over time. `rnnx.associative_cell` fills in what is not given; `rnnx.as_cell` gives the step-by-step form.
+    over time. `rnnx.associative_cell` fills in the defaults; `rnnx.as_cell` gives the step-by-step form.
 
     Attributes:
         init, prepare, initial_carry, project, step, spec: as in `Cell`. The carry is the state alone, not a
-            product of elements. `step` is the two lines that follow from the rest, or something quicker.
-        lift: `(weights, z) -> element`, the map of the state that a step makes.
+            product of elements. `step` is `lift`, `act` and `readout` in turn, or an equal but faster function.
+        lift: `(weights, z) -> element`, which represents one step, a map of the state.
         combine: `(left, right) -> element`, first `left`, then `right`. It must be associative, and
             `act(act(carry, left), right)` must equal `act(carry, combine(left, right))`.
         act: `(carry, element) -> carry`.
         readout: `(weights, carry, z) -> y`, from the carry after the step.
-        product: where the steps are linear, `carry_t = a carry_{t-1} + b` with `(a, b)` for elements, what `a carry`
-            is: `(a, carry) -> carry`; `rnnx.affine_cell` makes such cells. Else None.
+        product: `(a, carry) -> carry`, the product in linear steps `carry_t = a carry_{t-1} + b`, whose elements are
+            `(a, b)`; `rnnx.affine_cell` makes such cells. None for other steps.
     """
 
     init: Callable[[Key, PyTree], Params]
@@ -178,22 +178,23 @@ class Apply(Protocol):
         xs: PyTree,
         *,
         lengths: jax.Array | None = None,
-        resets: PyTree = None,  # `[batch, time]` booleans; of packed rows a `rnnx.sequences.Segments`
+        resets: PyTree = None,  # `[batch, time]` booleans; for packed rows a `rnnx.sequences.Segments`
         key: Key | None = None,
     ) -> tuple[Carry, PyTree]: ...
 
 
 @_pure
 class Layer(NamedTuple):
-    """A batch of sequences: what a researcher composes. `rnnx.unroll` runs it, and checks its arguments first.
+    """A network over a batch of sequences: what a researcher composes. `rnnx.unroll` checks its arguments and runs it.
 
     Attributes:
-        init: `(key, xs) -> params`; `xs` is a pytree of arrays or shapes `[batch, time, ...]`. It must be a
-            function that JAX can trace: `unroll` asks it for the shapes of the params.
+        init: `(key, xs) -> params`; `xs` is a pytree of arrays or shapes `[batch, time, ...]`. JAX must
+            be able to trace it: `unroll` traces it to get the shapes of the params.
         initial_carry: `(params, xs, key) -> carry`, every leaf `[batch, ...]`.
         apply: `(params, carry, xs, *, lengths, resets, key) -> (carry, ys)`, with `lengths` `[batch]` integers
-            between 0 and the number of steps and `resets` `[batch, time]` booleans, or None. (From `unroll_packed`
-            `resets` come as `rnnx.sequences.Segments`, with which the final carries are those of `n` sequences.)
+            between 0 and the number of steps and `resets` `[batch, time]` booleans, or None.
+            (`unroll_packed` passes `resets` as `rnnx.sequences.Segments`; the final carries are then those of the `n`
+            packed sequences.)
         spec: what it is made of.
     """
 
@@ -207,7 +208,7 @@ class Layer(NamedTuple):
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
-            f"a Layer is not called: rnnx.unroll(layer, params, xs) runs {self.spec.name}, with "
+            f"a Layer cannot be called; run {self.spec.name} with rnnx.unroll(layer, params, xs), where "
             "params = layer.init(key, xs)"
         )
 
@@ -230,10 +231,10 @@ def cell(
     project: Callable[[Weights, PyTree, Key | None], PyTree] = _identity,
     name: str | None = None,
 ) -> Cell:
-    """A Cell from three functions, or up to five: see `Cell` for what each takes and returns.
+    """Makes a Cell from three to five functions; see `Cell` for what each takes and returns.
 
-    `name` is what it is called in errors, tables and the params of a `stack`; by default it is that of the
-    function in which `step` was written.
+    `name` is the name of the cell in errors, tables and the params of a `stack`. Default: the name of the function in
+    which `step` is defined.
 
     Example:
         A leaky integrator with a learned rate::
@@ -274,14 +275,14 @@ def associative_cell(
     step: Callable[[Weights, Carry, PyTree], tuple[Carry, PyTree]] | None = None,
     name: str | None = None,
 ) -> AssociativeCell:
-    """An AssociativeCell from six functions: see `AssociativeCell` for what each takes and returns.
+    """Makes an AssociativeCell from six functions or more; see `AssociativeCell` for what each takes and returns.
 
-    `step` is worth writing where one step is cheaper than `act` on what `lift` makes (a product of matrices, in a
-    delta rule); it must equal `carry = act(carry, lift(weights, z)); y = readout(weights, carry, z)`. `name` is as
-    in `rnnx.cell`, by default the name of the function in which `lift` was written.
+    Write `step` by hand if it can be cheaper than `lift` and `act` (in a delta rule, `act` multiplies matrices); it
+    must equal `carry = act(carry, lift(weights, z)); y = readout(weights, carry, z)`. `name` is as in `rnnx.cell`;
+    default: the name of the function in which `lift` is defined.
 
     Example:
-        A running sum, which forgets at the rate of a learned constant::
+        A leaky sum with a learned decay::
 
             >>> import jax, jax.numpy as jnp, rnnx
             >>> def leaky_sum():
@@ -322,16 +323,16 @@ R = TypeVar("R", Cell, AssociativeCell, Layer)
 
 
 def factory(make: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a function that makes a Cell or a Layer: the result's spec tells its name and options.
+    """Decorates a function that makes a Cell or a Layer: the result's spec has the function's name and options.
 
-    Equal calls give the same object: what is compiled for a layer made inside of a function that runs often is
-    found again, whether by `jax.jit` (a layer as a static argument, or the evaluators' own), by a linen module that
-    has it as an attribute, or by `rnnx.unroll`. Arguments are equal if they have the same type and value; functions
-    only if they are the same function, so make an initialiser once. The last 256 results are kept, but none of
-    unhashable arguments (lists, dicts, arrays), and none that refers to more than 64 KiB of arrays. So the function
-    must depend on nothing but its arguments.
+    Equal calls return the same object, so a layer made inside a function that runs often is compiled only once: by
+    `jax.jit` (with the layer as a static argument, or within the evaluators), by a linen module that has it as an
+    attribute, and by `rnnx.unroll`. Arguments are equal if they have the same type and value; functions only if they
+    are the same function, so create an initialiser once. The last 256 results are cached, except those with unhashable
+    arguments (lists, dicts, arrays) and those that refer to more than 64 KiB of arrays. So the function must depend on
+    its arguments only.
 
-    So a result can be pickled, by the name of the factory and its arguments, which must be such as can be pickled.
+    A result can be pickled, as the name of the factory and its arguments, if the arguments can be pickled.
 
     Example::
 
@@ -359,7 +360,7 @@ def factory(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def options_of(make: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """A function of the arguments of `make`, that gives those which differ from their defaults, by name."""
+    """Makes a function that takes the arguments of `make`, and returns a dict of those that are not the defaults."""
     signature = inspect.signature(make)
     defaults = {name: p.default for name, p in signature.parameters.items()}
 
@@ -371,18 +372,18 @@ def options_of(make: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether a is b or equals it; no where equality is not one boolean, as of arrays."""
+    """Whether a is b or equals it; false if the comparison does not give a single boolean, as for arrays."""
     equal = a is b or a == b
     return isinstance(equal, bool | np.bool_) and bool(equal)
 
 
 @interned
 def as_cell(associative: AssociativeCell) -> Cell:
-    """The step-by-step form of an associative cell: for `scan`, streaming, and whatever takes a Cell."""
+    """Converts an associative cell to step-by-step form, for `scan`, streaming, and all functions that take a Cell."""
     a = associative
     if not isinstance(a, Cell | AssociativeCell):
         raise TypeError(
-            f"as_cell takes an AssociativeCell, e.g. rnnx.cells.lru(64), but got {describe(a)}; a cell of Flax becomes "
-            "a Cell by rnnx.linen.as_cell or rnnx.nnx.as_cell"
+            f"as_cell takes an AssociativeCell, e.g. rnnx.cells.lru(64), but got {describe(a)}; convert a Flax cell "
+            "with rnnx.linen.as_cell or rnnx.nnx.as_cell"
         )
     return Cell(a.init, a.prepare, a.initial_carry, a.project, a.step, a.spec)

@@ -25,7 +25,7 @@ _LENGTHS = (
 _RESETS = "resets are True where an episode begins: rnnx.unroll(layer, params, xs, resets=resets)"
 _KEY = "randomness comes from a key: layer.init(key, xs), and rnnx.unroll(layer, params, xs, key=key) for dropout"
 _TRAINING = "there is no training flag: dropout is on if a key is given, rnnx.unroll(layer, params, xs, key=key)"
-_REVERSE = "rnnx.reverse(layer) reads from right to left; outputs stay at their steps"
+_REVERSE = "rnnx.reverse(layer) reads from right to left; outputs keep the order of the inputs"
 _BOTH = "rnnx.bidirectional(rnnx.{name}(256)) reads in both directions"
 _DTYPE = "param_dtype= is the dtype of params and carry; outputs have the dtype of xs"
 

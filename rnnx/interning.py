@@ -31,11 +31,11 @@ MAX_OBJECTS = 20_000  # a result that refers to more objects is not cached: sear
 
 
 class Call:
-    """The call of a factory that made a Cell or a Layer: what `pickle` stores of it.
+    """The call of a factory that made a Cell or a Layer: this is what `pickle` stores.
 
     Attributes:
         make, args, kwargs: the factory and its arguments.
-        functions: the functions of the result. A result whose functions `_replace` changed is not this call's any more.
+        functions: the functions of the result. If `_replace` changed them, the result no longer comes from this call.
     """
 
     def __init__(self, make: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Under the names of the cells: the Layer of each, under the evaluator that suits it."""
+"""The Layer of each cell, under the name of the cell, with the evaluator that suits it."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ P = ParamSpec("P")
 
 HEADING = """The Layer of `rnnx.cells.{name}`: xs `[batch, time, ...]` to ys `[batch, time, ...]`, carry `[batch, ...]`.
 
-    What follows describes the cell, which is one step of one sequence. Other evaluators take it as well: `rnnx.scan`
-    (`unroll=`, `checkpoint_every=`; an associative cell as `rnnx.as_cell(cell)`) and those that it names."""
+    The text below describes the cell, which is one step of one sequence. Other evaluators take it as well: `rnnx.scan`
+    (`unroll=`, `checkpoint_every=`; an associative cell as `rnnx.as_cell(cell)`) and those named below."""
 
 
 def _layer_of(make: Callable[P, Any], evaluate: Callable[[Any], Layer]) -> Callable[P, Layer]:
@@ -73,13 +73,14 @@ def _scanned(make: Callable[P, Cell]) -> Callable[P, Layer]:
 
 
 def _fused(make: Callable[P, Cell]) -> Callable[P, Layer]:
-    """With some options a cell has no derivative of its own."""
+    """Falls back to `scan`, since with some options a cell has no hand-written derivative."""
     return _layer_of(make, lambda cell: fused_scan(cell) if isinstance(cell.step, LinearizedStep) else scan(cell))
 
 
 def _associative(make: Callable[P, AssociativeCell]) -> Callable[P, Layer]:
     def evaluate(cell: AssociativeCell) -> Layer:
-        # Matrices are expensive to combine, and a state of one changes by vectors; nor do they all fit in memory.
+        # Combining matrices is expensive, while a single step changes a matrix state by vectors only; and the matrices
+        # of all steps may not fit in memory.
         return associative_scan(cell) if cell.product in (elementwise, complex_product) else scan(as_cell(cell))
 
     return _layer_of(make, evaluate)

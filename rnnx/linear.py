@@ -277,7 +277,7 @@ def _tree(product: Product, pack: Any, unpack: Any) -> tuple[Callable[..., jax.A
             passed = _cut(cut, jax.vmap(functools.partial(_transposed, product))(a, g_next))
             return combined(a_next, a), _add(passed, g), _either(cut, cut_next)
 
-        a, resets = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (a, resets))  # what lies after a step
+        a, resets = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), (a, resets))  # those of the next step
         return jax.vmap(pack)(jax.lax.associative_scan(combine, (a, jax.vmap(unpack)(g), resets), reverse=True)[1])
 
     return solve, transpose

@@ -52,7 +52,7 @@ class RNN(nn.Module):
 
     Attributes:
         layer: the Layer to run. Equal calls of the library's factories return the same layer, so `jax.jit` does not
-            compile again. Make a layer of your own cell by an `rnnx.factory`, or once, outside the training loop.
+            compile again. Make a layer of your own cell in an `rnnx.factory`, or once, outside the training loop.
         batch_axes: the number of axes before time in xs (and in `lengths`, `resets` and every leaf of a carry): 1 for
             `[batch, time, ...]`, 0 for one sequence, `[time, ...]`.
         axis_names: `(path, shape) -> names` names the axes of each param, as an `nn.Partitioned`; a path looks like

@@ -1,4 +1,4 @@
-"""Memory checks: raise before arrays are allocated that do not fit."""
+"""Memory checks: raise before allocating arrays that do not fit."""
 
 from __future__ import annotations
 

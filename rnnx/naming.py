@@ -1,4 +1,4 @@
-"""Names for the values inside a function, by which `rnnx.expose` finds them; JAX's own `checkpoint_name` gives them."""
+"""Names values inside a function by JAX's `checkpoint_name`, so that `rnnx.expose` can find them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def named(**values: Any) -> tuple[Any, ...]:
     """Names values inside a step, so that `rnnx.expose` can add them to the outputs.
 
     Args:
-        values: arrays, or pytrees of them, by name: the letter of the paper's equation, as a rule.
+        values: arrays, or pytrees of them, by name: usually the symbol in the paper's equation.
 
     Returns:
-        The same values in the same order. Each went through JAX's `checkpoint_name`, which is no operation: what XLA
-        compiles is the same program. (So these names also serve the policies of `jax.checkpoint`.)
+        The same values in the same order. Each passes through JAX's `checkpoint_name`, which is the identity: XLA
+        compiles the same program. (So these names also work in the policies of `jax.checkpoint`.)
 
     Example::
 
@@ -33,9 +33,9 @@ def named(**values: Any) -> tuple[Any, ...]:
 
 
 def with_named(function: Callable[..., Any]) -> Callable[..., tuple[Any, dict[str, list[jax.Array]]]]:
-    """`function` that also returns the arrays named within it: of each name, those in the order of naming.
+    """Makes `function` also return the arrays named inside it: for each name a list, in the order of naming.
 
-    Names inside of a loop, a branch or a nested `jax.jit` cannot be returned: they are left out.
+    Names inside a loop, a branch or a nested `jax.jit` cannot be returned: they are left out.
     """
 
     def wrapped(*args: Any) -> tuple[Any, dict[str, list[jax.Array]]]:
@@ -54,7 +54,7 @@ def with_named(function: Callable[..., Any]) -> Callable[..., tuple[Any, dict[st
 
 
 def nested_names(function: Callable[..., Any], *args: Any) -> set[str]:
-    """The names inside of loops, branches and nested `jax.jit`, which `with_named` leaves out."""
+    """The names inside loops, branches and nested `jax.jit`, which `with_named` leaves out."""
 
     def within(jaxpr: Jaxpr) -> Iterator[str]:
         for eqn in jaxpr.eqns:

@@ -26,11 +26,11 @@ class RNN(nnx.Module):
 
     It takes the arguments of `rnnx.unroll`, which runs the layer. It stores no rngs: without a key it is deterministic;
     for dropout pass one, `rnn(xs, key=rngs.dropout())`. So it works under the transforms of JAX (`jax.grad`, `jax.jit`,
-    `jax.vmap`, on a split and merged state) as under those of nnx.
+    `jax.vmap`, on a split and merged state) as well as under those of nnx.
 
     Args:
         layer: the Layer to run. Equal calls of the library's factories return the same layer, so `nnx.jit` does not
-            compile again. Make a layer of your own cell by an `rnnx.factory`, or once, outside the training loop.
+            compile again. Make a layer of your own cell in an `rnnx.factory`, or once, outside the training loop.
         example_xs: arrays or `jax.ShapeDtypeStruct` in the shape of the inputs; only the features matter.
         rngs: its `params` stream initialises the params.
         batch_axes: the number of axes before time, as in `rnnx.linen.RNN`.

@@ -203,7 +203,7 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
         TypeError: if `packed` is not a `Packed`, or `key` is not a key.
         ValueError: if params or `packed.xs` do not fit, or another field of `packed` was replaced.
 
-    It holds the carries of all steps in memory, also with `checkpoint_every`. It compiles once for each number of rows,
+    It holds the carries of all steps in memory, even with `checkpoint_every`. It compiles once for each number of rows,
     length and number of sequences.
 
     Example::

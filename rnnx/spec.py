@@ -1,4 +1,4 @@
-"""What a Cell or Layer is called and what it is made of."""
+"""The name, options and parts of a Cell or Layer."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ FORWARD = frozenset({"forward"})
 
 
 class Spec(NamedTuple):
-    """What a Cell or Layer is, for people and tools: its repr, `rnnx.summary`, error messages.
+    """Describes a Cell or Layer to people and tools: in its repr, `rnnx.summary` and error messages.
 
     Attributes:
         name: the factory that made it; also its name among the params of a `stack`.
         options: the factory's arguments that differ from its defaults.
         children: the layers inside, by the name of their params.
         child_inputs: `(xs, ys) -> inputs`, what each child but the first reads: `xs` are the layer's inputs, `ys` the
-            outputs of the child before it. None where all children read the layer's inputs.
+            outputs of the child before it. None if all children read the layer's inputs.
         directions: the directions in which it reads the sequence: a subset of `{"forward", "backward"}`, empty for a
             layer that treats each step alone.
-        call: the call of a factory that made it, which is what `pickle` keeps; None for one made by hand.
+        call: the factory call that made it, which `pickle` stores; None if no factory made it.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Spec(NamedTuple):
 
     @property
     def causal(self) -> bool:
-        """Whether no output looks into the future: what `rnnx.generate` and streaming need."""
+        """Whether no output depends on future inputs, as `rnnx.generate` and streaming require."""
         return self.directions <= FORWARD
 
     @property
     def chunkable(self) -> bool:
-        """Whether a carry can be passed on from chunk to chunk (of a reversed layer: from right to left)."""
+        """Whether a carry can be passed on from chunk to chunk (for a reversed layer: from right to left)."""
         return len(self.directions) < 2
 
     def __hash__(self) -> int:  # so that a Layer can be a static argument of jax.jit

@@ -118,7 +118,7 @@ BROKEN = [
         ("evaluator",),
     ),
     (a_product_of_its_own, "step", r"product\(a, carry\) \+ b at row 0 is off by .* from act\(carry,", ("evaluator",)),
-    (a_linearized_step_with_a_wrong_push, "evaluator", r"by fused_scan, gradient by params\['bias'\] is off by", ()),
+    (a_linearized_step_with_a_wrong_push, "evaluator", r"with fused_scan, gradient with respect to params\['bias'\] is off by", ()),
 ]
 
 
@@ -209,7 +209,7 @@ def test_wrong_arguments():
         check_layer(leaky(), XS)
     with pytest.raises(TypeError, match=r"check_cell takes a Cell or an AssociativeCell, but"):
         check_cell(rnnx.gru(4), XS)
-    with pytest.raises(TypeError, match=r"the laws are those of a Layer, a Cell or an AssociativeCell, but got 3"):
+    with pytest.raises(TypeError, match=r"checks_of takes a Layer, a Cell or an AssociativeCell, but got 3"):
         checks_of(3, XS)
     with pytest.raises(ValueError, match=r"xs has \[batch, time\] = \(2, 7\), but the laws need at least \(3, 4\)"):
         check_cell(leaky(), XS[:2])

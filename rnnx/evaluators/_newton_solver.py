@@ -81,7 +81,7 @@ def newton_iterations(
         for old, new in zip(state.rest, ahead.rest):
             size = jnp.where((old == new).all(), size, limits.max)
         # With the full Jacobian, `size` is about the error before this iteration, and the error after it is far
-        # smaller. Otherwise changes fall like rate ** iteration at best: future ones sum to rate / (1 - rate) of this.
+        # smaller. Otherwise changes fall like rate ** iteration at best: future ones sum to rate / (1 - rate) of it.
         rate = jnp.clip(size / last, 0, 0.9)
         return State(h, ahead.rest), iterations + 1, size, size * jnp.maximum(1, rate / (1 - rate))
 

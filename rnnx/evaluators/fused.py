@@ -186,7 +186,7 @@ def _forward(
     valid: Any,
     keys: Any,
 ) -> tuple[Carry, tuple[PyTree, Carry, PyTree]]:
-    """Returns the final carry; and of every step the output, the carry after it, and what its derivative needs."""
+    """Returns the final carry; and for every step the output, the carry after it, and what its derivative needs."""
     linearized: Any = cell.step
     batch = jax.tree.leaves(xs)[0].shape[1]
     dtype = float_dtype(xs)

@@ -24,7 +24,7 @@ def scan(cell: Cell, *, unroll: int = 1, checkpoint_every: int | None = None) ->
             overhead and cost compile time. Values do not depend on it.
         checkpoint_every: k, to keep only every k-th carry for the backward pass and recompute the steps in between.
             The memory of the gradient falls from O(T) to O(T/k + k) steps, at the cost of one more forward pass. With
-            1, only the carry is kept of each step. Values do not depend on it.
+            1, only the carry of each step is kept. Values do not depend on it.
 
     Returns:
         The Layer. Its params are the cell's, its `ys` are `[batch, time, ...]`.

@@ -152,7 +152,7 @@ def _find_recurrent(
 
 
 def _check_params(layer: Layer, params: Params, kind: str) -> None:
-    """Checks the params against those of the layer, for inputs as wide as the first layer, of this kind, reads."""
+    """Checks the params against those of the layer; infers the input shape from its first layer, of this kind."""
     kernels = [(_place(path), np.shape(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
     kernels = [(place, shape) for place, shape in kernels if place[-1][1] == "input_kernel"]
     shape = min(kernels, default=((), (1, 1)))[1]

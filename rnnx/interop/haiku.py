@@ -34,7 +34,7 @@ def from_haiku(params: Mapping[str, Mapping[str, Any]], names: Any = None) -> tu
             ignored.
         names: the name of the recurrent module in Haiku, `"lstm"` or `"my_net/~/lstm_1"`; or a pair of names
             `(forward, backward)`; or a list, the levels of a deeper network, each a name or such a pair, since params
-            do not tell the order of modules. Default: the only recurrent module.
+            do not record the order of modules. Default: the only recurrent module.
 
     Returns:
         `(layer, params)`; weights keep their dtype. The entries identify a module: a GRU has `w_i`, `w_h` and `b`, an

@@ -103,11 +103,11 @@ def from_torch_arrays(arrays: Mapping[str, Any], *, mode: str) -> tuple[Layer, P
             and shapes. From a larger model, select the entries of one net and remove the prefix::
 
                 {name.removeprefix("encoder."): a for name, a in state.items() if name.startswith("encoder.")}
-        mode: the kind of net, which the weights do not tell: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", as in the
+        mode: the kind of net, which the weights do not show: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU", as in the
             module's own `mode`.
 
     Returns:
-        `(layer, params)` as from `from_torch`, without dropout, which the weights do not tell.
+        `(layer, params)` as from `from_torch`, without dropout, which the weights do not show.
 
     Raises:
         ValueError: for an unknown mode; if an entry is missing, unknown, or does not fit the others in shape or dtype;

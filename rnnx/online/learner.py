@@ -24,7 +24,7 @@ from rnnx.sequences import (
 )
 
 Loss = Callable[[Params, PyTree, PyTree], jax.Array]
-"""`(readout_params, y, target) -> scalar`, of one step of one example."""
+"""`(readout_params, y, target) -> scalar`, for one step of one example."""
 
 Floats = dict[str, jax.Array]
 """The floating leaves of a tree by their paths, e.g. `"recurrent_kernel"`, `"decay.re"`; "" for a bare array."""

@@ -42,7 +42,7 @@ def units_of(s: Floats) -> int:
 
 
 def owners_of(owner: Owner, w: Floats, units: int) -> dict[str, np.ndarray]:
-    """The owners of each weight that has some, with as many dimensions as the weight."""
+    """The owners of each owned weight, with as many dimensions as the weight."""
     found = {path: owner(path, leaf.shape, units) for path, leaf in w.items()}
     owners = {path: np.asarray(unit) for path, unit in found.items() if unit is not None}
     return {path: unit.reshape((1,) * (w[path].ndim - unit.ndim) + unit.shape) for path, unit in owners.items()}
@@ -53,7 +53,7 @@ DRAWS = 3  # at a single random point, a nonlinear unit may happen to be flat
 
 
 def check_ownership(name: str, cell: Cell, local: Cell, kernel: str, owner: Owner, params: Params, x: PyTree) -> None:
-    """Raises if a weight acts on another unit than its owner, or if units interact other than through the kernel.
+    """Raises if a weight acts on a unit other than its owner, or if units interact other than through the kernel.
 
     It checks the first and the last unit at random points: derivatives that should be zero are exactly zero.
 

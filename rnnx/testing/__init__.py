@@ -1,4 +1,4 @@
-"""Tests for cells and layers of your own: the laws of `rnnx.base`, and what they are made of."""
+"""Tests for your own cells and layers: the laws of `rnnx.base`, and the helpers that they use."""
 
 from rnnx.testing.checking import ASSOCIATIVE_CELL_LAWS, CELL_LAWS, LAYER_LAWS, check_cell, check_layer, checks_of
 from rnnx.testing.comparing import assert_close, eps

@@ -1,4 +1,4 @@
-"""The laws of cells: every evaluator agrees, and what an AssociativeCell promises of combine, act and step."""
+"""The laws of cells: all evaluators agree, and combine, act and step of an AssociativeCell are consistent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rnnx.testing.law import law
 from rnnx.testing.sequences import A_ROW_ALONE
 from rnnx.testing.subject import Subject, stepwise
 
-ELEMENTS = 3  # as many steps as associativity is about
+ELEMENTS = 3  # the number of elements in the law of associativity
 
 
 def evaluators_of(cell: Cell | AssociativeCell) -> Iterator[tuple[str, Layer]]:
@@ -35,24 +35,23 @@ def evaluators_of(cell: Cell | AssociativeCell) -> Iterator[tuple[str, Layer]]:
 
 
 @law(
-    "input_tangent or jvp of a rnnx.LinearizedStep that are not its derivative (fused_scan); combine, act or product "
-    "that do not fit together (associative_scan); a carry of numbers that differ by many orders of magnitude "
-    "(newton_scan)"
+    "an input_tangent or jvp that is not the derivative of its rnnx.LinearizedStep (fused_scan); an inconsistent "
+    "combine, act or product (associative_scan); a carry whose numbers differ by many orders of magnitude (newton_scan)"
 )
 def evaluator(s: Subject) -> None:
-    """Every evaluator that takes the cell equals its steps one by one: outputs, final carry, gradients."""
+    """Every evaluator that takes the cell equals its steps, run one by one: outputs, final carry, gradients."""
     expected, expected_gradient = s.step_by_step(s.params, s.carry, s.xs, s.lengths, s.resets)
     xs = with_garbage_pads(s.xs, s.lengths, np.nan)
     for name, layer in evaluators_of(_cell(s)):
         by = s if name == "scan" else s.with_layer(layer)
         ours, gradient = by.run_with_gradient(s.params, s.carry, xs, s.lengths, s.resets)
-        s.assert_results_close(ours, expected, A_ROW_ALONE, f"by {name}, ")
-        s.assert_gradients_close(gradient, expected_gradient, A_ROW_ALONE, f"by {name}, ")
+        s.assert_results_close(ours, expected, A_ROW_ALONE, f"with {name}, ")
+        s.assert_gradients_close(gradient, expected_gradient, A_ROW_ALONE, f"with {name}, ")
 
 
-@law("a combine that takes left and right in the other order, or leaves a part of an element out")
+@law("a combine with left and right swapped, or one that omits a part of an element")
 def associative(s: Subject) -> None:
-    """`combine` is associative, and to act by two elements is to act by their combination."""
+    """`combine` is associative, and acting with two elements in turn equals acting with their combination."""
     cell = _associative(s)
 
     def sides(w: PyTree, carry: PyTree, zs: list[PyTree]) -> Any:
@@ -67,9 +66,9 @@ def associative(s: Subject) -> None:
     assert_close(acted[0], acted[1], s.tolerance, what=what, than=than, axes=("row",))
 
 
-@law("a step, or a product, that was written by hand and not changed with lift, act or readout")
+@law("a hand-written step or product that was not updated along with lift, act or readout")
 def step(s: Subject) -> None:
-    """`step` is `lift`, `act`, `readout`; and where `product` is given, `act` is that and a sum."""
+    """`step` equals `lift`, `act` and `readout` in turn; a given `product`, plus b, equals `act`."""
     cell = _associative(s)
 
     def sides(w: PyTree, carry: PyTree, zs: list[PyTree]) -> Any:
@@ -91,19 +90,19 @@ def step(s: Subject) -> None:
 
 def _cell(s: Subject) -> Cell | AssociativeCell:
     if s.cell is None:
-        raise TypeError("this law is one of cells: rnnx.testing.prepare takes a cell, too")
+        raise TypeError("this law applies to cells only: pass a cell, not a layer, to rnnx.testing.prepare")
     return s.cell
 
 
 def _associative(s: Subject) -> AssociativeCell:
     cell = _cell(s)
     if not isinstance(cell, AssociativeCell):
-        raise TypeError(f"this law is one of AssociativeCells, but {cell!r} is a Cell")
+        raise TypeError(f"this law applies to AssociativeCells only, but {cell!r} is a Cell")
     return cell
 
 
 def _over_rows(s: Subject, sides: Any) -> Any:
-    """`sides(weights, carry, zs)` for each row, with the first few projected inputs, in float64."""
+    """Computes `sides(weights, carry, zs)` for each row, with the first few projected inputs, in float64."""
     cell = _associative(s)
 
     @s.jit

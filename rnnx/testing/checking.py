@@ -19,7 +19,7 @@ def _named(*laws: Law) -> dict[str, Law]:
     return {getattr(law, "__name__", "law"): law for law in laws}
 
 
-# What breaks many laws at once comes first in the law that says it best.
+# In this order, a fault that breaks many laws is first reported by the law that describes it best.
 LAYER_LAWS: dict[str, Law] = _named(
     programs.noise,
     sequences.batch,
@@ -39,7 +39,7 @@ LAYER_LAWS: dict[str, Law] = _named(
 """The laws of layers by name, each a function of a `Subject`."""
 
 CELL_LAWS: dict[str, Law] = {**LAYER_LAWS, **_named(cells.evaluator)}
-"""The laws of cells: those of the layer that `rnnx.scan` makes of one, and that all evaluators agree."""
+"""The laws of cells: those of layers, for `rnnx.scan` of the cell; and that all evaluators agree."""
 
 ASSOCIATIVE_CELL_LAWS: dict[str, Law] = {**_named(cells.associative, cells.step), **CELL_LAWS}
 """The laws of associative cells."""
@@ -54,10 +54,10 @@ def checks_of(
     smooth: bool = True,
     tolerance: float = TOLERANCE,
 ) -> dict[str, Callable[[], None]]:
-    """The laws of a layer or cell by name, each a function without arguments, for a test each.
+    """Returns the laws of a layer or cell by name, each as a function without arguments, e.g. for one test per law.
 
-    The arguments are those of `check_layer` and `check_cell`. Nothing runs before the first check is called; what is
-    compiled for one is used by all.
+    The arguments are those of `check_layer` and `check_cell`. Nothing runs before the first check is called; all checks
+    share their compiled functions.
 
     Example:
         With pytest::
@@ -85,7 +85,7 @@ def checks_of(
     elif isinstance(subject, Layer):
         laws = LAYER_LAWS
     else:
-        raise TypeError(f"the laws are those of a Layer, a Cell or an AssociativeCell, but got {describe(subject)}")
+        raise TypeError(f"checks_of takes a Layer, a Cell or an AssociativeCell, but got {describe(subject)}")
     options: dict[str, Any] = {"params": params, "smooth": smooth, "tolerance": tolerance}
     made = functools.cache(lambda: prepare(subject, xs, no_gradient=no_gradient, **options))
 
@@ -106,25 +106,25 @@ def check_layer(
     export: bool = False,
     skip: Iterable[str] = (),
 ) -> None:
-    """Holds a layer to the laws of `rnnx.base`.
+    """Checks a layer against the laws of `rnnx.base`.
 
     Args:
         layer: the layer.
         xs: inputs for it, arrays `[batch, time, ...]` of at least 3 rows and 4 steps. Small ones are enough, such as
             (4, 7, 3): the laws run it one row and one step at a time.
-        params: by default what `layer.init` makes, with noise on it, so that no bias is zero. Give your own where noise
-            of 0.3 makes no sense (a matrix that must be orthogonal), or to test at trained ones.
+        params: default: those of `layer.init`, with noise added, so that no bias is zero. Pass your own if noise of 0.3
+            makes no sense (e.g. for a matrix that must be orthogonal), or to test with trained params.
         no_gradient: names of params that need no gradient, such as `"frozen/kernel"`.
-        smooth: whether derivatives are those of the values. False for spikes with a surrogate gradient.
-        tolerance: of each array, relative to its largest number, in float32.
-        export: whether `jax.export` must lower it for cpu, cuda and tpu, with symbolic batch and time.
+        smooth: whether gradients are the derivatives of the outputs. False for spikes with a surrogate gradient.
+        tolerance: the largest error of an array, relative to its largest number, in float32.
+        export: whether to check that `jax.export` lowers it for cpu, cuda and tpu, with symbolic batch and time.
         skip: names of laws, from `rnnx.testing.LAYER_LAWS`, to leave out.
 
     Raises:
         LawBroken: an AssertionError, at the first law that does not hold. Its message says which law, at which step of
             which row, by how much, and what usually causes it.
-        ValueError: for too few rows or steps, or a name in `skip` that is no law.
-        TypeError: for what is not a Layer.
+        ValueError: if there are too few rows or steps, or `skip` names an unknown law.
+        TypeError: if `layer` is not a Layer.
 
     Example::
 
@@ -149,11 +149,11 @@ def check_cell(
     export: bool = False,
     skip: Iterable[str] = (),
 ) -> None:
-    """Holds a cell to the laws of `rnnx.base`.
+    """Checks a cell against the laws of `rnnx.base`.
 
-    `rnnx.scan` of it is held to the laws of layers, against the cell's own `step`, one row and one step at a time.
-    Outputs, final carries and gradients of every other evaluator that takes the cell must equal these, too. Of an
-    AssociativeCell, `combine` must be associative, and `step` must be what `lift`, `act` and `readout` make.
+    `rnnx.scan` of the cell must keep the laws of layers; the reference is the cell's own `step`, run one row and one
+    step at a time. Every other evaluator that takes the cell must give the same outputs, final carries and gradients.
+    For an AssociativeCell, `combine` must be associative, and `step` must equal `lift`, `act` and `readout` in turn.
 
     Args:
         cell: the cell.
@@ -162,10 +162,10 @@ def check_cell(
 
     Raises:
         LawBroken, ValueError: as in `check_layer`.
-        TypeError: for what is neither a Cell nor an AssociativeCell.
+        TypeError: if `cell` is neither a Cell nor an AssociativeCell.
 
     Example:
-        A cell that is right, and one whose carry is made in the dtype of the inputs::
+        A correct cell, and one whose carry has the dtype of the inputs::
 
             >>> import jax, jax.numpy as jnp, rnnx, rnnx.testing
             >>> xs = jax.random.normal(jax.random.key(0), (4, 7, 3))

@@ -1,12 +1,12 @@
-"""How results are compared: what differs, at which step of which row, and by how much.
+"""Compares results, and reports what differs, at which step of which row, and by how much.
 
-Equal to the bit are the results of the same compiled program on the same inputs (a run that is resumed, a stream by the
-same step, pads that hold something else), numbers that were moved and not computed (weights to another library and
-back, a carry that no step touched), and arithmetic without rounding (dropout of ones, small integers). Nothing else:
-XLA fuses each program in its own way, and so rounds in its own way, which differs between processors and between
-versions. That holds for a function alone and within another, for the same layer with and without an option that should
-change nothing, and for two outputs of one program. Such results are compared by `assert_close` with a tolerance of some
-`eps`, and choices made from them (the likeliest token) only where the candidates lie further apart than that.
+Only three kinds of results are equal to the bit: those of the same compiled program on the same inputs (a resumed run,
+a stream that uses the same compiled step, pads with other contents); numbers that were moved but not computed (weights
+converted to another library and back, a carry that no step changed); and arithmetic without rounding (dropout of ones,
+small integers). All others differ by rounding: XLA fuses each program differently, depending on processor and version,
+and so rounds differently. This includes a function alone and within another, the same layer with and without an option
+that should change nothing, and two outputs of one program. Compare such results by `assert_close` with a tolerance of a
+few `eps`; compare choices made from them (e.g. the most likely token) only if the candidates differ by more than that.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def assert_close(
     """Checks that `max|a - b| <= tolerance * max|b|` for each array, and that all numbers are finite.
 
     Args:
-        a, b: pytrees of arrays of one structure: the result, and the expected one.
+        a, b: pytrees of arrays with the same structure: the result, and the expected one.
         tolerance: relative to the largest number of each array of `b`; 0 for equality.
-        what, than: what `a` and `b` are, for the message.
-        axes: what the first axes stand for, such as `("row", "step")`: the message says where the first error is.
+        what, than: what `a` and `b` are called in the message.
+        axes: names of the first axes, such as `("row", "step")`, with which the message locates the first error.
 
     Raises:
-        AssertionError: a sentence with the leaf, the place, the error and the largest value.
+        AssertionError: if they differ; the message names the leaf, the place, the error and the largest value.
     """
     structures: list[Any] = [jax.tree.structure(a), jax.tree.structure(b)]
     if structures[0] != structures[1]:

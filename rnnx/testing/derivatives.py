@@ -1,4 +1,4 @@
-"""The laws of derivatives: every parameter gets a gradient, and derivatives are those of the values."""
+"""The laws of derivatives: every parameter gets a gradient, and derivatives match the values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LEAST_GRADIENT = 1e-6
 
 
 @law(
-    "a parameter that is not used, or only behind jax.lax.stop_gradient, a comparison or an argmax; if it is meant to "
-    "stay as it is, name it in no_gradient, or keep it out of the params"
+    "a parameter that is unused, or used only behind jax.lax.stop_gradient, a comparison or an argmax; if it is meant "
+    "to stay fixed, name it in no_gradient, or keep it out of the params"
 )
 def gradients(s: Subject) -> None:
-    """Every parameter gets a gradient, but for those named in `no_gradient`."""
+    """Every parameter gets a gradient, except those named in `no_gradient`."""
     by_params = s.run_with_gradient(s.params, s.carry, s.xs, s.lengths, s.resets)[1][0]
     leaves = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
@@ -44,16 +44,16 @@ def gradients(s: Subject) -> None:
 
 
 @law(
-    "a derivative written by hand (jax.custom_jvp, jax.custom_vjp, rnnx.LinearizedStep) that is not that of the "
-    "values, or has no forward mode, as jax.custom_vjp; jax.lax.stop_gradient; or a cast to float32, where this law "
-    "computes in float64. For steps that jump, as spikes do, pass smooth=False",
+    "a hand-written derivative (jax.custom_jvp, jax.custom_vjp, rnnx.LinearizedStep) that does not match the values, "
+    "or has no forward mode (jax.custom_vjp); jax.lax.stop_gradient; or a cast to float32, since this law computes in "
+    "float64. For discontinuous steps, such as spikes, pass smooth=False",
     of_errors=True,
 )
 def derivatives(s: Subject, *, reverse_over_reverse: bool = False) -> None:
-    """In a random direction, in float64: forward and reverse mode agree, and with differences if smooth.
+    """Forward and reverse mode agree, in a random direction in float64; if smooth, also with central differences.
 
-    The second derivative is forward over reverse; with `reverse_over_reverse` by that as well, which takes as long as
-    all the rest.
+    The second derivative is computed forward over reverse; with `reverse_over_reverse`, in that way too, which takes as
+    long as everything else.
     """
     with jax.enable_x64(True):
         floats, rest = split_floats(_double((s.params, s.carry)))

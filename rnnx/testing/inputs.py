@@ -1,4 +1,4 @@
-"""What is made of params, inputs and results to test a layer: noise, garbage in the pads, weights for a loss."""
+"""Test data made from params, inputs and results: noise, garbage in the pads, weights for a loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_float(x: Any) -> bool:
 
 
 def perturbed(tree: PyTree, seed: int = 3) -> PyTree:
-    """The tree with noise on every floating leaf, so that no bias is zero."""
+    """Adds noise to every floating leaf, so that no bias is zero."""
     random = np.random.default_rng(seed)
 
     def perturb(p: Any) -> jax.Array:  # in NumPy: JAX would compile it for each shape
@@ -53,13 +53,13 @@ def ragged(batch: int, time: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_floats(tree: PyTree) -> tuple[PyTree, PyTree]:
-    """`(floats, rest)`: the tree with None for every other leaf, and with None for every floating one."""
+    """Splits a tree into `(floats, rest)`: each has None in place of the leaves of the other."""
     floats = jax.tree.map(lambda x: x if is_float(x) else None, tree)
     return floats, jax.tree.map(lambda x: None if is_float(x) else x, tree)
 
 
 def merge_floats(floats: PyTree, rest: PyTree) -> PyTree:
-    """The tree that `split_floats` split."""
+    """Inverts `split_floats`."""
     return jax.tree.map(lambda f, r: r if f is None else f, floats, rest, is_leaf=lambda x: x is None)
 
 
@@ -76,7 +76,7 @@ def cotangent_of(tree: PyTree, seed: int = 7) -> PyTree:
 
 
 def weighted_sum(tree: PyTree, seed: int = 7) -> jax.Array:
-    """A scalar to which every number of every floating leaf contributes with a weight of its own."""
+    """Sums all numbers of all floating leaves, each with a weight of its own."""
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(cotangent_of(tree, seed)))
     return sum(((x * w).sum() for x, w in pairs if w.dtype != jax.dtypes.float0), jnp.zeros(()))
 

@@ -1,4 +1,4 @@
-"""What a law is: a function of a layer under test, and the sentence it raises."""
+"""Defines a law: a function that checks a layer under test, and the error that it raises."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ P = ParamSpec("P")
 def law(
     cause: str, *, of_errors: bool = False
 ) -> Callable[[Callable[Concatenate[T, P], None]], Callable[Concatenate[T, P], None]]:
-    """Decorates a law: what it raises becomes a `LawBroken` that carries its name and the usual cause.
+    """Decorates a law: its errors become a `LawBroken` with the law's name and the usual cause.
 
-    `of_errors`: whether that is the usual cause of any exception, too, and not only of a comparison that failed.
+    `of_errors`: whether `cause` is also the usual cause of other exceptions, not only of failed comparisons.
     """
 
     def decorate(check: Callable[Concatenate[T, P], None]) -> Callable[Concatenate[T, P], None]:
@@ -41,7 +41,7 @@ def law(
         @functools.wraps(check)
         def checked(subject: T, *args: P.args, **kwargs: P.kwargs) -> None:
             try:
-                with jax.default_matmul_precision("highest"):  # by default GPUs and TPUs multiply in 10 bits or less
+                with jax.default_matmul_precision("highest"):  # GPUs and TPUs default to 10 mantissa bits or fewer
                     check(subject, *args, **kwargs)
             except AssertionError as error:
                 raise LawBroken(name, str(error), cause) from None

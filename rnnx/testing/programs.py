@@ -18,7 +18,7 @@ from rnnx.testing.law import law
 from rnnx.testing.subject import Result, Subject
 
 HALF = jnp.bfloat16
-# Of bfloat16, whose epsilon is 0.8 %, after a few steps.
+# For bfloat16, whose epsilon is 0.8 %, after a few steps.
 HALF_TOLERANCE = 0.1
 
 
@@ -31,7 +31,7 @@ def _from_initial_carry(s: Subject, params: PyTree, xs: PyTree) -> Result:
     "jnp.zeros_like(weights['bias'])"
 )
 def dtypes(s: Subject) -> None:
-    """Carries keep the dtype of the params, outputs that of the inputs: bfloat16 beside float32, and the reverse."""
+    """Carries keep the dtype of the params, outputs that of the inputs: bfloat16 with float32, and the reverse."""
     half_xs, half_params = cast(s.xs, HALF), cast(s.params, HALF)
     float_inputs, any_params = jax.tree.leaves(split_floats(s.xs)[0]), jax.tree.leaves(s.params)
 
@@ -56,8 +56,8 @@ def precision(s: Subject) -> None:
 
 
 @law(
-    "Python that depends on the values of arrays (if, int, a loop over lengths), or a carry whose type changes from "
-    "run to run: jnp.full((8,), 0.5) is weakly typed, jnp.full((8,), 0.5, weights['bias'].dtype) is not",
+    "Python code that depends on the values of arrays (if, int, a loop over lengths), or a carry whose type changes "
+    "between runs: jnp.full((8,), 0.5) is weakly typed, jnp.full((8,), 0.5, weights['bias'].dtype) is not",
     of_errors=True,
 )
 def compiles_once(s: Subject) -> None:
@@ -89,7 +89,7 @@ def _types(tree: PyTree) -> str:
     return ", ".join(describe(a) for a in jax.tree.leaves(tree))
 
 
-@law("random numbers that are not drawn by jax.random from the key that is given")
+@law("random numbers that are not drawn by jax.random from the given key")
 def noise(s: Subject) -> None:
     """Without a key nothing is random; with one, the same key gives the same numbers."""
     for key, name in ((None, "key=None"), (jax.random.key(1), "the same key")):
@@ -99,11 +99,11 @@ def noise(s: Subject) -> None:
 
 
 @law(
-    "a custom batching rule, a callback, or a loop in Python over a leading axis",
+    "a custom batching rule, a callback, or a Python loop over a leading axis",
     of_errors=True,
 )
 def ensemble(s: Subject) -> None:
-    """`jax.vmap` over stacked params equals a loop, and `jax.vmap` of the gradient over rows equals its rows."""
+    """`jax.vmap` over stacked params equals a loop, and `jax.vmap` of the gradient over rows equals each row alone."""
     members = [perturbed(s.params, seed) for seed in range(2)]
     arguments = s.carry, s.xs, s.lengths, s.resets
     if jax.tree.leaves(s.params):
@@ -118,7 +118,9 @@ def ensemble(s: Subject) -> None:
     over_rows = s.jit(jax.vmap(by_params, in_axes=(None, 0, 0, 0, 0)))
     together = over_rows(s.params, *jax.tree.map(jnp.asarray, arguments))
     rows = [s.step_by_step(s.params, *at_row(arguments, row))[1][0] for row in range(len(s.lengths))]
-    _assert_stacked(s, together, rows, ("row",), "gradient by params", "that of the row alone, one step at a time")
+    _assert_stacked(
+        s, together, rows, ("row",), "gradient with respect to params", "that of the row alone, one step at a time"
+    )
 
 
 def _assert_stacked(s: Subject, ours: PyTree, parts: list[Any], axes: tuple[str, ...], what: str, than: str) -> None:
@@ -127,14 +129,14 @@ def _assert_stacked(s: Subject, ours: PyTree, parts: list[Any], axes: tuple[str,
 
 
 @law(
-    "Python that needs the batch size or the number of steps as a number; a NamedTuple as a carry that "
-    "jax.export.register_namedtuple_serialization does not know; or an operation that one platform lacks",
+    "Python that needs the batch size or the number of steps as a concrete number; a NamedTuple as a carry that is "
+    "not registered by jax.export.register_namedtuple_serialization; or an operation that one platform lacks",
     of_errors=True,
 )
 def export(s: Subject) -> None:
     """One `jax.export` with symbolic batch and time serves cpu, cuda and tpu, and gives the same results.
 
-    Where `flatbuffers` is installed, which JAX serialises with, the function is also written down and read again.
+    If `flatbuffers` is installed, which JAX needs for serialisation, the function is also serialised and read back.
     """
     batch, time = jax.export.symbolic_shape("batch, time")
 

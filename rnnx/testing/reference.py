@@ -1,4 +1,4 @@
-"""The plain way to run a layer, one step of one row at a time, and its gradient by hand."""
+"""The reference: runs a layer one step of one row at a time, and computes its gradient by an explicit backward pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rnnx.testing.inputs import at_row, is_float, merge_floats, split_floats
 
 
 class Piece(NamedTuple):
-    """Steps `[start, end)` of one row that are run in one call, and whether the initial carry is put in before them."""
+    """Steps `[start, end)` of one row, run in one call; `reset`: whether they start from the initial carry."""
 
     row: int
     start: int
@@ -23,11 +23,11 @@ class Piece(NamedTuple):
 
 
 class StepByStep:
-    """Runs a layer as plainly as possible: what `apply` with lengths and resets must equal.
+    """Runs a layer in the simplest way: `apply` with lengths and resets must give the same.
 
-    Every row is run alone, one step at a time, each step a call of its own without lengths or resets; from right to
-    left in a backward layer. Of a layer that reads in both directions, the segments between resets take the place of
-    the steps. Lengths and resets are concrete NumPy arrays.
+    It runs every row alone, with a separate call for each step, without lengths or resets; from right to left for a
+    backward layer. A layer that reads both directions is called once per segment between resets instead of once per
+    step. Lengths and resets are concrete NumPy arrays.
     """
 
     def __init__(self, layer: Layer, compiler_options: dict[str, Any] | None = None) -> None:
@@ -48,7 +48,7 @@ class StepByStep:
         self.initial_backward = jax.jit(initial_backward, compiler_options=compiler_options)
 
     def pieces(self, row: int, length: int, resets: np.ndarray) -> list[Piece]:
-        """In the order in which they are run."""
+        """The pieces of a row, in the order in which they are run."""
         boundaries = {int(t) for t in np.flatnonzero(resets[:length])}
         if not self.layer.spec.chunkable:
             starts = sorted({0, *boundaries}) if length else []
@@ -67,8 +67,8 @@ class StepByStep:
         resets: Any,
         cotangent: tuple[Carry, PyTree] | None = None,
     ) -> Any:
-        """`(carry, ys)`; and, given their cotangent, the gradients by params and by the floats of carry and xs."""
-        # In NumPy: JAX would compile every slice for itself.
+        """Returns `(carry, ys)`; given a cotangent, also the gradients for params and the floats of carry and xs."""
+        # In NumPy: JAX would compile every slice separately.
         carry, xs, cotangent = jax.tree.map(np.asarray, (carry, xs, cotangent))
         batch, time = jax.tree.leaves(xs)[0].shape[:2]
         first = jax.tree.map(lambda x: x[:1, :1], xs)
@@ -117,7 +117,7 @@ def _joined(rows: list[PyTree]) -> PyTree:
 
 
 def one_step(cell: Cell | AssociativeCell) -> Layer:
-    """A cell as a layer that takes one step of one row, `[1, 1, ...]`, by the cell's own functions and nothing else."""
+    """Makes a layer that runs one step of one row, `[1, 1, ...]`, with the cell's own functions and nothing else."""
 
     def init(key: Key, xs: PyTree) -> Params:
         return cell.init(key, step_struct(xs))

@@ -21,9 +21,9 @@ A_ROW_ALONE = "the row alone, one step at a time"
 
 
 def assert_equals_step_by_step(s: Subject, lengths: np.ndarray, resets: np.ndarray) -> None:
-    """Checks values and gradients of a batch, with NaN in its pads, against its rows run alone and step by step.
+    """Checks values and gradients of a batch, with NaN in its pads, against its rows, each run alone, step by step.
 
-    `resets` may have fewer rows and steps than the subject's inputs, which are cut to its shape.
+    `resets` may have fewer rows and steps than the subject's inputs, which are then cut to its shape.
     """
     batch, time = resets.shape
     xs, carry = jax.tree.map(lambda x: x[:batch, :time], s.xs), jax.tree.map(lambda c: c[:batch], s.carry)
@@ -42,10 +42,10 @@ def _nothing(s: Subject) -> tuple[np.ndarray, np.ndarray]:
 
 @law(
     "an operation across rows, such as a mean, a norm or a sort over the batch axis; write the cell for one sequence, "
-    "and the batch cannot mix"
+    "so that it cannot mix rows"
 )
 def batch(s: Subject) -> None:
-    """A row gives the same in a batch of others as in a batch of its own copies."""
+    """A row gives the same results in a batch of other rows as in a batch of its own copies."""
     arguments = jax.tree.map(np.asarray, (s.carry, s.xs, s.lengths, s.resets))
 
     def alone(row: int) -> PyTree:
@@ -58,11 +58,11 @@ def batch(s: Subject) -> None:
 
 
 @law(
-    "a step that depends on something besides its weights, carry and input (the time within the call, a counter in "
+    "a step that depends on anything besides its weights, carry and input (the time within the call, a counter in "
     "Python), or a final carry that is not the state after the last step"
 )
 def chunk(s: Subject) -> None:
-    """A sequence equals its chunks, down to single steps, each with the carry of the one before."""
+    """A sequence equals its chunks, down to single steps, each run with the carry of the chunk before it."""
     if not s.layer.spec.chunkable:
         _assert_carry_refused(s)
     carry = s.initial_carry(s.params, s.xs)
@@ -81,25 +81,25 @@ def _assert_carry_refused(s: Subject) -> None:
     except ValueError as error:
         if "both directions" in str(error):
             return
-    raise AssertionError("unroll took a carry for a layer that reads in both directions")
+    raise AssertionError("unroll accepted a carry for a layer that reads both directions; it must raise")
 
 
 def _assert_no_step_changes_nothing(s: Subject) -> None:
     xs, resets = jax.tree.map(lambda x: x[:, :0], s.xs), s.resets[:, :0]
     for lengths, no_resets in ((None, None), (np.zeros(len(resets), int), resets)):
         after, ys = s.run(s.params, s.carry, xs, lengths, no_resets)
-        assert_close(after, s.carry, 0, what="final carry after no step", than="the carry given", axes=("row",))
+        assert_close(after, s.carry, 0, what="final carry after 0 steps", than="the given carry", axes=("row",))
         for leaf in jax.tree.leaves(ys):
             if leaf.shape[:2] != resets.shape:
-                raise AssertionError(f"inputs {resets.shape} [batch, time] gave outputs {leaf.shape}")
+                raise AssertionError(f"inputs with [batch, time] = {resets.shape} gave outputs of shape {leaf.shape}")
 
 
 @law(
-    "pads that are masked by a product, but 0 * nan is nan: replace them with jnp.where, in the inputs too, or "
-    "their gradients are nan; or a final carry taken after the last step, not after the last valid one"
+    "pads masked by a multiplication, but 0 * nan is nan: use jnp.where, for the inputs too, since otherwise their "
+    "gradients are nan; or a final carry taken after the last step instead of the last valid one"
 )
 def padding(s: Subject) -> None:
-    """Garbage in the pads changes nothing, to the bit; outputs there are zero; carries are of the last valid step."""
+    """Garbage in the pads changes no bit of the results; outputs there are zero; carries are of the last valid step."""
     results = {
         name: s.run_with_gradient(s.params, s.carry, with_garbage_pads(s.xs, s.lengths, value), s.lengths, s.resets)
         for name, value in (("0", 0.0), ("nan", np.nan), ("inf", np.inf), ("-inf", -np.inf))
@@ -107,15 +107,15 @@ def padding(s: Subject) -> None:
     pads = ~(np.arange(s.resets.shape[1]) < s.lengths[:, None])
     for name, ((carry, ys), gradient) in results.items():
         _assert_zero(ys, pads, f"with {name} in the pads, output")
-        _assert_zero(gradient[2], pads, f"with {name} in the pads, gradient by xs")
+        _assert_zero(gradient[2], pads, f"with {name} in the pads, gradient with respect to xs")
         for what, ours, expected, axes in (
             ("output", ys, results["0"][0][1], ("row", "step")),
             ("final carry", carry, results["0"][0][0], ("row",)),
-            ("gradient by params", gradient[0], results["0"][1][0], ()),
-            ("gradient by carry", gradient[1], results["0"][1][1], ("row",)),
-            ("gradient by xs", gradient[2], results["0"][1][2], ("row", "step")),
+            ("gradient with respect to params", gradient[0], results["0"][1][0], ()),
+            ("gradient with respect to carry", gradient[1], results["0"][1][1], ("row",)),
+            ("gradient with respect to xs", gradient[2], results["0"][1][2], ("row", "step")),
         ):
-            than = "the same with 0 there"
+            than = "the same with 0 in the pads"
             assert_close(ours, expected, 0, what=f"with {name} in the pads, {what}", than=than, axes=axes)
     assert_equals_step_by_step(s, s.lengths, _nothing(s)[1])
 
@@ -126,21 +126,21 @@ def _assert_zero(tree: PyTree, pads: np.ndarray, what: str) -> None:
 
     tree = jax.tree.map(kept, tree)
     zero = jax.tree.map(np.zeros_like, tree)
-    assert_close(tree, zero, 0, what=what, than="the zeros that belong beyond the lengths", axes=("row", "step"))
+    assert_close(tree, zero, 0, what=what, than="the zeros required beyond the lengths", axes=("row", "step"))
 
 
 @law(
-    "zeros (or the carry times 1 - reset, which keeps nan) in place of initial_carry(params, xs, key); or a reset that "
-    "is done after its step and not before"
+    "zeros (or the carry times 1 - reset, which keeps nan) instead of initial_carry(params, xs, key); or a reset that "
+    "is applied after its step instead of before it"
 )
 def reset(s: Subject) -> None:
-    """A reset equals a new sequence, gradients included; what was inf or NaN before it does not come after it."""
+    """A reset equals a new sequence, gradients included; inf or NaN before it does not reach the steps after it."""
     assert_equals_step_by_step(s, _nothing(s)[0], s.resets)
     _assert_reset_clears_nan(s)
 
 
 def _assert_reset_clears_nan(s: Subject) -> None:
-    """NaN before the last reset of each row leaves the outputs from there on as they are."""
+    """NaN before the last reset of each row does not change the outputs from that reset on."""
     if not jax.tree.leaves(split_floats(s.xs)[0]):
         return
     lengths, _ = _nothing(s)
@@ -160,9 +160,9 @@ def _assert_reset_clears_nan(s: Subject) -> None:
     assert_close(masked(ours, 0), masked(expected, 0), s.tolerance, what=what, than=than, axes=("row", "step"))
 
 
-@law("lengths or resets that are used for something else than pads and resets")
+@law("lengths or resets that are used for anything other than pads and resets")
 def defaults(s: Subject) -> None:
-    """Full lengths and no resets equal None; each of the two works without the other."""
+    """Full lengths and all-false resets equal None; each of the two works without the other."""
     full, never = _nothing(s)
     for lengths, resets, same in (
         (None, None, (full, never)),
@@ -175,9 +175,9 @@ def defaults(s: Subject) -> None:
         s.assert_results_close(ours, expected, "full lengths and no resets", f"with {given}, ")
 
 
-@law("outputs or a final carry that depend on where the pads lie, or spec.directions that are not those of apply")
+@law("outputs or a final carry that depend on the position of the pads, or spec.directions that do not match apply")
 def reverse(s: Subject) -> None:
-    """`rnnx.reverse` equals flipping each row within its length, the layer, and flipping back, resets included."""
+    """`rnnx.reverse` equals flipping each row within its length, running the layer, flipping back; also with resets."""
     flipped, resets = _flipped(s.xs, s.lengths), np.zeros_like(s.resets)
     for row, length in enumerate(map(int, s.lengths)):
         for t in range(1, length):

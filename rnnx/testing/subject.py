@@ -1,4 +1,4 @@
-"""A layer made ready for the laws: its params, inputs and compiled functions, which all laws share."""
+"""A layer prepared for the laws: its params, inputs and compiled functions, which all laws share."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ LEAST_ROWS, LEAST_STEPS = 3, 4
 
 @dataclasses.dataclass(eq=False)
 class Subject:
-    """A layer under test. `rnnx.testing.prepare` makes one; what it compiles is shared by all laws.
+    """A layer under test. `rnnx.testing.prepare` makes one; all laws share its compiled functions.
 
     Attributes:
         layer: the layer.
-        params, carry, xs: what it is run with; `carry` is one that a run of the layer returned.
-        lengths, resets: `[batch]` and `[batch, time]`, NumPy arrays, that the laws use.
+        params, carry, xs: the arguments of its runs; `carry` is one that an earlier run returned.
+        lengths, resets: the NumPy arrays, `[batch]` and `[batch, time]`, that the laws use.
         no_gradient: names of params that need no gradient.
-        smooth: whether the derivatives are those of the values; false for spikes with a surrogate gradient.
-        tolerance: relative to the largest number of each array.
-        cell: the cell that the layer evaluates, if it was prepared from one. Its own functions are what is run step by
-            step, and not the layer.
+        smooth: whether gradients are the derivatives of the outputs; false for spikes with a surrogate gradient.
+        tolerance: the largest error of an array, relative to its largest number.
+        cell: the cell that the layer evaluates, if it was prepared from one. The step-by-step reference then runs the
+            cell's own functions instead of the layer.
         compiler_options: for `jax.jit`.
     """
 
@@ -68,7 +68,7 @@ class Subject:
         return self.jit(self.apply)
 
     def draw(self, key: Key | None) -> PyTree:
-        """The outputs with a key, for the initial carry and for `apply`, or without one."""
+        """The outputs; a key, if given, is used for both the initial carry and `apply`."""
         if key is None:
             return self.run(self.params, self.carry, self.xs, None, None)[1]
         return self._unroll(self.params, self.xs, key)[1]
@@ -85,9 +85,9 @@ class Subject:
     def with_gradient(
         self, params: Params, carry: Carry, xs: PyTree, lengths: Any, resets: Any
     ) -> tuple[Result, Gradient]:
-        """The result, and gradients of a weighted sum of it by params and the floats of carry and xs.
+        """The result, and gradients of its weighted sum with respect to params and the floats of carry and xs.
 
-        Where both directions are read, the sum is of the outputs alone: no carry goes on from there.
+        If the layer reads both directions, the sum is over the outputs alone, since its carry cannot be passed on.
         """
         carry_floats, carry_rest = split_floats(carry)
         xs_floats, xs_rest = split_floats(xs)
@@ -110,13 +110,13 @@ class Subject:
         return StepByStep(self.layer if self.cell is None else one_step(self.cell), self.compiler_options)
 
     def with_layer(self, layer: Layer) -> Subject:
-        """The same with another layer of the same params and carries."""
+        """The same subject, with another layer that has the same params and carries."""
         return dataclasses.replace(self, layer=layer)
 
     def step_by_step(
         self, params: Params, carry: Carry, xs: PyTree, lengths: Any, resets: Any
     ) -> tuple[Result, Gradient]:
-        """What `run_with_gradient` must equal: every row alone, one step at a time."""
+        """The reference for `run_with_gradient`: runs every row alone, one step at a time."""
         result = jax.eval_shape(self.apply, params, carry, xs, lengths, resets)
         whole = self.layer.spec.chunkable
         cotangent = cotangent_of(result) if whole else (cotangent_of(result[0]), cotangent_of(result[1]))
@@ -131,11 +131,11 @@ class Subject:
             assert_close(ours[0], expected[0], self.tolerance, what=f"{what}final carry", than=than, axes=("row",))
 
     def assert_gradients_close(self, ours: Gradient, expected: Gradient, than: str, what: str = "") -> None:
-        """Compares gradients by params, carry and xs; where both directions are read no carry comes in."""
+        """Compares the gradients for params, xs and, unless the layer reads both directions, the carry."""
         names = {"params": (), "carry": ("row",), "xs": ("row", "step")}
         for (name, axes), a, b in zip(names.items(), ours, expected, strict=True):
             if name != "carry" or self.layer.spec.chunkable:
-                assert_close(a, b, self.tolerance, what=f"{what}gradient by {name}", than=than, axes=axes)
+                assert_close(a, b, self.tolerance, what=f"{what}gradient with respect to {name}", than=than, axes=axes)
 
 
 def stepwise(cell: Cell | AssociativeCell) -> Cell:
@@ -151,7 +151,7 @@ def prepare(
     smooth: bool = True,
     tolerance: float = TOLERANCE,
 ) -> Subject:
-    """Makes a layer, or the layer that `rnnx.scan` makes of a cell, ready for the laws.
+    """Prepares a layer, or `rnnx.scan` of a cell, for the laws.
 
     The arguments are those of `rnnx.testing.check_layer`.
     """
@@ -168,10 +168,10 @@ def prepare(
         params = perturbed(jax.jit(layer.init)(jax.random.key(0), xs))
     lengths, resets = ragged(batch, time)
     s = Subject(layer, params, (), xs, lengths, resets, cell, tuple(no_gradient), smooth, tolerance)
-    # Without optimisations a CPU compiles in half the time, and that is most of the time the laws take.
+    # Without optimisations, compiling for a CPU takes half the time; most of the time of the laws is compilation.
     if jax.default_backend() == "cpu":
         s.compiler_options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     s.carry = s.initial_carry(params, xs)
-    if layer.spec.chunkable:  # one that differs from the initial carry, and that the layer itself can reach
+    if layer.spec.chunkable:  # a carry other than the initial one, which the layer itself can reach
         s.carry, _ = s.run(params, s.carry, jax.tree.map(lambda x: jnp.flip(x, axis=0), xs), None, None)
     return s
