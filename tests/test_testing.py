@@ -118,7 +118,12 @@ BROKEN = [
         ("evaluator",),
     ),
     (a_product_of_its_own, "step", r"product\(a, carry\) \+ b at row 0 is off by .* from act\(carry,", ("evaluator",)),
-    (a_linearized_step_with_a_wrong_push, "evaluator", r"with fused_scan, gradient with respect to params\['bias'\] is off by", ()),
+    (
+        a_linearized_step_with_a_wrong_push,
+        "evaluator",
+        r"with fused_scan, gradient with respect to params\['bias'\] is off by",
+        (),
+    ),
 ]
 
 
