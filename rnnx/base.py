@@ -1,4 +1,4 @@
-"""The core types, `Cell` and `Layer`, and the laws that every Layer keeps.
+"""The core types, `Cell`, `AssociativeCell` and `Layer`, and the laws that every Layer keeps.
 
 A recurrent network is written once, as a `Cell` (or an `AssociativeCell`): a few pure functions over ONE
 time step of ONE sequence. *Evaluators* (`rnnx.scan`, ...) lift a cell to a `Layer`, which runs over a batch
