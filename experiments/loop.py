@@ -5,7 +5,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Self, TypeVar
@@ -80,7 +80,7 @@ def fit(
     evaluate: Callable[[State], Mapping[str, float]],
     plan: Plan,
     columns: Columns,
-    devices: Sequence[jax.Device] | None = None,
+    mesh: Mesh | None = None,
 ) -> Fitted[State]:
     """Trains from the newest checkpoint in `run_dir`, or from `initial_state()`.
 
@@ -89,12 +89,12 @@ def fit(
     passed to it unchanged. Its step number and random key must be part of the state, so that a
     resumed run continues exactly. On SIGTERM or SIGINT the run saves and exits with status 0.
 
-    `devices` are those that `train_step` runs on, by default only the first one: the state and the
-    data are copied to each of them before the first step, and the state stays there. A checkpoint
+    `mesh` holds the devices that `train_step` runs on, by default only the first one: the state and
+    the data are copied to each of them before the first step, and the state stays there. A checkpoint
     does not depend on the devices, so a run may resume on others.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    placement = _copied_to(jax.devices()[:1] if devices is None else devices)
+    placement = NamedSharding(Mesh(np.array(jax.devices()[:1]), ("data",)) if mesh is None else mesh, PartitionSpec())
     checkpoints = Checkpoints(run_dir / "checkpoints", monitor=plan.monitor, higher_is_better=plan.higher_is_better)
     like = jax.eval_shape(initial_state)
     restored = checkpoints.resume(like)
@@ -119,10 +119,6 @@ def fit(
 def _over(step: int, counters: Counters, plan: Plan) -> bool:
     out_of_patience = 0 < plan.patience <= counters.without_best
     return step >= plan.steps or out_of_patience
-
-
-def _copied_to(devices: Sequence[jax.Device]) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
 
 
 def _compiled_once(function: Callable[..., Any], placement: NamedSharding) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from rnnx.checks import (
 )
 from rnnx.hints import explained
 from rnnx.memory import byte_size, check_memory, device_memory
+from rnnx.meshes import explicit_batch_axes, explicit_mesh, run_on_rows, vary_alike
 from rnnx.pointwise import as_layer
 from rnnx.sequences import checked_key, concrete_values, widen_integers
 
@@ -84,10 +86,11 @@ def generate(
     xs = checked_xs(jax.tree.map(lambda a: a[:, None], last))
     check_params(layer, params, xs)
     carry = checked_carry(layer, params, xs, carry)
-    if all(concrete_values(leaf) is not None for leaf in jax.tree.leaves(last)):
+    mesh = explicit_mesh((params, carry, last))
+    if mesh is None and all(concrete_values(leaf) is not None for leaf in jax.tree.leaves(last)):
         layer.apply(params, carry, xs)  # one step outside the loop, where the values of tokens can be checked
 
-    def step(state: tuple[Carry, PyTree], key: Key | None) -> tuple[tuple[Carry, PyTree], PyTree]:
+    def step(params: Params, state: tuple[Carry, PyTree], key: Key | None) -> tuple[tuple[Carry, PyTree], PyTree]:
         carry, x = state
         carry, ys = layer.apply(params, carry, jax.tree.map(lambda a: a[:, None], x))
         next_x = sample(key, jax.tree.map(lambda a: a[:, 0], ys))
@@ -104,9 +107,17 @@ def generate(
         return (carry, next_x), next_x
 
     check_memory("generate", f"{steps} steps", steps * (byte_size(last) + (0 if key is None else 8)), device_memory())
-    keys = None if key is None else jax.random.split(key, steps)
-    (carry, _), xs = jax.lax.scan(step, (carry, last), keys, length=steps)
-    return carry, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), xs)
+
+    def run(params: Params, rows: tuple[Carry, PyTree], key: Key | None) -> tuple[Carry, PyTree]:
+        params, rows, key = vary_alike(params, rows, key)
+        keys = None if key is None else jax.random.split(key, steps)
+        (carry, _), xs = jax.lax.scan(functools.partial(step, params), rows, keys, length=steps)
+        return carry, jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), xs)
+
+    rows = carry, last
+    if mesh is None:
+        return run(params, rows, key)
+    return run_on_rows(run, mesh, explicit_batch_axes(rows), params, rows, key)
 
 
 @explained

@@ -14,6 +14,7 @@ from rnnx.base import Carry, Key, Layer, Params, PyTree, exportable
 from rnnx.batching import check_host_memory, checked_sequences, fitting_length
 from rnnx.checks import check_count, check_params, checked_xs
 from rnnx.hints import explained
+from rnnx.meshes import unsharded
 from rnnx.pointwise import as_layer
 from rnnx.sequences import Segments, select, split_key, widen_integers
 
@@ -222,7 +223,7 @@ def unroll_packed(layer: Layer, params: Params, packed: Packed, *, key: Key | No
     layer, xs = as_layer(layer), checked_xs(packed.xs)
     _check_fit(packed, xs, "unroll_packed")
     check_params(layer, params, xs)
-    packed = widen_integers(packed._replace(xs=()))
+    params, xs, packed = unsharded(params, xs, widen_integers(packed._replace(xs=())))
     carry_key, apply_key = split_key(key, 2)
     initial = layer.initial_carry(params, xs, carry_key)
     segments = Segments(packed.resets, packed.row, packed.start, packed.start + jnp.maximum(packed.size - 1, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rnnx.base import ArrayLike, Carry, Key, Layer, Params, PyTree
 from rnnx.checks import check_params, checked_carry, checked_lengths, checked_resets, checked_xs
 from rnnx.hints import explained
+from rnnx.meshes import explicit_batch_axes, explicit_mesh, run_on_rows
 from rnnx.pointwise import as_layer
 from rnnx.sequences import split_key
 
@@ -63,9 +64,18 @@ def unroll(
     check_params(layer, params, xs)
     lengths = checked_lengths(lengths, xs)
     resets = checked_resets(resets, xs)
-    carry_key, apply_key = split_key(key, 2)
-    if carry is None:
-        carry = layer.initial_carry(params, xs, carry_key)
-    else:
+    if carry is not None:
         carry = checked_carry(layer, params, xs, carry)
-    return layer.apply(params, carry, xs, lengths=lengths, resets=resets, key=apply_key)
+
+    def run(params: Params, rows: PyTree, key: Key | None) -> tuple[Carry, PyTree]:
+        carry, xs, lengths, resets = rows
+        carry_key, apply_key = split_key(key, 2)
+        if carry is None:
+            carry = layer.initial_carry(params, xs, carry_key)
+        return layer.apply(params, carry, xs, lengths=lengths, resets=resets, key=apply_key)
+
+    rows = carry, xs, lengths, resets
+    mesh = explicit_mesh((params, rows))
+    if mesh is None:
+        return run(params, rows, key)
+    return run_on_rows(run, mesh, explicit_batch_axes(rows), params, rows, key)

@@ -26,6 +26,7 @@ ORDER = [
     "sequences",
     "checks",
     "memory",
+    "meshes",
     "linear",
     "cells",
     "evaluators",

@@ -4,13 +4,15 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 import rnnx
 from experiments.char_lm.config import CharLM
 
 
 def make_model(config: CharLM, vocab_size: int) -> rnnx.Layer:
-    return rnnx.sharded(rnnx.stack(*make_layers(config, vocab_size)), training_devices(config.train.batch))
+    return rnnx.sharded(rnnx.stack(*make_layers(config, vocab_size)), training_mesh(config.train.batch))
 
 
 def make_layers(config: CharLM, vocab_size: int) -> list[rnnx.Layer | nn.Module]:
@@ -26,7 +28,8 @@ def make_layers(config: CharLM, vocab_size: int) -> list[rnnx.Layer | nn.Module]
     ]
 
 
-def training_devices(batch: int) -> tuple[jax.Device, ...]:
+def training_mesh(batch: int) -> Mesh:
     """As many devices as possible that share the rows of a batch evenly; by default a CPU is one device."""
     found = jax.devices()
-    return tuple(found[: max(count for count in range(1, len(found) + 1) if batch % count == 0)])
+    count = max(count for count in range(1, len(found) + 1) if batch % count == 0)
+    return Mesh(np.array(found[:count]), ("data",))

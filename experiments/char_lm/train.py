@@ -14,7 +14,7 @@ from experiments import training
 from experiments.char_lm.config import MONITOR, CharLM
 from experiments.char_lm.data import PLURAL, load_corpus, read_chunk
 from experiments.char_lm.evaluate import Scorer, make_evaluate, report, show
-from experiments.char_lm.model import make_model, training_devices
+from experiments.char_lm.model import make_model, training_mesh
 from experiments.config import load
 from experiments.files import write_json
 from experiments.loop import Plan, fit
@@ -87,7 +87,7 @@ def main(args: Sequence[str]) -> None:
     write_json(run_dir / "vocab.json", corpus.vocab)
 
     batch, time = config.train.batch, config.train.time
-    devices = training_devices(batch)
+    mesh = training_mesh(batch)
     model = make_model(config, len(corpus.vocab.pieces))
     print(rnnx.summary(model, jax.ShapeDtypeStruct((batch, time), jnp.int32)))
     print(
@@ -98,8 +98,8 @@ def main(args: Sequence[str]) -> None:
     )
     if jax.device_count() > 1:
         print(
-            f"Training on {len(devices)} of {jax.device_count()} {devices[0].platform.upper()} devices, as many as "
-            f"divide the {batch} rows of a batch evenly: {batch // len(devices)} on each.",
+            f"Training on {mesh.size} of {jax.device_count()} {jax.default_backend().upper()} devices, as many as "
+            f"divide the {batch} rows of a batch evenly: {batch // mesh.size} on each.",
             flush=True,
         )
     scorer = Scorer(model, corpus.text)
@@ -111,7 +111,7 @@ def main(args: Sequence[str]) -> None:
         make_evaluate(config, corpus, scorer),
         Plan.of(config, monitor=MONITOR, items=PLURAL[config.data.level], items_per_step=batch * time),
         COLUMNS,
-        devices,
+        mesh,
     )
     report(config, corpus, run_dir, model, fitted, scorer)
     show(run_dir)

@@ -22,6 +22,7 @@ from rnnx.combinators._children import (
 )
 from rnnx.interning import interned
 from rnnx.memory import checked_init
+from rnnx.meshes import with_varying_inputs
 from rnnx.pointwise import as_layer
 from rnnx.sequences import split_key, zero_pads
 
@@ -203,6 +204,7 @@ def repeat(layer: Layer | nn.Module, n: int) -> Layer:
         one = jax.vmap(lambda p, k: inner.initial_carry(p, xs, k), in_axes, out_axes=1, axis_size=n)
         return one(params, keys)
 
+    @with_varying_inputs  # before the loop over layers
     def apply(
         params: Params,
         carry: Carry,

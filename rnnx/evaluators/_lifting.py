@@ -14,6 +14,7 @@ from rnnx.base import Apply, AssociativeCell, Carry, Cell, Key, Layer, Params, P
 from rnnx.checks import check_lengths, check_resets
 from rnnx.interning import interned
 from rnnx.memory import checked_init
+from rnnx.meshes import with_varying_inputs
 from rnnx.sequences import (
     Segments,
     batch_and_time,
@@ -101,7 +102,7 @@ def make_layer(cell: Cell | AssociativeCell, apply: Apply) -> Layer:
     def initial_carry(params: Params, xs: PyTree, key: Key | None) -> Carry:
         return batched_initial_carry(cell, cell.prepare(params, None), xs, key)
 
-    return Layer(checked_init(cell.spec, init, initial_carry), initial_carry, apply, cell.spec)
+    return Layer(checked_init(cell.spec, init, initial_carry), initial_carry, with_varying_inputs(apply), cell.spec)
 
 
 P = ParamSpec("P")

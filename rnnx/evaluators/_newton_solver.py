@@ -22,6 +22,7 @@ from rnnx.evaluators._newton_equations import (
     solve_linear,
     vector_step,
 )
+from rnnx.meshes import vary_alike
 from rnnx.sequences import select
 
 
@@ -85,7 +86,8 @@ def newton_iterations(
         rate = jnp.clip(size / last, 0, 0.9)
         return State(h, ahead.rest), iterations + 1, size, size * jnp.maximum(1, rate / (1 - rate))
 
-    start = first, jnp.zeros((), int), limits.max, jnp.full((), jnp.inf, first.h.dtype)
+    largest, unknown = jnp.array(limits.max, first.h.dtype), jnp.full((), jnp.inf, first.h.dtype)
+    start = vary_alike(first, jnp.zeros((), int), largest, unknown)
     state, iterations, _, error = jax.lax.while_loop(unfinished, iterate, start)
     # One more plain step costs no more than the check, and returns values that only a step gives: spikes of 0 or 1.
     ahead = advance_all(vector, weights, steps, state)

@@ -40,9 +40,9 @@ CALLS = {
         ("run(rnnx.stack(nn.Conv(4, (3,))))", ValueError, "pointwise: Conv", "(3,)", "rnnx.causal_conv(width)"),
         ("run(rnnx.stack(nn.Conv(4, (3,))), XS[..., None])", MEANT),
         ("run(rnnx.stack(nn.Embed(5, 4), L))", TypeError, "nn.Embed takes integers", "float32[2, 5, 3]"),
-        ("rnnx.sharded(L, 2)", TypeError, "sharded: devices", "jax.devices()[:2]"),
-        ("rnnx.sharded(L, [])", TypeError, "sharded: devices", "jax.devices()[:2]"),
-        ('rnnx.sharded(L, ["cpu"])', TypeError, "sharded: devices", "jax.devices()[:2]"),
+        ("rnnx.sharded(L, 2)", TypeError, "sharded: mesh", "jax.make_mesh"),
+        ("rnnx.sharded(L, [])", TypeError, "sharded: mesh", "jax.make_mesh"),
+        ('rnnx.sharded(L, ["cpu"])', TypeError, "sharded: mesh", "jax.make_mesh"),
     ],
     "merges": [
         ('rnnx.bidirectional(L, merge="sum")', TypeError, "bidirectional: merge is 'sum'", "jnp.add"),

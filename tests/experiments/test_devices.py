@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from processes import assert_identical, final_state, train, wait_until
 
-from experiments.char_lm.model import training_devices
+from experiments.char_lm.model import training_mesh
 from experiments.logs import read_metrics
 
 STEPS, EVAL_EVERY, BATCH = 30, 10, 8
@@ -80,4 +80,4 @@ def numbers(state: Any) -> Any:
 
 def test_as_many_devices_as_divide_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "devices", lambda: list(range(8)))
-    assert [len(training_devices(batch)) for batch in (1, 2, 3, 7, 10, 12, 16, 17)] == [1, 2, 3, 7, 5, 6, 8, 1]
+    assert [training_mesh(batch).size for batch in (1, 2, 3, 7, 10, 12, 16, 17)] == [1, 2, 3, 7, 5, 6, 8, 1]
