@@ -1,5 +1,6 @@
 """The model."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ from experiments.char_lm.config import CharLM
 
 
 def make_model(config: CharLM, vocab_size: int) -> rnnx.Layer:
-    return rnnx.sharded(rnnx.stack(*make_layers(config, vocab_size)), training_mesh(config.train.batch))
+    return rnnx.sharded(rnnx.stack(*make_layers(config, vocab_size)), training_mesh(config))
 
 
 def make_layers(config: CharLM, vocab_size: int) -> list[rnnx.Layer | nn.Module]:
@@ -28,8 +29,11 @@ def make_layers(config: CharLM, vocab_size: int) -> list[rnnx.Layer | nn.Module]
     ]
 
 
-def training_mesh(batch: int) -> Mesh:
-    """As many devices as possible that share the rows of a batch evenly; by default a CPU is one device."""
-    found = jax.devices()
-    count = max(count for count in range(1, len(found) + 1) if batch % count == 0)
+def training_mesh(config: CharLM) -> Mesh:
+    """As many devices as possible that share the rows of a batch, and of a validation, evenly.
+
+    By default a CPU is one device.
+    """
+    found, rows = jax.devices(), math.gcd(config.train.batch, config.run.eval_rows)
+    count = max(count for count in range(1, len(found) + 1) if rows % count == 0)
     return Mesh(np.array(found[:count]), ("data",))

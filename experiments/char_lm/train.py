@@ -87,7 +87,7 @@ def main(args: Sequence[str]) -> None:
     write_json(run_dir / "vocab.json", corpus.vocab)
 
     batch, time = config.train.batch, config.train.time
-    mesh = training_mesh(batch)
+    mesh = training_mesh(config)
     model = make_model(config, len(corpus.vocab.pieces))
     print(rnnx.summary(model, jax.ShapeDtypeStruct((batch, time), jnp.int32)))
     print(
@@ -99,7 +99,8 @@ def main(args: Sequence[str]) -> None:
     if jax.device_count() > 1:
         print(
             f"Training on {mesh.size} of {jax.device_count()} {jax.default_backend().upper()} devices, as many as "
-            f"divide the {batch} rows of a batch evenly: {batch // mesh.size} on each.",
+            f"divide the {batch} rows of a batch and the {config.run.eval_rows} of a validation evenly: "
+            f"{batch // mesh.size} on each.",
             flush=True,
         )
     scorer = Scorer(model, corpus.text)

@@ -13,21 +13,23 @@ import numpy as np
 import pytest
 from processes import assert_identical, final_state, train, wait_until
 
-from experiments.char_lm.model import training_mesh
+from experiments.char_lm import model
+from experiments.char_lm.config import CharLM
 from experiments.logs import read_metrics
+from experiments.settings import replace
 
 STEPS, EVAL_EVERY, BATCH = 30, 10, 8
-# Noise would differ. Evaluations read 50 chunks: dispatched at once they would deadlock on several CPU devices.
+# Noise would differ. Evaluations read 37 chunks: dispatched at once they would deadlock on several CPU devices.
 SHORT = (
     f"--steps {STEPS} --eval-every {EVAL_EVERY} --batch {BATCH} --dropout 0 --time 8 --train-fraction 0.5 "
-    "--eval-rows 2 --eval-chars 12000"
+    "--eval-rows 8 --eval-chars 37000"
 ).split()
 
 
 @pytest.fixture
 def start(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], Any]:
     text = tmp_path / "text.txt"
-    text.write_text(corpus.read_text() * 4)
+    text.write_text(corpus.read_text() * 10)
 
     def start(devices: int, name: str) -> Any:
         monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(devices))
@@ -78,6 +80,11 @@ def numbers(state: Any) -> Any:
     return state._replace(key=jax.random.key_data(state.key))
 
 
-def test_as_many_devices_as_divide_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jax, "devices", lambda: list(range(8)))
-    assert [training_mesh(batch).size for batch in (1, 2, 3, 7, 10, 12, 16, 17)] == [1, 2, 3, 7, 5, 6, 8, 1]
+ROWS = [(1, 1), (2, 2), (3, 3), (7, 7), (10, 10), (12, 12), (16, 16), (17, 17), (16, 2)]
+
+
+def test_as_many_devices_as_divide_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "devices", lambda: [jax.local_devices(backend="cpu")[0]] * 8)
+    monkeypatch.setattr(model, "Mesh", lambda devices, names: devices)
+    sizes = [model.training_mesh(replace(CharLM(), batch=batch, eval_rows=rows)).size for batch, rows in ROWS]
+    assert sizes == [1, 2, 3, 7, 5, 6, 8, 1, 2]
