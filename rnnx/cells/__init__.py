@@ -1,10 +1,10 @@
-"""Cells: one step of one sequence each. `rnnx.scan(rnnx.cells.lstm(512))` runs one over a batch.
+"""Cells. A cell is one step of one sequence; `rnnx.scan(rnnx.cells.lstm(512))` runs it over a batch of sequences.
 
-Under the same names, `rnnx` itself has the Layers: `rnnx.lstm(512)` is this cell under its fastest evaluator.
+`rnnx` has Layers of the same names: `rnnx.lstm(512)` is the cell with its fastest evaluator.
 
-An argument that is not of its parameter's type (True for a number, 4.0 or an array for a whole number, 1 for a flag)
-raises a TypeError when the cell is made, one out of range (NaN, infinity) a ValueError; params and carries that the
-memory cannot hold raise a ValueError in `layer.init`. Dtypes may be named: `param_dtype="bfloat16"`.
+Making a cell raises a TypeError for an argument of the wrong type (True for a number, 4.0 or an array for a whole
+number, 1 for a flag), and a ValueError for one that is out of range (NaN, infinity). `layer.init` raises a ValueError
+if the params and carries do not fit into memory. Dtypes may be given by name: `param_dtype="bfloat16"`.
 """
 
 from typing import Any

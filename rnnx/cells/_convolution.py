@@ -1,4 +1,4 @@
-"""Checks, initialisers and products of the convolutional cells: one unbatched image, channels last."""
+"""Checks, initialisers and convolutions of the convolutional cells, for one unbatched image with channels last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rnnx.cells._kernels import Initializer, per_gate
 
 
 def _sizes(where: str, value: Any) -> int | tuple[int, ...]:
-    """What can be said before the number of space dimensions is known."""
+    """Checks what can be checked before the number of spatial dimensions is known."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(Integer()(f"{where}[{i}]", size) for i, size in enumerate(value))
     return Integer()(where, value)
@@ -26,38 +26,38 @@ def _padding(where: str, value: Any) -> str | tuple[tuple[int, int], ...]:
     pairs = isinstance(value, Sequence) and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in value)
     if not pairs or isinstance(value, str):
         raise ValueError(
-            f"{where} is {describe(value)}, but it must be 'SAME', 'VALID', or the zeros (before, after) in each space "
-            "dimension, such as ((1, 1), (1, 1))"
+            f"{where} is {describe(value)}, but it must be 'SAME', 'VALID', or the zeros (before, after) to add in "
+            "each spatial dimension, such as ((1, 1), (1, 1))"
         )
     low, high = ([Integer(0)(f"{where}[{i}]", pair[end]) for i, pair in enumerate(value)] for end in (0, 1))
     return tuple(zip(low, high))
 
 
 Padding = Annotated[str | Sequence[tuple[int, int]], _padding]
-"""`"SAME"`, `"VALID"`, or the zeros before and after in each space dimension."""
+"""`"SAME"`, `"VALID"`, or the zeros (before, after) to add in each spatial dimension."""
 
 Sizes = Annotated[int | Sequence[int], _sizes]
-"""One whole number for every space dimension, or one number for each of them."""
+"""One whole number for all spatial dimensions, or one for each."""
 
 
 def image_of(x: PyTree, name: str) -> tuple[int, ...]:
-    """The shape `(*space, C)` of one step's input; an error that names the cell for anything else."""
+    """The shape `(*space, C)` of one step's input; raises an error that names the cell for anything else."""
     if not hasattr(x, "shape") or not 2 <= len(x.shape) <= 4 or not jnp.issubdtype(x.dtype, jnp.floating):
         actual = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
         raise ValueError(
-            f"{name} takes one floating array with 1, 2 or 3 space dimensions and channels last per step, xs "
-            f"[batch, time, *space, channels], but got {actual} for one step; give images without channels a last axis "
-            f"with xs[..., None], and put channels that come first last with jnp.moveaxis(xs, 2, -1)"
+            f"{name} takes one floating array with 1, 2 or 3 spatial dimensions and channels last per step, "
+            f"xs [batch, time, *space, channels], but got {actual} for one step; add a channel axis with xs[..., None] "
+            f"if the images have none, or move a leading channel axis to the end with jnp.moveaxis(xs, 2, -1)"
         )
     return tuple(x.shape)
 
 
 def check_rank(sizes: Sizes | Padding, rank: int, name: str, what: str) -> None:
-    """`sizes`, where it is not one for all, must have an entry for every space dimension."""
+    """Raises if `sizes` is a sequence that does not have one entry for each spatial dimension."""
     if isinstance(sizes, Sequence) and not isinstance(sizes, str) and len(sizes) != rank:
         raise ValueError(
-            f"{name}: {what} {tuple(sizes)} is for {len(sizes)} space dimensions, but the inputs have {rank} "
-            f"(xs [batch, time, *space, channels]); give one entry for each, or one for all"
+            f"{name}: {what} {tuple(sizes)} is for {len(sizes)} spatial dimensions, but the inputs have {rank} "
+            f"(xs [batch, time, *space, channels]); give one entry for each dimension, or one value for all"
         )
 
 
@@ -75,7 +75,7 @@ def convolve(
 ) -> jax.Array:
     """Cross-correlates an image `(*space, C)` with a kernel `(*size, C, H)`, in `dtype` (default: that of `x`).
 
-    The image gets a batch of one; `jax.vmap` folds its own axis into that, so a batch is one plain convolution.
+    The image gets a batch axis of size 1. `jax.vmap` merges its own axis into it, so a batch is one plain convolution.
     """
     dtype = x.dtype if dtype is None else dtype
     space = "DHW"[1 - x.ndim :]
@@ -89,7 +89,7 @@ def convolve(
 
 
 def biased(image: jax.Array, bias: jax.Array) -> jax.Array:
-    """The same bias at every place, in the image's dtype."""
+    """Adds the same bias at every position, in the image's dtype."""
     return image + bias.astype(image.dtype).reshape((1,) * (image.ndim - 1) + bias.shape)
 
 
@@ -105,7 +105,10 @@ def convolutional_init(
     bias_init: Initializer,
     param_dtype: Any,
 ) -> Callable[[Key, PyTree], dict[str, jax.Array]]:
-    """The `init` of a cell with equal gates: kernels (*size, C, gates·H) and (*size, H, gates·H), bias (gates·H,)."""
+    """The `init` of a cell with gates of equal size.
+
+    Makes kernels (*size, C, gates·H) and (*size, H, gates·H), and a bias (gates·H,).
+    """
     columns = gates * width
 
     def init(key: Key, x: PyTree) -> dict[str, jax.Array]:
@@ -124,8 +127,9 @@ def convolutional_init(
         left = space_after(params["input_kernel"], x, strides, padding)
         if 0 in left:
             raise ValueError(
-                f"{name}: nothing is left of images of {tuple(space)} after a convolution of kernel_size {size} with "
-                f"strides {strides} and padding {padding!r}: {left}; take padding='SAME' or a smaller kernel"
+                f"{name}: nothing is left of images of size {tuple(space)} after a convolution with kernel_size "
+                f"{size}, strides {strides} and padding {padding!r} (output size {left}); use padding='SAME' or a "
+                f"smaller kernel"
             )
         return params
 
@@ -133,7 +137,7 @@ def convolutional_init(
 
 
 def space_after(input_kernel: jax.Array, x: PyTree, strides: Sizes, padding: Padding) -> tuple[int, ...]:
-    """The space dimensions of the state: those that the input's convolution leaves of x."""
+    """The spatial dimensions of the state, which are those of the convolved input."""
 
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return convolve(x, kernel, strides=strides, padding=padding)

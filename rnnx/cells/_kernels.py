@@ -1,4 +1,4 @@
-"""Initialisers and products shared by the cells."""
+"""Initialisers and matrix products shared by the cells."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Initializer = Annotated[Callable[..., jax.Array], initializer]
 
 
 def rounded(init: Initializer) -> Initializer:
-    """Draws in float32 or more, whatever the dtype of the params: in less, random numbers are few and biased, and the
-    decompositions behind orthogonal matrices do not exist."""
+    """Draws in float32 or wider, then casts to the dtype of the params. In narrower dtypes, random numbers are coarse
+    and biased, and the decompositions behind orthogonal matrices are not implemented."""
 
     def in_dtype(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         return init(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
@@ -32,12 +32,12 @@ default_recurrent_init: Initializer = rounded(orthogonal())
 
 @validated
 def scaled_identity(scale: float = 1.0) -> Initializer:
-    """An initialiser: `scale` times the identity matrix, for a `recurrent_kernel_init`.
+    """An initialiser for `recurrent_kernel_init`: `scale` times the identity matrix.
 
-    With 1 and relu units a network starts by keeping its state and adding what comes in (the "IRNN": Q. Le,
+    With scale 1 and relu units, a network initially keeps its state and adds its input (the "IRNN": Q. Le,
     N. Jaitly and G. Hinton, *A simple way to initialize recurrent networks of rectified linear units*, 2015, arXiv
-    1504.00941, who take a smaller scale where little should be remembered). A matrix that is not square gets ones
-    on its diagonal and zeros beside it.
+    1504.00941; they use a smaller scale for tasks that need little memory). A matrix that is not square gets `scale`
+    on its main diagonal and zeros elsewhere.
 
     Example::
 
@@ -57,9 +57,9 @@ def scaled_identity(scale: float = 1.0) -> Initializer:
 
 
 def per_gate(init: Initializer, gates: int) -> Initializer:
-    """Initialises each gate's block `(..., D, H)` by itself, as if the gates had kernels of their own.
+    """Initialises each gate's block `(..., D, H)` separately, as if each gate had its own kernel.
 
-    Drawn in float32 or wider: the decompositions behind orthogonal matrices do not exist in less.
+    Draws in float32 or wider: the decompositions behind orthogonal matrices are not implemented in narrower dtypes.
     """
 
     def fused(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
@@ -72,17 +72,17 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
 
 
 def dot(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-    """`x @ kernel`, computed in `dtype` (default: that of `x`), whatever the params are stored in."""
+    """`x @ kernel`, computed in `dtype` (default: that of `x`), whatever the dtype of the params."""
     dtype = x.dtype if dtype is None else dtype
     return x.astype(dtype) @ kernel.astype(dtype)
 
 
 def affine(w: Params, x: jax.Array, key: Key | None = None) -> jax.Array:
-    """`W x + b` for all gates at once: what most cells project. (A single gate is better off with `dot`.)"""
+    """`W x + b` for all gates at once, the `project` of most cells. (For a single gate, use `dot`.)"""
     kernel, bias = w["input_kernel"], w["bias"]
     if x.shape[-1] == 1:
-        # The bias as the weight of a 1 beside the feature. Of a product over a single one XLA:CPU makes a
-        # multiplication within the gates, which are then computed number by number.
+        # Treat the bias as the weight of a second, constant feature 1. XLA:CPU fuses a product over a single feature
+        # into the gates as a multiplication, and then computes them one element at a time.
         return dot(jnp.append(x, jnp.ones_like(x)), jnp.concatenate([kernel, bias[None]]))
     return dot(x, kernel) + bias.astype(x.dtype)
 
@@ -99,9 +99,9 @@ def gated_init(
     added_bias: float = 0.0,
     to_gate: int = 0,
 ) -> Callable[[Key, PyTree], dict[str, jax.Array]]:
-    """The `init` of a cell with equal gates: kernels (D, gates·H) and (H, gates·H), bias (gates·H,).
+    """The `init` of a cell with gates of equal size: kernels (D, gates·H) and (H, gates·H), bias (gates·H,).
 
-    `added_bias` goes on top of the bias of the gate numbered `to_gate`.
+    `added_bias` is added to the bias of gate number `to_gate`.
     """
     columns, gate = gates * width, slice(to_gate * width, (to_gate + 1) * width)
 
@@ -118,7 +118,7 @@ def gated_init(
 
 
 def features_of(x: PyTree, name: str) -> int:
-    """The width D of one step's input `(D,)`; an error that names the cell for anything else."""
+    """The width D of one step's input `(D,)`; raises an error that names the cell for anything else."""
     fits = hasattr(x, "shape") and len(x.shape) == 1 and jnp.issubdtype(x.dtype, jnp.floating)
     if not fits or x.shape[0] == 0:
         actual = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
@@ -130,6 +130,6 @@ def features_of(x: PyTree, name: str) -> int:
 
 
 def check_heads(width: int, heads: int, name: str) -> None:
-    """Raises where a width does not fall into equal heads."""
+    """Raises if the width cannot be split into equal heads."""
     if width % heads:
         raise ValueError(f"{name}: {heads} heads do not divide the width {width}")

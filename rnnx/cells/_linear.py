@@ -1,4 +1,4 @@
-"""What the linear cells share: float32 or wider to keep a state in, discretisations, inits, norms."""
+"""Helpers of the linear cells: products in float32 or wider for the state, discretisations, initialisers, norms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def exponential(x: Complex) -> Complex:
 
 
 def held(rate: Complex, step: jax.Array) -> tuple[Complex, Complex]:
-    """Zero-order hold of dh/dt = rate h + u over a time `step`: what h and u are multiplied by."""
+    """Zero-order hold of dh/dt = rate h + u over a time `step`: the factors of h and u."""
     z = Complex(rate.re * step, rate.im * step)
     a = exponential(z)
     # a - 1 without cancellation: in float32 the plain difference loses four digits at a short step.
@@ -31,33 +31,33 @@ def held(rate: Complex, step: jax.Array) -> tuple[Complex, Complex]:
 
 
 def outer(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Each head's `a b^T`."""
+    """The outer product `a b^T` of each head."""
     return jnp.einsum("hk,hv->hkv", a, b)
 
 
 def exp_of(log: jax.Array) -> jax.Array:
-    """A rate or scale from its logarithm, in float32 or more, and not above e^30.
+    """A rate or scale from its logarithm, in float32 or wider, capped at e^30.
 
-    Nothing is as fast as that, and of infinity times a step of 0 there would be neither a value nor a gradient.
+    No useful rate is that high, and infinity times a step of 0 would give a NaN value and gradient.
     """
     return jnp.exp(jnp.minimum(upcast(log), 30))
 
 
 def wide_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`x @ kernel` from numbers in the dtype of `x`, summed up and kept in float32 or more.
+    """`x @ kernel` with operands in the dtype of `x`, accumulated and returned in float32 or wider.
 
-    For what sets a decay, or goes into a state and stays: errors of rounding would add up there.
+    For values that set a decay or are stored in the state, where rounding errors would accumulate.
     """
     return jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
 
 
 def wide_affine(w: Params, x: jax.Array, key: Key | None = None) -> jax.Array:
-    """`W x + b` for all gates at once, in float32 or more."""
+    """`W x + b` for all gates at once, in float32 or wider."""
     return wide_dot(x, w["input_kernel"]) + upcast(w["bias"])
 
 
 def log_uniform(low: float, high: float) -> Initializer:
-    """The logarithm of numbers between `low` and `high`, evenly spread in their logarithm."""
+    """Initialises with the logarithms of numbers that are log-uniform between `low` and `high`."""
 
     def init(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         return jax.random.uniform(key, shape, jnp.float32, math.log(low), math.log(high)).astype(dtype)
@@ -72,7 +72,7 @@ def inverse_softplus(y: jax.Array) -> jax.Array:
 def input_gates_init(
     name: str, width: int, gates: int, kernel_init: Initializer, bias_init: Initializer, param_dtype: Any
 ) -> Callable[[Key, PyTree], Params]:
-    """The `init` of a cell whose gates read the input alone: kernel (D, gates·H), bias (gates·H,)."""
+    """The `init` of a cell whose gates read only the input: kernel (D, gates·H), bias (gates·H,)."""
 
     def init(key: Key, x: PyTree) -> Params:
         k_input, k_bias = jax.random.split(key)
@@ -85,7 +85,7 @@ def input_gates_init(
 
 
 def check_channels(features: int, width: int, name: str) -> None:
-    """Raises where a layer that works channel by channel is given another number of them."""
+    """Raises if the input of a channel-wise layer does not have `width` features."""
     if features != width:
         raise ValueError(
             f"{name}({width}) takes as many features as it gives, but got {features} in one step; put an "
@@ -94,11 +94,11 @@ def check_channels(features: int, width: int, name: str) -> None:
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Each head's vector at length 1; almost, so that a vector of zeros has a gradient."""
+    """Scales each head's vector to unit length, or slightly less, so that a zero vector has a gradient."""
     return x * jax.lax.rsqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)
 
 
 def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """Each head's vector `(heads, V)` at a mean square of 1, times `scale` (V,)."""
+    """Scales each head's vector `(heads, V)` to a mean square of 1, then multiplies it by `scale` (V,)."""
     size = jax.lax.rsqrt((x * x).mean(axis=-1, keepdims=True) + 1e-5)
     return x * size * jnp.broadcast_to(scale, x.shape)

@@ -1,4 +1,4 @@
-"""What cells made of cells have in common: another function in place of one, and checks of what they take."""
+"""Helpers for functions that wrap a cell: they replace some of its functions and check the arguments."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ AnyCell = TypeVar("AnyCell", Cell, AssociativeCell)
 
 
 def replaced(inner: AnyCell, option: str, value: Any, functions: dict[str, Callable[..., Any]]) -> AnyCell:
-    """`inner` with other functions, of those that its type has."""
+    """`inner` with some functions replaced; those that its type does not have are ignored."""
     spec = inner.spec._replace(options={**inner.spec.options, option: value})
     return inner._replace(spec=spec, **{name: f for name, f in functions.items() if name in inner._fields})
 
 
 def check_cell(name: str, inner: Any) -> None:
     if not isinstance(inner, Cell):
-        hint = "; rnnx.as_cell makes one of it" if isinstance(inner, AssociativeCell) else ""
+        hint = "; rnnx.as_cell makes one from it" if isinstance(inner, AssociativeCell) else ""
         raise TypeError(f"{name} takes a Cell, e.g. rnnx.cells.lstm(512), but got {inner!r}{hint}")
 
 
 def check_any_cell(name: str, inner: Any) -> None:
     if not isinstance(inner, Cell | AssociativeCell):
         raise TypeError(
-            f"{name} takes a Cell or AssociativeCell, e.g. rnnx.cells.lstm(512), but got {inner!r}; an evaluator goes "
-            f"around it: rnnx.scan(rnnx.{name}(cell))"
+            f"{name} takes a Cell or AssociativeCell, e.g. rnnx.cells.lstm(512), but got {inner!r}; apply the "
+            f"evaluator last: rnnx.scan(rnnx.{name}(cell))"
         )
 
 

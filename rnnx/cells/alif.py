@@ -25,9 +25,9 @@ class ALIFCarry(NamedTuple):
 
 
 def spike(v: jax.Array, damping: float) -> jax.Array:
-    """1 where v is above 0, else 0; in place of the derivative it has not, `damping * max(0, 1 - |v|)`."""
-    # Not a jax.custom_jvp: when a scan is differentiated in reverse, JAX drops its rule from what it computes forward,
-    # and second derivatives would miss the path through z. Here 0 is added, whose derivative is the intended one.
+    """1 where v is above 0, else 0. Its derivative is replaced by `damping * max(0, 1 - |v|)`."""
+    # Not a jax.custom_jvp: when a scan is differentiated in reverse mode, JAX drops the rule from the forward pass, and
+    # second derivatives would miss the path through z. Instead, this adds a 0 that has the intended derivative.
     u = jnp.clip(v, -1, 1)
     area = damping * (u - u * jnp.abs(u) / 2)  # under the triangle, up to v
     return (v > 0).astype(v.dtype) + (area - jax.lax.stop_gradient(area))
@@ -57,47 +57,47 @@ def alif(
     recurrent_kernel_init: Initializer = default_kernel_init,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The recurrent network of adaptive leaky integrate-and-fire units (the LSNN), trained by a pseudo-derivative.
+    r"""A recurrent network of adaptive leaky integrate-and-fire units (LSNN), trained with a pseudo-derivative.
 
     .. math::
         v_t &= \alpha v_{t-1} + W x_t + R z_{t-1} - z_{t-1} \theta, \qquad \alpha = e^{-1/\tau} \\
         a_t &= \rho a_{t-1} + z_{t-1}, \qquad \rho = e^{-1/\tau_a} \\
         z_t &= H\!\left(\frac{v_t - (\theta + \beta a_t)}{\theta}\right), \qquad y_t = z_t
 
-    H is 1 above 0, else 0. Its derivative, which is 0 wherever it is defined, is replaced by
-    :math:`\gamma \max(0, 1 - |\cdot|)`, in forward and in reverse mode; second derivatives are of that. The gradients
-    are thus no gradients of the loss that one computes, only a direction that was found to lower it. No unit hears
-    itself: the diagonal of R is not used.
+    The step function H is 1 above 0, else 0. Its derivative, which is 0 wherever it is defined, is replaced by
+    :math:`\gamma \max(0, 1 - |\cdot|)`, in forward and in reverse mode; second derivatives differentiate this
+    replacement. These surrogate gradients are not gradients of the loss, but a direction that lowers it in practice.
+    Units have no self-connections: the diagonal of R is not used.
 
     Args:
         width: H, the number of units.
         tau: the time constant of the voltage, in steps.
         tau_adaptation: the time constant of the threshold, in steps. It sets how long a unit remembers that it
-            fired; about as long as the task asks for.
-        threshold: :math:`\theta`, of the voltage of a unit that has not fired for long; also what a spike takes
-            from it.
-        beta: by how much a spike raises the threshold; one number, or one for each unit. With 0 a unit does not
-            adapt: the authors mix both kinds. The default is their 1.7 (1 - rho) / (1 - alpha) at the default time
-            constants; other time constants want another one.
-        damping: :math:`\gamma`, the height of the pseudo-derivative. Below 1, lest gradients explode.
-        kernel_init: of `input_kernel`. LeCun normal, which keeps the variance of x through W.
-        recurrent_kernel_init: of `recurrent_kernel`. LeCun normal, as the authors.
-        param_dtype: of all params, and so of the carry.
+            fired; choose it about as long as the task needs.
+        threshold: :math:`\theta`, the voltage threshold of a unit that has not fired for a long time. A spike also
+            lowers the voltage by it.
+        beta: how much a spike raises the threshold: one number, or one for each unit. With 0, a unit does not
+            adapt; the authors mix both kinds. The default is their 1.7 (1 - rho) / (1 - alpha) at the default time
+            constants; recompute it for other time constants.
+        damping: :math:`\gamma`, the height of the pseudo-derivative. Values below 1 keep gradients from exploding.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
+        recurrent_kernel_init: initialises `recurrent_kernel`. LeCun normal, following the authors.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H, H), of which the diagonal is not used. One
-        step takes x `(D,)` and `ALIFCarry(z, v, a)`, each `(H,)`, zero at first, and gives y `(H,)`, of 0 and 1.
+        The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H, H), whose diagonal is not used. One step
+        takes x `(D,)` and `ALIFCarry(z, v, a)`, each `(H,)`, initially zero, and returns y `(H,)`, of zeros and ones.
 
     At a glance: spiking | adaptive leaky integrate-and-fire | Bellec et al. 2018, 2020 | H (D + H) parameters.
 
     Raises:
         ValueError: for a width below 1, a time constant or a threshold not above 0, a number of betas other than
-            1 or H, or (in `init`) inputs which are not floating features.
+            1 or H, or (in `init`) inputs that are not floating features.
 
-    Other forms: this is the one of the authors' e-prop paper. Their earlier code (LSNN) multiplies W x + R z by
-    :math:`1 - \alpha` and the z that raises a by :math:`1 - \rho`, and has the risen threshold in all three places.
-    Theirs can also hold a unit silent for some steps after a spike (a refractory period), and delay spikes; here
-    there is neither. Other libraries for spiking networks (norse, snnTorch) have other pseudo-derivatives.
+    Other forms: this one is from the authors' e-prop paper. Their earlier code (LSNN) multiplies W x + R z by
+    :math:`1 - \alpha` and the z that raises a by :math:`1 - \rho`, and uses the raised threshold in all three places.
+    Their code can also keep a unit silent for some steps after a spike (a refractory period), and delay spikes; this
+    cell does neither. Other libraries for spiking networks (norse, snnTorch) have other pseudo-derivatives.
 
     References: G. Bellec et al., *Long short-term memory and learning-to-learn in networks of spiking neurons*,
     NeurIPS 2018, arXiv 1803.09574; G. Bellec et al., *A solution to the learning dilemma for recurrent networks of

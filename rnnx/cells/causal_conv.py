@@ -1,4 +1,4 @@
-"""A convolution over the last inputs, which it carries itself; and those inputs side by side."""
+"""A causal convolution over time, and a window of the last inputs; both carry these inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, features_of, rounded
 from rnnx.cells._linear import check_channels
 
-# A feature reads `size` numbers: the fan-in is the first axis alone.
+# Each feature reads `size` numbers, so the fan-in is the first axis alone.
 per_feature_init: Initializer = rounded(lecun_normal(in_axis=0, out_axis=()))
 
 
@@ -27,28 +27,28 @@ def causal_conv(
     bias_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""A convolution in time of each feature by itself, as it stands before the recurrence in Mamba and Griffin.
+    r"""A causal depthwise convolution over time, as used before the recurrence in Mamba and Griffin.
 
     .. math::
         y_t = \sum_{j=0}^{k-1} w_j \odot x_{t-k+1+j} + b
 
-    Inputs before the first are zero. For a convolution that mixes features, put an `nn.Dense` after `rnnx.window`.
+    Inputs before the first step are zero. For a convolution that mixes features, put an `nn.Dense` after `rnnx.window`.
 
     Args:
-        width: H, the number of features, of inputs and of outputs.
-        size: k, over how many steps it reaches, this one included.
-        kernel_init: of `kernel`. LeCun normal keeps the variance of x, each feature reading k numbers.
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        width: H, the number of input and output features.
+        size: k, the number of steps that it reads, including the current one.
+        kernel_init: initialises `kernel`. LeCun normal, with a fan-in of k, preserves the variance of x.
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The Cell. Params: `kernel` (k, H), the last row for the present step, `bias` (H,). One step takes x `(H,)`
-        and the carry of the last k - 1 inputs `(k - 1, H)`, oldest first, zero at first, and gives y `(H,)`.
+        The Cell. Params: `kernel` (k, H), its last row for the current step, and `bias` (H,). One step takes x `(H,)`
+        and the carry of the last k - 1 inputs `(k - 1, H)`, oldest first, initially zero, and returns y `(H,)`.
 
     At a glance: feed-forward | depthwise convolution that carries its last inputs | - | 5 H parameters.
 
     Raises:
-        ValueError: for a width or size below 1, and (in `init`) for inputs which are not H floating features.
+        ValueError: for a width or size below 1, and (in `init`) for inputs that are not H floating features.
 
     Other libraries: `flax.linen.Conv(H, (k,), feature_group_count=H, padding="CAUSAL")`, which has no carry.
 
@@ -82,20 +82,20 @@ def causal_conv(
 
 @factory
 @validated
-def window(size: Annotated[int, Integer(1, 100_000, "each step gives so many inputs side by side")]) -> Cell:
-    """The last `size` inputs side by side: with a dense layer after it, a convolution in time.
+def window(size: Annotated[int, Integer(1, 100_000, "each step returns that many inputs concatenated")]) -> Cell:
+    """Concatenates the last `size` inputs. Followed by a dense layer, it is a causal convolution over time.
 
     Args:
-        size: k, how many inputs each step gives, itself included; 100000 at most.
+        size: k, the number of inputs that each step returns, including the current one; at most 100000.
 
     Returns:
         The Cell, without params. One step takes x `(D,)` and the carry of the last k - 1 inputs `(k - 1, D)`,
-        oldest first, zero at first, and gives y `(k D,)`, oldest first.
+        oldest first, initially zero, and returns y `(k D,)`, oldest first.
 
     At a glance: feed-forward | the last inputs side by side; H of them | - | 0 parameters.
 
     Raises:
-        ValueError: for a size below 1, or (where it begins) inputs which are not floating features.
+        ValueError: for a size below 1, or (in `init` and `initial_carry`) inputs that are not floating features.
 
     Example::
 

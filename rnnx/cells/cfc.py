@@ -19,7 +19,7 @@ _glorot = rounded(glorot_uniform())
 
 
 def _lecun_tanh(x: jax.Array) -> jax.Array:
-    """Tanh scaled so that it is 1 at 1, and bends most there (LeCun et al. 1998): both but for rounding."""
+    """Tanh scaled so that it is 1 at 1, with the largest curvature there, up to rounding (LeCun et al. 1998)."""
     return 1.7159 * jnp.tanh(0.666 * x)
 
 
@@ -36,7 +36,7 @@ def cfc(
     bias_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The closed-form continuous-time network: a gate that moves with the time since the step before.
+    r"""The closed-form continuous-time network, with a gate that depends on the time since the previous step.
 
     .. math::
         u &= \phi(W x_t + R h_{t-1} + b), \qquad u \leftarrow \phi(W_l u + b_l), \quad l = 2 \dots L \\
@@ -45,25 +45,25 @@ def cfc(
         h_t &= (1 - s) \odot f + s \odot g \qquad\text{(gated)} \\
         h_t &= f + s \odot g \qquad\text{(not gated)}, \qquad y_t = h_t
 
-    It takes the place of a solver for `rnnx.ltc`: an expression in dt of the shape of the solution, whose parts are
-    networks with a common trunk (the backbone).
+    It replaces the ODE solver of `rnnx.ltc` by an expression in dt that has the form of the solution; its parts are
+    networks with a shared trunk (the backbone).
 
     Args:
         width: H, the number of units.
         gated: False leaves out the factor 1 - s, as in the variant that the authors' package calls "no_gate".
-        backbone_units: U, the width of the trunk.
-        backbone_layers: L, its depth, 1000 at most. With 0, f, g and the two of s read x and h themselves.
+        backbone_units: U, the width of the backbone.
+        backbone_layers: L, its depth; at most 1000. With 0, the heads (f, g, and the two in s) read x and h directly.
         activation: :math:`\phi`, by default :math:`1.7159 \tanh(0.666\, u)`, as in the authors' package.
-        kernel_init: of all kernels: of each head's block by itself, and of `input_kernel` and `recurrent_kernel`
-            as the one kernel of x and h together that they are. Glorot uniform, as in the authors' package.
-        bias_init: of all biases.
-        param_dtype: of all params, and so of the carry.
+        kernel_init: initialises all kernels: each head's block separately, and `input_kernel` and `recurrent_kernel`
+            together, as one kernel that reads x and h. Glorot uniform, as in the authors' package.
+        bias_init: initialises all biases.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params: `input_kernel` (D, U), `recurrent_kernel` (H, U), `bias` (U,); with L > 1
         `backbone_kernel` (L - 1, U, U) and `backbone_bias` (L - 1, U); `head_kernel` (U, 4H) and `head_bias` (4H,),
         in the order f, g, alpha, beta. With L = 0 the first three are the heads, with 4H columns, and there are no
-        others. One step takes `{"x": (D,), "dt": ()}` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+        others. One step takes `{"x": (D,), "dt": ()}` and the carry h `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: continuous time | closed-form continuous time, inputs `{"x", "dt"}` | Hasani et al. 2022 | 128 (D + H +
     1) + 516 H parameters.
@@ -71,15 +71,15 @@ def cfc(
     Named for `rnnx.expose`: `f`, `g`, `s`.
 
     Raises:
-        ValueError: for a width or backbone_units below 1 or backbone_layers below 0, or (in `init`) inputs which
+        ValueError: for a width or backbone_units below 1 or backbone_layers below 0, or (in `init`) inputs that
             are not a dict of floating features x and a floating dt.
 
-    `dt` is the time since the step before, in a unit in which it is about 1: it multiplies what a kernel gives. It
-    may be float32 beside x in bfloat16; the outputs then are float32. At dt = 0 the state changes all the same: h_t
-    is another function of x and h, not where a path from h begins.
+    `dt` is the time since the previous step. Use a unit in which it is about 1, since it multiplies the output of a
+    kernel. It may be float32 when x is bfloat16; the outputs are then float32. The state changes even at dt = 0: h_t
+    is a new function of x and h, not the end of a trajectory that starts at h.
 
-    Other libraries: the authors' `ncps` has a third mode, "pure", without a learned gate, and masks for sparse
-    wirings; neither is here, nor is dropout in the backbone. Its torch version draws biases uniformly.
+    Other libraries: the authors' `ncps` has a third mode, "pure", without a learned gate, masks for sparse wirings,
+    and dropout in the backbone; this cell has none of them. The torch version of `ncps` draws biases uniformly.
 
     Reference: R. Hasani, M. Lechner et al., *Closed-form continuous-time neural networks*, Nature Machine
     Intelligence 4 (2022), arXiv 2106.13898.

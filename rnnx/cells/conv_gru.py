@@ -28,7 +28,7 @@ def conv_gru(
     bias_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The GRU over images, with convolutions in place of its matrix products, in 1, 2 or 3 space dimensions.
+    r"""The GRU over images, with convolutions in place of its matrix products, in 1, 2 or 3 spatial dimensions.
 
     .. math::
         r &= \sigma(W_r * x_t + R_r * h_{t-1} + b_r) \\
@@ -37,44 +37,44 @@ def conv_gru(
         n &= \tanh(W_n * x_t + b_n + r \odot (R_n * h_{t-1} + b'_n)) \qquad\text{(reset after)} \\
         h_t &= (1 - z) \odot n + z \odot h_{t-1}, \qquad y_t = h_t
 
-    As everywhere in deep learning, the convolution :math:`*` does not flip its kernel. That of h never shrinks the
-    image: its padding is "SAME" and its stride 1.
+    As usual in deep learning, the convolution :math:`*` does not flip its kernel. The convolution of h preserves the
+    size of the image: its padding is "SAME" and its stride 1.
 
     Args:
         width: H, the number of output channels.
-        kernel_size: of both convolutions: one number for every space dimension, or one for each.
-        strides: of the convolution of x, likewise. The state is as large as what it leaves.
-        padding: of the convolution of x: "SAME", "VALID", or a pair (before, after) for each space dimension.
-        reset_after: whether the reset gate acts after the convolution of h rather than before it, as in the paper.
-            After takes one convolution of h per step, before takes two of which the second waits for the first.
-        kernel_init: of `input_kernel`. LeCun normal, over the taps and channels that one output of one gate reads,
-            keeps the variance of x through each gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal (the kernel taken as a matrix
-            with a row for every tap and channel): white noise neither grows nor shrinks, but for the edges. The
-            convolution as a whole is orthogonal with `jax.nn.initializers.delta_orthogonal`, where only the centre
-            tap is not zero (Xiao et al. 2018).
-        bias_init: of `bias`, and of `recurrent_bias`.
-        param_dtype: of all params, and so of the carry.
+        kernel_size: the size of both kernels: one number for all spatial dimensions, or one for each.
+        strides: the strides of the convolution of x, likewise. Its output has the spatial size of the state.
+        padding: the padding of x: "SAME", "VALID", or a pair (before, after) for each spatial dimension.
+        reset_after: True applies the reset gate after the convolution of h; False, as in the paper, before it.
+            True takes one convolution of h per step; False takes two, and the second depends on the first.
+        kernel_init: initialises `input_kernel`. LeCun normal, whose fan-in is the taps and channels that one output
+            of one gate reads, preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal (as a matrix with a
+            row for every tap and channel): it preserves the variance of white noise, except at the edges. With
+            `jax.nn.initializers.delta_orthogonal`, where only the centre tap is not zero, the convolution as a whole
+            is orthogonal (Xiao et al. 2018).
+        bias_init: initialises `bias` and `recurrent_bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order r, z, n: `input_kernel` (*kernel_size, C, 3H),
-        `recurrent_kernel` (*kernel_size, H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) when
-        `reset_after`. One step takes x `(*space, C)` and the carry h `(*space, H)` with the space that the
-        convolution of x leaves, zero at first, and gives y `(*space, H)`.
+        `recurrent_kernel` (*kernel_size, H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) with
+        `reset_after`. One step takes x `(*space, C)` and the carry h `(*space, H)`, initially zero, and returns y
+        `(*space, H)`; the space of h and y is that of the convolved x.
 
-    At a glance: convolutional | ConvGRU over 1, 2 or 3 space dimensions (counted in 2) | Ballas et al. 2016 | 3 H (9 D
-    + 9 H + 1) parameters.
+    At a glance: convolutional | ConvGRU over 1, 2 or 3 spatial dimensions (counted in 2) | Ballas et al. 2016 | 3 H
+    (9 D + 9 H + 1) parameters.
 
     Named for `rnnx.expose`: `r`, `z`, `n`.
 
     Raises:
-        ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs which are not floating images,
-            have another number of space dimensions than the options, or of which the convolution leaves nothing.
+        ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs that are not floating images,
+            that do not have as many spatial dimensions as the options, or that are too small for the convolution.
 
-    Elsewhere, and in the paper, z and 1 - z are often exchanged: there z lets the new value in.
+    The paper and many implementations swap z and 1 - z: there, z lets the new value in.
 
-    On a CPU, XLA is far slower with the gradient of a kernel where the convolution is inside of a loop. For clips of
-    few steps, unroll it: `rnnx.scan(rnnx.cells.conv_gru(width), unroll=time)`.
+    On a CPU, XLA computes the gradient of a kernel far more slowly when the convolution is inside a loop. For short
+    clips, unroll the loop: `rnnx.scan(rnnx.cells.conv_gru(width), unroll=time)`.
 
     References: N. Ballas et al., *Delving deeper into convolutional networks for learning video representations*,
     ICLR 2016, arXiv 1511.06432; L. Xiao et al., *Dynamical isometry and a mean field theory of CNNs*, ICML 2018.

@@ -40,7 +40,7 @@ def conv_lstm(
     forget_bias: float = 1.0,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The LSTM over images, with convolutions in place of its matrix products, in 1, 2 or 3 space dimensions.
+    r"""The LSTM over images, with convolutions in place of its matrix products, in 1, 2 or 3 spatial dimensions.
 
     .. math::
         i, f, g &= W * x_t + R * h_{t-1} + [P_i \odot c_{t-1},\ P_f \odot c_{t-1},\ 0] + b \\
@@ -48,50 +48,51 @@ def conv_lstm(
         o &= W_o * x_t + R_o * h_{t-1} + P_o \odot c_t + b_o \\
         h_t &= \sigma(o) \odot \tanh(c_t), \qquad y_t = h_t
 
-    The terms with P are there when `peephole`. As everywhere in deep learning, the convolution :math:`*` does not
-    flip its kernel. That of h never shrinks the image: its padding is "SAME" and its stride 1.
+    The terms with P are present only with `peephole`. As usual in deep learning, the convolution :math:`*` does not
+    flip its kernel. The convolution of h preserves the size of the image: its padding is "SAME" and its stride 1.
 
     Args:
         width: H, the number of output channels.
-        kernel_size: of both convolutions: one number for every space dimension, or one for each.
-        strides: of the convolution of x, likewise. The state is as large as what it leaves.
-        padding: of the convolution of x: "SAME", "VALID", or a pair (before, after) for each space dimension.
-        peephole: whether the gates look at the memory, as in the paper. P has weights for every place of the
-            image, so the params then fit images of one size only.
-        kernel_init: of `input_kernel`. LeCun normal, over the taps and channels that one output of one gate reads,
-            keeps the variance of x through each gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal (the kernel taken as a matrix
-            with a row for every tap and channel): white noise neither grows nor shrinks, but for the edges. The
-            convolution as a whole is orthogonal with `jax.nn.initializers.delta_orthogonal`, where only the centre
-            tap is not zero (Xiao et al. 2018).
-        bias_init: of `bias`, before `forget_bias` is added.
-        peephole_init: of `peephole_kernel`. Zero: at first the gates see what they see without it.
-        forget_bias: added to the f part of `bias` when it is initialised (never at run time). With 1 the
-            memory starts by remembering, which lets gradients reach far back from the first update on
-            (Gers et al. 2000; Jozefowicz et al. 2015).
-        param_dtype: of all params, and so of the carry.
+        kernel_size: the size of both kernels: one number for all spatial dimensions, or one for each.
+        strides: the strides of the convolution of x, likewise. Its output has the spatial size of the state.
+        padding: the padding of x: "SAME", "VALID", or a pair (before, after) for each spatial dimension.
+        peephole: whether the gates also read the memory, as in the paper. P has weights for every position in the
+            image, so the params then fit only one image size.
+        kernel_init: initialises `input_kernel`. LeCun normal, whose fan-in is the taps and channels that one output
+            of one gate reads, preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal (as a matrix with a
+            row for every tap and channel): it preserves the variance of white noise, except at the edges. With
+            `jax.nn.initializers.delta_orthogonal`, where only the centre tap is not zero, the convolution as a whole
+            is orthogonal (Xiao et al. 2018).
+        bias_init: initialises `bias`, before `forget_bias` is added.
+        peephole_init: initialises `peephole_kernel`. Zero: initially the gates work as without peepholes.
+        forget_bias: added to the f part of `bias` when it is initialised (never at run time). With 1, the
+            memory initially forgets little, so gradients reach far back from the first update on (Gers et al. 2000;
+            Jozefowicz et al. 2015).
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order i, f, g, o: `input_kernel` (*kernel_size, C, 4H),
-        `recurrent_kernel` (*kernel_size, H, 4H), `bias` (4H,), and when `peephole` `peephole_kernel` (*space, 3H)
-        in the order i, f, o. One step takes x `(*space, C)` and `ConvLSTMCarry(h, c)`, each `(*space, H)` with the
-        space that the convolution of x leaves, zero at first, and gives y `(*space, H)`.
+        `recurrent_kernel` (*kernel_size, H, 4H), `bias` (4H,), and with `peephole` also `peephole_kernel`
+        (*space, 3H) in the order i, f, o. One step takes x `(*space, C)` and `ConvLSTMCarry(h, c)`, each
+        `(*space, H)`, initially zero, and returns y `(*space, H)`; the space of h, c and y is that of the convolved x.
 
-    At a glance: convolutional | ConvLSTM over 1, 2 or 3 space dimensions (counted in 2) | Shi et al. 2015 | 4 H (9 D +
-    9 H + 1) parameters.
+    At a glance: convolutional | ConvLSTM over 1, 2 or 3 spatial dimensions (counted in 2) | Shi et al. 2015 | 4 H
+    (9 D + 9 H + 1) parameters.
 
     Named for `rnnx.expose`: `i`, `f`, `g`, `o`.
 
     Raises:
-        ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs which are not floating images,
-            have another number of space dimensions than the options, or of which the convolution leaves nothing.
+        ValueError: for a width, kernel size or stride below 1; or (in `init`) inputs that are not floating images,
+            that do not have as many spatial dimensions as the options, or that are too small for the convolution.
 
-    On a CPU, XLA is far slower with the gradient of a kernel where the convolution is inside of a loop. For clips of
-    few steps, unroll it: `rnnx.scan(rnnx.cells.conv_lstm(width), unroll=time)`.
+    On a CPU, XLA computes the gradient of a kernel far more slowly when the convolution is inside a loop. For short
+    clips, unroll the loop: `rnnx.scan(rnnx.cells.conv_lstm(width), unroll=time)`.
 
     Other libraries: Keras (ConvLSTM1D, 2D, 3D) has the same layout and writes c for g; there, `padding` is "valid"
-    by default. Flax and Haiku order i, g, f, o, add 1 to f at run time and have a second bias, within the
-    convolution of h; Flax strides that one too, so strides other than 1 do not work there. None has peepholes.
+    by default. Flax and Haiku order i, g, f, o, add 1 to f at run time and have a second bias, in the
+    convolution of h. Flax also applies the strides to that convolution, so only strides of 1 work there. None of
+    these libraries has peepholes.
 
     References: X. Shi et al., *Convolutional LSTM network: a machine learning approach for precipitation
     nowcasting*, NeurIPS 2015, arXiv 1506.04214; L. Xiao et al., *Dynamical isometry and a mean field theory of

@@ -45,29 +45,29 @@ def cornn(
         width: H, the number of oscillators.
         dt: :math:`\Delta t`, the time step.
         gamma: :math:`\gamma`, the squared frequency.
-        epsilon: :math:`\epsilon`, the damping. Left to themselves the oscillators come to rest as long as
+        epsilon: :math:`\epsilon`, the damping. Undriven oscillators come to rest if
             :math:`0 < \Delta t^2 \gamma < 4 - 2 \Delta t\, \epsilon` and :math:`0 < \epsilon`.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
-        recurrent_kernel_init: of `recurrent_kernel`, over both blocks. LeCun normal: the states that it reads
-            are bounded by the damping, so it need not keep their norm.
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
+        recurrent_kernel_init: initialises both blocks of `recurrent_kernel` together. LeCun normal: damping bounds
+            the states that it reads, so it need not preserve their norm.
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
-    The defaults of dt, gamma and epsilon are those of the authors' code for digits read pixel by pixel. They tune all
-    three task by task, up to gamma = 66 and epsilon = 15.
+    The defaults of dt, gamma and epsilon are those of the authors' code for digits read pixel by pixel. The authors
+    tune all three for each task, up to gamma = 66 and epsilon = 15.
 
     Returns:
         The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (2H, H), whose first H rows read y and whose
-        last read z, `bias` (H,). One step takes x `(D,)` and `CoRNNCarry(y, z)`, each `(H,)`, zero at first, and
-        gives y `(H,)`.
+        last H rows read z, `bias` (H,). One step takes x `(D,)` and `CoRNNCarry(y, z)`, each `(H,)`, initially zero,
+        and returns y `(H,)`.
 
     At a glance: continuous time | coupled oscillators | Rusch & Mishra 2021 | H (D + 2 H + 1) parameters.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other forms: the equations are also written with z at t in the damping (which is then implicit); the authors'
-    code, like this, is explicit. It has one kernel over x, z, y.
+    Other forms: the damping may instead use z at time t, which makes it implicit; the authors' code, like this cell,
+    is explicit. Their code has one kernel over x, z, y.
 
     Reference: T. K. Rusch and S. Mishra, *Coupled oscillatory recurrent neural network (coRNN)*, ICLR 2021,
     arXiv 2010.00951.

@@ -1,4 +1,4 @@
-"""Linear attention by the delta rule."""
+"""Linear attention with the delta rule."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def delta_net(
     kernel_init: Initializer = default_kernel_init,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
-    r"""DeltaNet: a matrix of associations, of which each step corrects the one that its key recalls.
+    r"""DeltaNet: an associative matrix memory. Each step corrects the value that its key retrieves.
 
     .. math::
         q, k, v, \beta &= W x_t, \qquad q, k \leftarrow \mathrm{unit}(\mathrm{silu}(\cdot)), \quad v \leftarrow
@@ -42,21 +42,21 @@ def delta_net(
         S_t &= S_{t-1} + \beta k (v - S_{t-1}^\top k)^\top = (I - \beta k k^\top) S_{t-1} + \beta k v^\top \\
         y_t &= W_o\, \mathrm{rmsnorm}(S_t^\top q / \sqrt{K})
 
-    in each head by itself up to the norm, with S (K, V); \beta is one number for each head; W_o reads all heads.
+    for each head separately, up to the norm, with S (K, V); \beta is one number per head; W_o reads all heads.
 
     Args:
         width: H, the number of outputs.
-        heads: into how many the keys and values fall.
-        key_width: of the keys of all heads together; default H.
-        value_width: of the values of all heads together; default H.
-        kernel_init: of `input_kernel` and `output_kernel`. LeCun normal keeps the variance.
-        param_dtype: of all params, and so of the carry.
+        heads: the number of heads that the keys and values are split into.
+        key_width: the total width of the keys of all heads; default H.
+        value_width: the total width of the values of all heads; default H.
+        kernel_init: initialises `input_kernel` and `output_kernel`. LeCun normal preserves the variance.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params, with K and V the two widths: `input_kernel` (D, 2K + V + heads) in the order q, k,
         v, \beta; `norm_scale` (V/heads,), ones; `output_kernel` (V, H). One step takes x `(D,)` and the carry S
-        `(heads, K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector;
-        matrices (K, K) arise only where steps are combined. The state is computed in float32 or more.
+        `(heads, K/heads, V/heads)`, initially zero, and returns y `(H,)`. A step changes S by an outer product;
+        (K, K) matrices are formed only where steps are combined. The state is computed in float32 or wider.
 
     At a glance: linear | linear attention by the delta rule, in heads | Yang et al. 2024 | D (3 H + 1) + H (H + 1)
     parameters.
@@ -65,7 +65,7 @@ def delta_net(
 
     Raises:
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
-            inputs which are not floating features.
+            inputs that are not floating features.
 
     Other forms: the authors' layer puts a short causal convolution before each silu: `rnnx.causal_conv`.
 

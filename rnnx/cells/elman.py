@@ -28,7 +28,7 @@ def elman(
     bias_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The simple recurrent network of Elman.
+    r"""The simple recurrent network (Elman network).
 
     .. math::
         h_t = \tanh(W x_t + R h_{t-1} + b), \qquad y_t = h_t
@@ -36,26 +36,26 @@ def elman(
     Args:
         width: H, the number of hidden units.
         activation: tanh, or `jax.nn.relu`, or any function of an array.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
-        recurrent_kernel_init: of `recurrent_kernel`. Orthogonal: neither grows nor shrinks the state, so that
-            gradients survive more steps (Saxe et al. 2014).
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
+        recurrent_kernel_init: initialises `recurrent_kernel`. Orthogonal: it preserves the norm of the state, so
+            that gradients survive more steps (Saxe et al. 2014).
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H, H), `bias` (H,). One step takes
-        x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+        x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: gated | simple recurrent network; tanh, relu, ...; IRNN with `rnnx.cells.scaled_identity` | Elman 1990,
     Le et al. 2015 | H (D + H + 1) parameters.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Other libraries: the same equation in torch (`nn.RNN`, whose two biases add up), Keras and Flax.
 
-    Relu units whose R starts as the identity keep their state until told otherwise (the IRNN of Q. Le, N. Jaitly
-    and G. Hinton 2015, arXiv 1504.00941)::
+    Relu units whose R starts as the identity initially keep their state (the IRNN of Q. Le, N. Jaitly and
+    G. Hinton 2015, arXiv 1504.00941)::
 
         rnnx.elman(4, activation=jax.nn.relu, recurrent_kernel_init=rnnx.cells.scaled_identity())
 

@@ -1,4 +1,4 @@
-"""Gates and other values inside a cell's step as outputs."""
+"""Exposes gates and other values inside a cell's step as outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Named = dict[str, list[jax.Array]]
 
 
 class _Projected(NamedTuple):
-    """What `expose` projects: the cell's own, and the arrays that were named on the way."""
+    """The output of `project` under `expose`: the cell's own, and the arrays that were named inside it."""
 
     z: PyTree
     found: Named
@@ -26,25 +26,25 @@ class _Projected(NamedTuple):
 
 @interned
 def expose(inner: AnyCell, *names: str) -> AnyCell:
-    """Adds values inside the step to the outputs: gates, by the letters of the cell's equation, and the carry.
+    """Adds values from inside the step to the outputs: gates, by their letters in the cell's equation, and the carry.
 
     Args:
         inner: a Cell or AssociativeCell.
-        names: what to add: names that the cell gives by `rnnx.named`, or "carry", the carry after the step.
+        names: the values to add: names that the cell defines with `rnnx.named`, or "carry", the carry after the step.
 
     Returns:
-        The same type, with the same params and carry; y becomes a dict of "y", the cell's own, and each name. (Like all
-        outputs they come in the dtype of the inputs, and are zero in the pads.) What is named several times in a step,
-        as the gates of `rnnx.rhn`, is stacked in that order along a new first axis.
+        The same type, with the same params and carry; y becomes a dict of "y", the cell's own output, and each name.
+        (Like all outputs, they have the dtype of the inputs and are zero in padding.) Values that are named several
+        times in a step, such as the gates of `rnnx.rhn`, are stacked in that order along a new first axis.
 
     Raises:
-        TypeError: for what is no cell, or names that are not strings.
-        ValueError: without a name, for a name given twice, and (in `init` and when it runs) for one that the cell does
-            not have: the message lists those it has.
+        TypeError: if `inner` is not a cell, or a name is not a string.
+        ValueError: if no name is given, a name is given twice, or (in `init` and when it runs) the cell does not have
+            a name; the message lists those that it has.
 
-    The equations are not written a second time, and a cell that is not exposed costs nothing: names are no operations.
-    An exposed cell runs under every evaluator that takes the cell; a hand-written derivative of its step gives way to
-    autodiff.
+    The equations are not duplicated, and a cell that is not exposed costs nothing, since names are not operations. An
+    exposed cell runs under every evaluator that takes the cell; autodiff replaces a hand-written derivative of its
+    step.
 
     Example::
 
@@ -81,7 +81,7 @@ def expose(inner: AnyCell, *names: str) -> AnyCell:
 
     def readout(w: Weights, carry: Carry, z: _Projected) -> PyTree:
         assert isinstance(inner, AssociativeCell)
-        lifted = with_named(inner.lift)(w, z.z)[1]  # computed twice, and once by XLA
+        lifted = with_named(inner.lift)(w, z.z)[1]  # traced twice, computed once by XLA
         y, found = with_named(inner.readout)(w, carry, z.z)
         return outputs(y, carry, z.found | lifted | found, inner.readout, w, carry, z.z)
 
@@ -89,7 +89,7 @@ def expose(inner: AnyCell, *names: str) -> AnyCell:
         missing = [name for name in names if name != "carry" and name not in found]
         if missing:
             nested = sorted(nested_names(function, *args) & set(missing))
-            why = f"; {nested} lie inside a loop, a branch or a jax.jit, from where they cannot be returned"
+            why = f"; {nested} lie inside a loop, a branch or a jax.jit, so they cannot be returned"
             raise ValueError(
                 f"expose: {inner.spec.name} has no value named {', '.join(map(repr, missing))}; it has "
                 f"{sorted({*found, 'carry'})}{why if nested else ''}"

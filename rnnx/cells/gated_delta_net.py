@@ -1,4 +1,4 @@
-"""Linear attention by the delta rule, with a decay."""
+"""Linear attention with the delta rule and a decay."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def gated_delta_net(
     kernel_init: Initializer = default_kernel_init,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
-    r"""Gated DeltaNet: the delta rule on a matrix of associations that decays at a rate which the input sets.
+    r"""Gated DeltaNet: the delta rule on an associative matrix memory with an input-dependent decay.
 
     .. math::
         q, k, v, r, \beta, \delta &= W x_t \\
@@ -45,25 +45,25 @@ def gated_delta_net(
         S_t &= \alpha (I - \beta k k^\top) S_{t-1} + \beta k v^\top \\
         y_t &= W_o (\mathrm{rmsnorm}(S_t^\top q / \sqrt{K}) \odot \mathrm{silu}(r))
 
-    in each head by itself up to the norm, with S (K, V); \alpha and \beta are one number for each head; W_o reads all
+    for each head separately, up to the norm, with S (K, V); \alpha and \beta are one number per head; W_o reads all
     heads.
 
     Args:
         width: H, the number of outputs.
-        heads: into how many the keys and values fall.
-        key_width: of the keys of all heads together; default H.
-        value_width: of the values of all heads together; default H. (The paper's models have twice as many values as
-            keys.)
-        kernel_init: of `input_kernel` and `output_kernel`. LeCun normal keeps the variance.
-        param_dtype: of all params, and so of the carry.
+        heads: the number of heads that the keys and values are split into.
+        key_width: the total width of the keys of all heads; default H.
+        value_width: the total width of the values of all heads; default H. (In the paper's models, the
+            values are twice as wide as the keys.)
+        kernel_init: initialises `input_kernel` and `output_kernel`. LeCun normal preserves the variance.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params, with K and V the two widths: `input_kernel` (D, 2K + 2V + 2 heads) in the order
-        q, k, v, r, \beta, \delta; `log_rate` (a) and `step_bias` (b), (heads,); `norm_scale` (V/heads,), ones;
-        `output_kernel` (V, H). As in Mamba-2 and the authors' code, e^a is uniform in (0, 16) at first, and softplus(b)
-        lies between 0.001 and 0.1, evenly spread in its logarithm. One step takes x `(D,)` and the carry S `(heads,
-        K/heads, V/heads)`, zero at first, and gives y `(H,)`. A step changes S by a vector times a vector; matrices
-        (K, K) arise only where steps are combined. The state is computed in float32 or more.
+        q, k, v, r, \beta, \delta; `log_rate` (a) and `step_bias` (b), each (heads,); `norm_scale` (V/heads,), ones;
+        `output_kernel` (V, H). As in Mamba-2 and the authors' code, e^a is initially uniform in (0, 16), and
+        softplus(b) log-uniform between 0.001 and 0.1. One step takes x `(D,)` and the carry S `(heads, K/heads,
+        V/heads)`, initially zero, and returns y `(H,)`. A step decays S and changes it by an outer product; (K, K)
+        matrices are formed only where steps are combined. The state is computed in float32 or wider.
 
     At a glance: linear | delta rule with decay, in heads | Yang et al. 2025 | D (4 H + 2) + 2 + H (H + 1) parameters.
 
@@ -71,7 +71,7 @@ def gated_delta_net(
 
     Raises:
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
-            inputs which are not floating features.
+            inputs that are not floating features.
 
     Other forms: the authors' layer puts a short causal convolution before each silu: `rnnx.causal_conv`.
 

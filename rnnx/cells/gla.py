@@ -37,30 +37,31 @@ def gla(
     kernel_init: Initializer = default_kernel_init,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
-    r"""Gated linear attention: a matrix of associations, whose rows decay at rates that the input sets.
+    r"""Gated linear attention: an associative matrix memory whose rows decay at input-dependent rates.
 
     .. math::
         q, k, v, r, \delta &= W x_t, \qquad \alpha = \sigma(W_\alpha \delta + b_\alpha)^{1/\tau} \\
         S_t &= \mathrm{diag}(\alpha) S_{t-1} + k v^\top, \qquad o = S_t^\top q / \sqrt{K} \\
         y_t &= W_o (\mathrm{rmsnorm}(o) \odot \mathrm{silu}(r))
 
-    in each head by itself up to the norm, with S (K, V); W_o reads all heads.
+    for each head separately, up to the norm, with S (K, V); W_o reads all heads.
 
     Args:
         width: H, the number of outputs.
-        heads: into how many the keys and values fall.
-        key_width: of the keys of all heads together; default H/2, as in the paper.
-        value_width: of the values of all heads together; default H.
-        rank: of the map from x to \alpha, through \delta.
-        temperature: \tau: with 16 the decays begin close to 1.
-        kernel_init: of `input_kernel`, `decay_kernel` and `output_kernel`. LeCun normal keeps the variance.
-        param_dtype: of all params, and so of the carry.
+        heads: the number of heads that the keys and values are split into.
+        key_width: the total width of the keys of all heads; default H/2, as in the paper.
+        value_width: the total width of the values of all heads; default H.
+        rank: the rank of the map from x to \alpha, which is the width of \delta.
+        temperature: \tau; with 16, the decays start close to 1.
+        kernel_init: initialises `input_kernel`, `decay_kernel` and `output_kernel`. LeCun normal preserves the
+            variance.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params, with K and V the two widths: `input_kernel` (D, 2K + 2V + rank) in the order q, k,
-        v, r, \delta; `decay_kernel` (rank, K), `decay_bias` (K,), zero at first; `norm_scale` (V/heads,), ones;
-        `output_kernel` (V, H). One step takes x `(D,)` and the carry S `(heads, K/heads, V/heads)`, zero at first,
-        and gives y `(H,)`. The state is computed in float32 or more.
+        v, r, \delta; `decay_kernel` (rank, K), `decay_bias` (K,), initially zero; `norm_scale` (V/heads,), ones;
+        `output_kernel` (V, H). One step takes x `(D,)` and the carry S `(heads, K/heads, V/heads)`, initially zero,
+        and returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | gated linear attention, in heads | Yang et al. 2024 | D (3 H + 16) + H (H + 1) + 17 H // 2
     parameters.
@@ -69,10 +70,10 @@ def gla(
 
     Raises:
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
-            inputs which are not floating features.
+            inputs that are not floating features.
 
-    The norm is the one of the authors' code, over the mean square; the code of other groups also puts short
-    convolutions (`rnnx.causal_conv`) before q, k and v.
+    The norm is the RMS norm of the authors' code; other implementations also put short convolutions
+    (`rnnx.causal_conv`) before q, k and v.
 
     Reference: S. Yang et al., *Gated linear attention transformers with hardware-efficient training*, ICML 2024,
     arXiv 2312.06635.

@@ -31,7 +31,7 @@ def gru(
     bias_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The gated recurrent unit; the reset gate acts after the recurrent product, or before it.
+    r"""The gated recurrent unit, with the reset gate after or before the recurrent product.
 
     .. math::
         r &= \sigma(W_r x_t + R_r h_{t-1} + b_r) \\
@@ -44,17 +44,17 @@ def gru(
         width: H, the number of units.
         reset_after: True as in the paper's first version, torch, Flax, cuDNN and Keras's default: one product
             with h per step. False as in the paper's later versions, Haiku and Keras with `reset_after=False`.
-            Neither can be converted into the other.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
-            shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`, and of `recurrent_bias`.
-        param_dtype: of all params, and so of the carry.
+            Weights of one form cannot be converted to the other.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
+            the norm of the state that it reads (Saxe et al. 2014).
+        bias_init: initialises `bias` and `recurrent_bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order r, z, n: `input_kernel` (D, 3H), `recurrent_kernel`
-        (H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) when `reset_after`. One step takes x `(D,)`
-        and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+        (H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) with `reset_after`. One step takes x `(D,)`
+        and the carry h `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: gated | gated recurrent unit, reset after or before the product | Cho et al. 2014 | 3 H (D + H + 1) + H
     parameters.
@@ -62,10 +62,10 @@ def gru(
     Named for `rnnx.expose`: `r`, `z`, `n`.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other libraries: torch has two biases for r and z as well (their sums are ours); Keras orders z, r, h;
-    Haiku exchanges the roles of z and 1 - z.
+    Other libraries: torch has two biases for r and z as well (their sums are used here); Keras orders z, r, h;
+    Haiku swaps the roles of z and 1 - z.
 
     Reference: K. Cho et al., *Learning phrase representations using RNN encoder-decoder for statistical
     machine translation*, EMNLP 2014 (arXiv 1406.1078: version 1 resets after, version 3 before).
@@ -156,6 +156,6 @@ RESET_BEFORE = LinearizedStep(_forward_before, _input_tangent_before, _jvp_befor
 
 
 def _candidate_apart(gates: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What belongs to r and z, and what to n."""
+    """The part of r and z, and the part of n."""
     rz = 2 * gates.shape[-1] // 3
     return gates[..., :rz], gates[..., rz:]

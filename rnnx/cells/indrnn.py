@@ -29,26 +29,27 @@ def indrnn(
     .. math::
         h_t = \mathrm{relu}(W x_t + u \odot h_{t-1} + b), \qquad y_t = h_t
 
-    Units meet in the next layer, so several layers are stacked.
+    Units interact only through the next layer, so stack several layers.
 
     Args:
         width: H, the number of units.
-        activation: relu in the paper, which keeps gradients of size :math:`\prod u`.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through W.
-        recurrent_kernel_init: of `recurrent_kernel`. Uniform in [0, 1), as in the authors' code: memories of every
-            length from the start, and none that grows (for relu, :math:`|u|^T` bounds the gradient over T steps).
-            For tasks of T steps the authors go up to :math:`c^{1/T}`, c as large as the gradient may become.
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        activation: relu in the paper, for which gradients through time have size :math:`\prod u`.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
+        recurrent_kernel_init: initialises `recurrent_kernel`. Uniform in [0, 1), as in the authors' code: initially
+            the units have memories of all lengths, and no state grows by itself (for relu, :math:`|u|^T` bounds the
+            gradient over T steps). For tasks of T steps the authors go up to :math:`c^{1/T}`, where c is the largest
+            gradient allowed.
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H,), `bias` (H,). One step takes x `(D,)`
-        and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+        and the carry h `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: gated | independently recurrent network | Li et al. 2018 | H (D + 2) parameters.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Reference: S. Li et al., *Independently recurrent neural network (IndRNN): building a longer and deeper
     RNN*, CVPR 2018, arXiv 1803.04831.

@@ -1,4 +1,4 @@
-"""Just another network: an LSTM with nothing but the forget gate."""
+"""Just another network (JANET): an LSTM with only the forget gate."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def janet(
     forget_bias: float = 1.0,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""JANET: an LSTM with nothing but the forget gate, which lets in a little more than it lets go.
+    r"""JANET: an LSTM with only the forget gate; it lets in a little more than it forgets.
 
     .. math::
         s &= W_f x_t + R_f h_{t-1} + b_f \\
@@ -41,20 +41,20 @@ def janet(
 
     Args:
         width: H, the number of units.
-        beta: how much more is let in than let go; 1 in the authors' code.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
-            shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`, before `forget_bias` is added.
-        forget_bias: added to the f part of `bias` when it is initialised. With 1 the unit starts by
-            remembering. With their chrono initialisation the authors draw it as log(u) instead, u uniform between
-            1 and the longest dependency in steps (about :math:`\log T`: the memory then fades over T steps): give
-            `forget_bias=0` and a `bias_init` that does so.
-        param_dtype: of all params, and so of the carry.
+        beta: :math:`\beta`, how much more is let in than forgotten; 1 in the authors' code.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
+            the norm of the state that it reads (Saxe et al. 2014).
+        bias_init: initialises `bias`, before `forget_bias` is added.
+        forget_bias: added to the f part of `bias` when it is initialised. With 1, the unit initially forgets
+            little. The authors use chrono initialisation instead: log(u), with u uniform between 1 and the longest
+            dependency in steps (with about :math:`\log T`, the memory fades over T steps). To do the same, pass
+            `forget_bias=0` and a `bias_init` that draws these values.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order f, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
-        `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+        `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: gated | LSTM with the forget gate alone | van der Westhuizen & Lasenby 2018 | 2 H (D + H + 1)
     parameters.
@@ -62,7 +62,7 @@ def janet(
     Named for `rnnx.expose`: `f`, `i`, `n`: f is :math:`\sigma(s)`, i is :math:`1 - \sigma(s - \beta)`.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Other libraries: the authors' code orders n, f; torchrecurrent orders f, n and learns beta.
 

@@ -18,18 +18,18 @@ LEARNED = "initial_carry"
 
 @interned
 def learned_carry(inner: AnyCell) -> AnyCell:
-    """Makes the initial carry a parameter: what every sequence begins with, and goes back to at a reset.
+    """Makes the initial carry a parameter: every sequence starts with it, and a reset returns to it.
 
     Args:
         inner: a Cell or AssociativeCell whose params are a dict, and whose carry is made of floating numbers.
 
     Returns:
-        The same type. Params are those of the cell and `initial_carry`, a dict by the names of the carry's fields (a
-        bare array where the carry is one), beginning with the cell's own initial carry.
+        The same type. Its params are those of the cell and `initial_carry`, a dict keyed by the names of the carry's
+        fields (a bare array if the carry is one), initialised with the cell's own initial carry.
 
     Raises:
-        TypeError: for what is no cell; in `init`, when the params are no dict, or the carry holds something else than
-            floating numbers, or the mask of a `recurrent_dropout`: that goes around this, not into it.
+        TypeError: if `inner` is not a cell; in `init`, if the params are not a dict, or the carry holds anything but
+            floating numbers, or the mask of `recurrent_dropout`: apply that to the result instead.
 
     Example::
 
@@ -50,7 +50,7 @@ def learned_carry(inner: AnyCell) -> AnyCell:
         carry = inner.initial_carry(inner.prepare(params, None), x, None)
         if any(isinstance(part, MaskedCarry) for part in jax.tree.leaves(carry, is_leaf=_is_masked)):
             raise TypeError(
-                f"learned_carry: the carry of {name} holds a mask of recurrent_dropout, which is not to be learned; "
+                f"learned_carry: the carry of {name} holds a mask of recurrent_dropout, which must not be learned; "
                 "recurrent_dropout(learned_carry(cell)) is the order that works"
             )
         for path, leaf in jax.tree_util.tree_leaves_with_path(carry):

@@ -41,7 +41,7 @@ def lem(
     bias_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""Long expressive memory: a multiscale system of two equations, with time steps that it learns.
+    r"""Long expressive memory: a multiscale system of two equations with learned time steps.
 
     .. math::
         a &= \Delta t\, \sigma(W_1 x_t + R_1 y_{t-1} + b_1), \qquad
@@ -52,26 +52,26 @@ def lem(
     Args:
         width: H, the number of units of each equation.
         dt: :math:`\Delta t`, the longest time step; 1 by default in the authors' code.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
-            shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
+            the norm of the state that it reads (Saxe et al. 2014).
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order 1, 2, z, y: `input_kernel` (D, 4H), `recurrent_kernel`
         (H, 4H), whose y block reads z, `bias` (4H,). One step takes x `(D,)` and `LEMCarry(y, z)`, each `(H,)`,
-        zero at first, and gives y `(H,)`.
+        initially zero, and returns y `(H,)`.
 
     At a glance: continuous time | long expressive memory | Rusch et al. 2022 | 4 H (D + H + 1) parameters.
 
     Named for `rnnx.expose`: `a`, `a_bar`, with a_bar for :math:`\bar a`.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other libraries: the authors' code orders 2, 1, then the parts of x for y, z, and has a kernel of its own for
-    what reads z. (torchrecurrent 0.2.5 lets y read the z of the step before, which is another model.)
+    Other libraries: the authors' code orders 2, 1, then the input parts of y, z, and has a separate kernel to read z.
+    (In torchrecurrent 0.2.5, y reads the z of the previous step, which is a different model.)
 
     Reference: T. K. Rusch et al., *Long expressive memory for sequence modeling*, ICLR 2022, arXiv 2110.04744.
 

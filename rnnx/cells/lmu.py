@@ -27,9 +27,9 @@ class LMUCarry(NamedTuple):
 
 
 def expm(a: np.ndarray) -> np.ndarray:
-    """The matrix exponential, in float64: a Taylor series of a part small enough for it, then squared back."""
+    """The matrix exponential, in float64: the Taylor series of a scaled matrix, then repeated squaring."""
     squarings = max(0, int(np.ceil(np.log2(np.abs(a).sum(axis=0).max()))) + 1)
-    a = a / 2.0**squarings  # of norm 1/2 at most: after 16 terms, what is left out is below rounding
+    a = a / 2.0**squarings  # norm at most 1/2: after 16 terms, the remainder is below rounding
     result = term = np.eye(len(a))
     for k in range(1, 17):
         term = term @ a / k
@@ -41,11 +41,11 @@ def expm(a: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def legendre_memory(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    r"""The memory's :math:`\bar A` (d, d) and :math:`\bar B` (d,), for inputs held during each step of length 1."""
+    r"""The memory's :math:`\bar A` (d, d) and :math:`\bar B` (d,), for inputs held constant over steps of length 1."""
     i, j = np.ogrid[:order, :order]
     a = (2 * i + 1) * np.where(i < j, -1.0, (-1.0) ** (i - j + 1))
     b = (2 * i + 1) * (-1.0) ** i
-    held = expm(np.block([[a, b], [np.zeros((1, order + 1))]]) / theta)  # the input as a state that stays as it is
+    held = expm(np.block([[a, b], [np.zeros((1, order + 1))]]) / theta)  # the input as a constant state
     return held[:order, :order], held[:order, order]
 
 
@@ -62,14 +62,14 @@ def lmu(
     memory_encoder_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The Legendre memory unit: the last theta steps of one number, as d coefficients, beside a hidden state.
+    r"""The Legendre memory unit: d coefficients for the last theta steps of a scalar signal, and a hidden state.
 
     .. math::
         u_t &= e_x^\top x_t + e_h^\top h_{t-1} + e_m^\top m_{t-1} \\
         m_t &= \bar A m_{t-1} + \bar B u_t \\
         h_t &= \tanh(W x_t + R h_{t-1} + W_m m_t), \qquad y_t = h_t
 
-    m holds, in Legendre polynomials, what u was over the last theta steps:
+    m holds the Legendre coefficients of u over the last theta steps:
     :math:`u_{t - \theta r} \approx \sum_i P_i(2 r - 1)\, m_i` for r from 0 to 1. Its dynamics
     :math:`\theta \dot m = A m + B u`, with :math:`A_{ij} = (2i + 1) (-1 \text{ if } i < j \text{ else }
     (-1)^{i-j+1})` and :math:`B_i = (2i + 1)(-1)^i`, are fixed, not trained, and solved exactly for a u that is
@@ -77,28 +77,30 @@ def lmu(
 
     Args:
         width: H, the number of hidden units.
-        order: d, the coefficients in the memory: more of them follow faster changes within the window; 4096 at
-            most. Default: H.
-        theta: the steps in the window; it need not be whole. Choose it: the authors take the length of the series.
-        kernel_init: of `input_kernel` and `memory_kernel`. Glorot normal, as the authors.
-        recurrent_kernel_init: of `recurrent_kernel`. Glorot normal, as the authors.
-        encoder_init: of `input_encoder` and `hidden_encoder`. LeCun uniform, as the authors.
-        memory_encoder_init: of `memory_encoder`. Zeros, as the authors: the memory starts as an exact window.
-        param_dtype: of all params, and so of the carry.
+        order: d, the number of coefficients in the memory; more of them resolve faster changes within the window.
+            At most 4096; default H.
+        theta: the length of the window in steps, not necessarily whole. Choose it for each task: the authors use the
+            length of the series.
+        kernel_init: initialises `input_kernel` and `memory_kernel`. Glorot normal, following the authors.
+        recurrent_kernel_init: initialises `recurrent_kernel`. Glorot normal, following the authors.
+        encoder_init: initialises `input_encoder` and `hidden_encoder`. LeCun uniform, following the authors.
+        memory_encoder_init: initialises `memory_encoder`. Zeros, following the authors: initially the memory is an
+            exact window.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (H, H), `memory_kernel` (d, H), and e_x, e_h, e_m
         as `input_encoder` (D,), `hidden_encoder` (H,), `memory_encoder` (d,). One step takes x `(D,)` and
-        `LMUCarry(h, m)`, `(H,)` and `(d,)`, zero at first, and gives y `(H,)`.
+        `LMUCarry(h, m)`, `(H,)` and `(d,)`, initially zero, and returns y `(H,)`.
 
     At a glance: continuous time | Legendre memory unit | Voelker et al. 2019 | (H + 1) (D + 2 H) parameters.
 
     Raises:
-        ValueError: for a width or an order below 1, a theta not above 0, or (in `init`) inputs which are not floating
+        ValueError: for a width or an order below 1, a theta not above 0, or (in `init`) inputs that are not floating
             features.
 
-    Other forms: the authors' package keras-lmu has come to leave out W, e_h and e_m by default, and may have
-    several memories side by side; here, as in the paper, there is one.
+    Other forms: the authors' package keras-lmu now omits W, e_h and e_m by default, and supports several memories in
+    parallel; this cell has one, as in the paper.
 
     Reference: A. R. Voelker, I. Kajić and C. Eliasmith, *Legendre memory units: continuous-time representation in
     recurrent neural networks*, NeurIPS 2019.
@@ -112,7 +114,7 @@ def lmu(
         >>> carry.m.shape, ys.shape
         ((2, 6), (2, 5, 4))
     """
-    order = Integer(1, 4096, "the exponential of so large a matrix takes too long")("lmu: order", order or width)
+    order = Integer(1, 4096, "the exponential of a larger matrix takes too long")("lmu: order", order or width)
 
     def init(key: Key, x: PyTree) -> Params:
         features = features_of(x, "lmu")
@@ -142,7 +144,7 @@ def lmu(
         u_x, wx = z
         a, b = legendre_memory(order, theta)
         u = u_x + dot(h, w["hidden_encoder"], wx.dtype) + dot(m, w["memory_encoder"], wx.dtype)
-        # A window of many steps needs more digits than a bfloat16 x has: the memory is not narrower than the params.
+        # A long window needs more precision than a bfloat16 x has: the memory is at least as wide as the params.
         dtype = jnp.promote_types(m.dtype, wx.dtype)
         m = m.astype(dtype) @ a.T.astype(dtype) + u.astype(dtype) * b.astype(dtype)
         h = jnp.tanh(wx + dot(h, w["recurrent_kernel"], wx.dtype) + dot(m, w["memory_kernel"], wx.dtype))

@@ -38,24 +38,25 @@ def lru(
         y_t &= \mathrm{Re}(C h_t) + D \odot x_t
 
     Args:
-        width: H, the number of features, of inputs and of outputs.
+        width: H, the number of input and output features.
         state: N, the number of complex units; default H.
-        r_min: the least |\lambda| at first. Closer to 1 for longer memory: 0.9 and 0.999 for long tasks.
-        r_max: the greatest |\lambda| at first. \lambda is spread evenly over the ring between the two.
-        max_phase: the greatest angle of \lambda at first; a small one (\pi/10) for very long sequences.
-        param_dtype: of all params, and so of the carry.
+        r_min: the smallest initial |\lambda|. Closer to 1, the memory is longer: use r_min 0.9 and r_max 0.999 for long
+            tasks.
+        r_max: the largest initial |\lambda|. \lambda is drawn uniformly from the ring between the two.
+        max_phase: the largest initial angle of \lambda; use a small one (\pi/10) for very long sequences.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params: `nu`, `theta`, `log_gamma` (N,), `input_kernel_re` and `input_kernel_im`
         (H, N), `output_kernel_re` and `output_kernel_im` (N, H), `skip` (H,). B and C are normal with variance
-        1/(2H) and 1/N, D is standard normal, and \gamma begins as sqrt(1 - |\lambda|^2), which keeps the variance of
+        1/(2H) and 1/N, D is standard normal, and \gamma starts as sqrt(1 - |\lambda|^2), which keeps the variance of
         the state near that of the input; all as in the paper's appendix. One step takes x `(H,)` and the carry
-        `(re, im)`, each `(N,)`, zero at first, and gives y `(H,)`. The state is computed in float32 or more.
+        `(re, im)`, each `(N,)`, initially zero, and returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | linear recurrent unit, complex diagonal | Orvieto et al. 2023 | 4 H (H + 1) parameters.
 
     Raises:
-        ValueError: for a width or a state below 1, and (in `init`) for inputs which are not H floating features.
+        ValueError: for a width or a state below 1, and (in `init`) for inputs that are not H floating features.
 
     Reference: A. Orvieto et al., *Resurrecting recurrent neural networks for long sequences*, ICML 2023,
     arXiv 2303.06349.
@@ -78,7 +79,7 @@ def lru(
         keys = jax.random.split(key, 7)
         area, phase = jax.random.uniform(keys[0], (2, units), minval=1e-6)
         rate = -0.5 * jnp.log(area * (r_max**2 - r_min**2) + r_min**2)
-        nu = jnp.log(jnp.maximum(rate, 1e-7))  # where |\lambda| is rounded to 1 there is no logarithm
+        nu = jnp.log(jnp.maximum(rate, 1e-7))  # the logarithm is -inf if |\lambda| rounds to 1
         params = {
             "nu": nu,
             "theta": jnp.log(max_phase * phase),

@@ -1,4 +1,4 @@
-"""The long short-term memory, and what has been added to it."""
+"""The long short-term memory and its common variants."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def layer_normalized(x: jax.Array, gain: jax.Array) -> jax.Array:
     """`gain * (x - mean) / standard deviation` over all features, computed in float32 or wider."""
     centered = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     centered = centered - centered.mean()
-    # The 1e-5 is from the authors' code: where all features are equal (R h at first), it keeps 0 / 0 away.
+    # The 1e-5 is from the authors' code: it prevents 0 / 0 where all features are equal (initially, those of R h).
     scale = jax.lax.rsqrt((centered * centered).mean() + 1e-5)
     return (centered * scale).astype(x.dtype) * gain.astype(x.dtype)
 
@@ -59,14 +59,14 @@ def lstm(
     forget_bias: float = 1.0,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The LSTM with a forget gate: as it stands, what torch, Keras, Flax and Haiku call LSTM; and four options.
+    r"""The LSTM with a forget gate, as in torch, Keras, Flax and Haiku, and four options.
 
     .. math::
         i, f, g, o &= W x_t + R h_{t-1} + b \\
         c_t &= \sigma(f) \odot c_{t-1} + \sigma(i) \odot \tanh(g) \\
         h_t &= \sigma(o) \odot \tanh(c_t), \qquad y_t = h_t
 
-    The options, each by itself or with any of the others:
+    The options, in any combination:
 
     .. math::
         \text{peephole:}\quad & i + p_i \odot c_{t-1},\quad f + p_f \odot c_{t-1},\quad o + p_o \odot c_t
@@ -76,38 +76,38 @@ def lstm(
             h_t = \sigma(o) \odot \tanh(N(c_t; \alpha_c) + \beta_c) \\
         \text{projection:}\quad & h_t = W_p (\sigma(o) \odot \tanh(c_t))
 
-    with :math:`N(v; \alpha) = \alpha \odot (v - \mathrm{mean}(v)) / \mathrm{std}(v)` over all the elements of v.
+    with :math:`N(v; \alpha) = \alpha \odot (v - \mathrm{mean}(v)) / \mathrm{std}(v)` over all elements of v.
 
     Args:
         width: H, the number of units.
-        peephole: whether the gates see the memory too, each unit its own: for what depends on exact timing
+        peephole: whether the gates also read the memory, each unit only its own, for tasks that depend on exact timing
             (Gers and Schmidhuber 2000).
-        coupled: whether a unit forgets just as much as it takes in ("CIFG"): three gates in place of four, at
-            little loss (Greff et al. 2017).
-        layer_norm: whether what comes from x, what comes from h, and the memory on its way out are normalised,
-            which keeps the sizes of the gates' inputs even (Ba et al. 2016). The memory itself is not touched.
-        projection: P, the features of h and y, fewer than H as a rule: with a large memory it saves most of the
-            weights of R ("LSTMP", Sak et al. 2014).
-        kernel_init: of `input_kernel` and `projection_kernel`. LeCun normal keeps the variance of x through each
-            gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
-            shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`, before `forget_bias` is added.
-        forget_bias: added to the f part of `bias` when it is initialised (never at run time). With 1 the
-            memory starts by remembering, which lets gradients reach far back from the first update on
-            (Gers et al. 2000; Jozefowicz et al. 2015).
-        param_dtype: of all params, and so of the carry.
+        coupled: whether a unit forgets exactly as much as it lets in ("CIFG"): three gates instead of four, with
+            little loss in performance (Greff et al. 2017).
+        layer_norm: whether to normalise W x, R h, and the memory where the output reads it, which keeps the inputs of
+            the gates at the same scale (Ba et al. 2016). The memory that is carried on is not normalised.
+        projection: P, the number of features of h and y, usually less than H; with a large memory, this saves most of
+            the weights of R ("LSTMP", Sak et al. 2014).
+        kernel_init: initialises `input_kernel` and `projection_kernel`. LeCun normal preserves the variance of x
+            through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
+            the norm of the state that it reads (Saxe et al. 2014).
+        bias_init: initialises `bias`, before `forget_bias` is added.
+        forget_bias: added to the f part of `bias` when it is initialised (never at run time). With 1, the
+            memory initially forgets little, so gradients reach far back from the first update on (Gers et al. 2000;
+            Jozefowicz et al. 2015).
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order i, f, g, o: `input_kernel` (D, 4H), `recurrent_kernel`
-        (H, 4H), `bias` (4H,). One step takes x `(D,)` and `LSTMCarry(h, c)`, each `(H,)`, zero at first, and
-        gives y `(H,)`.
+        (H, 4H), `bias` (4H,). One step takes x `(D,)` and `LSTMCarry(h, c)`, each `(H,)`, initially zero, and
+        returns y `(H,)`.
 
-        With `coupled` the gates are f, g, o, and 3H stands for 4H throughout. `peephole` adds `peephole` (3, H),
-        whose rows are p_i, p_f, p_o (coupled: (2, H), p_f, p_o), zero at first. `layer_norm` adds `input_gain`
-        (4H,), `recurrent_gain` (4H,) and `memory_gain` (H,), which are :math:`\alpha_x, \alpha_h, \alpha_c`, one
-        at first, and :math:`\beta_c` as `memory_bias` (H,), zero at first. `projection` adds `projection_kernel`
-        (H, P); `recurrent_kernel` is then (P, 4H), and h and y are `(P,)`.
+        With `coupled`, the gates are f, g, o, and 3H replaces 4H throughout. `peephole` adds `peephole` (3, H),
+        whose rows are p_i, p_f, p_o (coupled: (2, H), p_f, p_o), initially zero. `layer_norm` adds `input_gain`
+        (4H,), `recurrent_gain` (4H,) and `memory_gain` (H,), which are :math:`\alpha_x, \alpha_h, \alpha_c`, initially
+        one, and :math:`\beta_c` as `memory_bias` (H,), initially zero. `projection` adds `projection_kernel` (H, P);
+        `recurrent_kernel` is then (P, 4H), and h and y are `(P,)`.
 
     At a glance: gated | long short-term memory; options `peephole`, `coupled`, `layer_norm`, `projection` | Hochreiter
     & Schmidhuber 1997, Gers et al. 2000 | 4 H (D + H + 1) parameters.
@@ -115,13 +115,13 @@ def lstm(
     Named for `rnnx.expose`: `i`, `f`, `g`, `o`.
 
     Raises:
-        ValueError: for a width or a projection below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width or a projection below 1, or (in `init`) inputs that are not floating features.
 
     Other libraries: torch has two biases (their sum is `bias`), the same gate order, and the projection as
     `proj_size`; Flax returns the carry as (c, h); Haiku orders i, g, f, o and adds 1 to f at run time; Keras
-    writes c for g. The paper on layer normalisation has shifts for W x and R h as well: they and b are one sum,
-    and here b is all of it. TensorFlow Addons carries the normalised memory on as c, and tf.contrib's older cell
-    moreover normalises each gate by itself, x and h together: weights of neither can be used here.
+    writes c for g. The paper on layer normalisation also has shifts for W x and R h: only their sum with b matters,
+    and here b is that sum. TensorFlow Addons carries the normalised memory on as c, and tf.contrib's older cell also
+    normalises each gate separately, with x and h together: weights of neither can be used here.
 
     References: S. Hochreiter and J. Schmidhuber, *Long short-term memory*, Neural Computation 9 (1997);
     F. Gers, J. Schmidhuber and F. Cummins, *Learning to forget*, Neural Computation 12 (2000). Peepholes:

@@ -16,10 +16,10 @@ from rnnx.cells._kernels import features_of
 @factory
 @validated
 def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32) -> Cell:
-    r"""Neurons with membranes and synapses, over steps of any length: the liquid time-constant network.
+    r"""The liquid time-constant network: neurons with membranes and synapses, over time steps of any length.
 
-    Neuron i has the potential v_i. Each synapse to it, from a neuron or an input j, opens with the potential there
-    and then pulls v_i towards its own potential E_ji; so inputs and state set how fast v_i moves, its time constant:
+    Neuron i has the membrane potential v_i. Each of its synapses, from a neuron or an input j, opens with the potential
+    of j and pulls v_i towards its reversal potential E_ji; so the inputs and the state set the time constant of v_i:
 
     .. math::
         C_i \dot v_i &= g_i (V_i - v_i) + \sum_j s_{ji}(v_j) (E_{ji} - v_i) + \sum_k s'_{ki}(u_k) (E'_{ki} - v_i) \\
@@ -33,37 +33,38 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32
         v_i \leftarrow \frac{C_i v_i + \delta (g_i V_i + \sum_j s_{ji} E_{ji} + \sum_k s'_{ki} E'_{ki})}
         {C_i + \delta (g_i + \sum_j s_{ji} + \sum_k s'_{ki})}
 
-    This is the form of the authors' package `ncps`, fully connected. Algorithm 1 of the paper is more general: it
-    leaves open what network drives the conductances, and here it is one sigmoid for each synapse.
+    This is the form of the authors' package `ncps`, fully connected. Algorithm 1 of the paper is more general: any
+    network may drive the conductances; here it is one sigmoid for each synapse.
 
     Args:
         width: H, the number of neurons.
-        unfolds: L, the substeps in each step; 1000 at most.
-        param_dtype: of all params, and so of the carry.
+        unfolds: L, the number of substeps in each step; at most 1000.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The Cell. Params: `recurrent` and `input`, each with `w`, `mu`, `sigma` and `erev` (E), (H, H) and (D, H),
-        from row to column; `gleak` (g), `vleak` (V) and `cm` (C), each (H,); `input_w` and `input_b` (a, b), each
-        (D,); `output_w` and `output_b` (a', b'), each (H,). w, gleak and cm are stored as they are before softplus.
-        One step takes `{"x": (D,), "dt": ()}` and the carry v `(H,)`, zero at first, and gives y `(H,)`.
+        The Cell. Params: `recurrent` (H, H) and `input` (D, H), each with `w`, `mu`, `sigma` and `erev` (E), from row
+        to column; `gleak` (g), `vleak` (V) and `cm` (C), each (H,); `input_w` and `input_b` (a, b), each (D,);
+        `output_w` and `output_b` (a', b'), each (H,). w, gleak and cm are stored before softplus. One step takes
+        `{"x": (D,), "dt": ()}` and the carry v `(H,)`, initially zero, and returns y `(H,)`.
 
-        All begin as in `ncps`, uniform in ranges in which its neurons are neither dead nor saturated, for inputs of
+        All are initialised as in `ncps`, uniform in ranges where neurons are neither dead nor saturated for inputs of
         about 0 to 1: w and gleak in [0.001, 1), mu in [0.3, 0.8), sigma in [3, 8), cm in [0.4, 0.6) (before
-        softplus), vleak in [-0.2, 0.2); erev is 1 or -1, twice as often 1; the maps of input and output do nothing.
+        softplus), vleak in [-0.2, 0.2); erev is 1 with probability 2/3, else -1; the maps of input and output are the
+        identity.
 
     At a glance: continuous time | liquid time constants, inputs `{"x", "dt"}` | Hasani et al. 2021 | 4 H (D + H) + 5 H
     + 2 D parameters.
 
     Raises:
-        ValueError: for a width or unfolds below 1, or (in `init`) inputs which are not a dict of floating features x
+        ValueError: for a width or unfolds below 1, or (in `init`) inputs that are not a dict of floating features x
             and a floating dt.
 
-    `dt` is the time since the step before, never negative; where it is 0, v stays as it is. The result depends on
-    the unit in which it is given: with the first params, about 1 is the time in which v moves. It may be float32
-    beside x in bfloat16; the outputs then are float32. A step costs O(L H (D + H)) in time and O(H (D + H)) in memory.
+    `dt` is the time since the previous step; it must not be negative, and at 0, v does not change. Its unit matters:
+    with the initial params, v moves over a time of about 1. It may be float32 when x is bfloat16; the outputs are then
+    float32. A step costs O(L H (D + H)) in time and O(H (D + H)) in memory.
 
-    Other libraries: `ncps` divides by dt, so that dt = 0 gives NaN, and adds 1e-8 to the denominator, which here is
-    positive anyway. Its `LTCCell` without `implicit_param_constraints` needs w, gleak and cm clipped after each
+    Other libraries: `ncps` divides by dt, so that dt = 0 gives NaN, and adds 1e-8 to the denominator, which is always
+    positive here. Its `LTCCell` without `implicit_param_constraints` needs w, gleak and cm clipped after each
     update; its `LTC` has softplus by default, as here.
 
     References: R. Hasani, M. Lechner et al., *Liquid time-constant networks*, AAAI 2021, arXiv 2006.04439;
@@ -118,7 +119,7 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32
         return jnp.zeros((width,), w["cm"].dtype)
 
     def conductances(w: Weights, source: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What flows into each neuron at v = 0, and how much less with every volt: the sums over its synapses."""
+        """The current into each neuron at v = 0, and its decrease per unit of v, both summed over the synapses."""
         w = jax.tree.map(lambda a: a.astype(source.dtype), w)
         s = w["w"] * sigmoid(w["sigma"] * (source[:, None] - w["mu"]))
         return (s * w["erev"]).sum(axis=0), s.sum(axis=0)
@@ -134,7 +135,7 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32
         cm = w["cm"]
         for _ in range(unfolds):
             flow, slope = conductances(w["recurrent"], v.astype(input_flow.dtype))
-            # Not with cm / delta, as in the authors' code: the same, but no number where delta is 0.
+            # Not with cm / delta, as in the authors' code: that is equivalent, but NaN where delta is 0.
             v = (cm * v + delta * (flow + input_flow)) / (cm + delta * (slope + input_slope))
         return v, w["output_w"] * v + w["output_b"]
 
@@ -142,7 +143,7 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32
 
 
 def features_in_time(x: PyTree, name: str) -> int:
-    """The width D of one step's input `{"x": (D,), "dt": ()}`; an error that names the cell for anything else."""
+    """The width D of one step's input `{"x": (D,), "dt": ()}`; raises an error that names the cell otherwise."""
 
     def describe(x: PyTree) -> str:
         return f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"
@@ -150,14 +151,14 @@ def features_in_time(x: PyTree, name: str) -> int:
     if not isinstance(x, Mapping) or set(x) != {"x", "dt"}:
         actual = f"a dict of {sorted(map(str, x))}" if isinstance(x, Mapping) else describe(x)
         raise ValueError(
-            f'{name} takes features and the time since the step before, xs {{"x": [batch, time, features], "dt": '
-            f'[batch, time]}}, but got {actual} for one step; where all steps are equally long, pass {{"x": xs, "dt": '
+            f'{name} takes features and the time since the previous step, xs {{"x": [batch, time, features], "dt": '
+            f'[batch, time]}}, but got {actual} for one step; if all steps are equally long, pass {{"x": xs, "dt": '
             f"jnp.ones(xs.shape[:2], xs.dtype)}}"
         )
     dt = x["dt"]
     if not hasattr(dt, "shape") or dt.shape != () or not jnp.issubdtype(dt.dtype, jnp.floating):
         raise ValueError(
             f"{name}: dt is one floating number per step, [batch, time], but got {describe(dt)} for one step; "
-            f"take dt[..., 0], or dt.astype(jnp.float32)"
+            f"pass dt[..., 0], or dt.astype(jnp.float32)"
         )
     return features_of(x["x"], name)

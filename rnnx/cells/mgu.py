@@ -1,4 +1,4 @@
-"""The minimal gated unit, as it was published and as Flax has it."""
+"""The minimal gated unit, as published and as in Flax."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def mgu(
     Args:
         width: H, the number of units.
         reset_after: False as published: a small f keeps the state, and hides it from n. True as in Flax's `MGUCell`:
-            f resets after the recurrent product (with a bias of its own), and it is a large f which keeps the
-            state. Neither can be converted into the other.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
-            shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`, before `forget_bias` is added, and of `recurrent_bias`.
-        forget_bias: added to the f part of `bias` when it is initialised. With 1, as in Flax, n reads most of the
-            state from the start. As f lets in what is new, the published form then begins nearer to a simple
-            recurrent network than to one that holds its state; with `reset_after` it holds.
-        param_dtype: of all params, and so of the carry.
+            f resets after the recurrent product (with a bias of its own), and a large f keeps the state. Weights of
+            one form cannot be converted to the other.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
+            the norm of the state that it reads (Saxe et al. 2014).
+        bias_init: initialises `bias`, before `forget_bias` is added, and `recurrent_bias`.
+        forget_bias: added to the f part of `bias` when it is initialised. With 1, as in Flax, n initially reads most
+            of the state. In the published form, a large f also lets in the new value, so the unit starts closer to a
+            simple recurrent network than to one that keeps its state; with `reset_after`, it keeps its state.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order f, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
-        `bias` (2H,), and b'_n as `recurrent_bias` (H,) when `reset_after`. One step takes x `(D,)` and the carry h
-        `(H,)`, zero at first, and gives y `(H,)`.
+        `bias` (2H,), and b'_n as `recurrent_bias` (H,) with `reset_after`. One step takes x `(D,)` and the carry h
+        `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: gated | minimal gated unit, reset before or after the product | Zhou et al. 2016 | 2 H (D + H + 1)
     parameters.
@@ -67,7 +67,7 @@ def mgu(
     Named for `rnnx.expose`: `f`, `n`.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Other libraries: Flax's `MGUCell` is the form with `reset_after`; memax, brainstate and torchrecurrent have the
     other.

@@ -1,4 +1,4 @@
-"""The minimal GRU of which all gates read the input alone."""
+"""The minimal GRU, whose gates read only the input."""
 
 from __future__ import annotations
 
@@ -40,22 +40,23 @@ def min_gru(
     Args:
         width: H, the number of units.
         activation: g. The paper's first form has none: `activation=lambda n: n`.
-        kernel_init: of each gate's block of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        kernel_init: initialises each gate's block of `input_kernel`. LeCun normal preserves the variance of x
+            through each gate.
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params, with the gates in the order z, n: `input_kernel` (D, 2H), `bias` (2H,). One
-        step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`. The state is computed in
-        float32 or more. (Values are those of the paper's log-space form; h itself is kept, not its logarithm, since a
-        convex combination cannot overflow.)
+        step takes x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`. The state is computed in
+        float32 or wider. (The values are those of the paper's log-space form; the carry is h itself, not its
+        logarithm, since a convex combination cannot overflow.)
 
     At a glance: linear | minimal GRU | Feng et al. 2024 | 2 H (D + 1) parameters.
 
     Named for `rnnx.expose`: `z`, `n`.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Reference: L. Feng et al., *Were RNNs all we needed?*, arXiv 2410.01201 (2024).
 

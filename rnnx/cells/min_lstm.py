@@ -1,4 +1,4 @@
-"""The minimal LSTM of which all gates read the input alone."""
+"""The minimal LSTM, whose gates read only the input."""
 
 from __future__ import annotations
 
@@ -37,22 +37,23 @@ def min_lstm(
     Args:
         width: H, the number of units.
         activation: g. The paper's first form has none: `activation=lambda n: n`.
-        kernel_init: of each gate's block of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        kernel_init: initialises each gate's block of `input_kernel`. LeCun normal preserves the variance of x
+            through each gate.
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params, with the gates in the order f, i, n: `input_kernel` (D, 3H), `bias` (3H,). One
-        step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`. The state is computed in
-        float32 or more. (f' and i' are computed from the difference of the gates' logarithms, so that neither
-        becomes 0/0; h itself is kept, not its logarithm.)
+        step takes x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`. The state is computed in
+        float32 or wider. (f' and i' are computed from the difference of the gates' logarithms, so that neither
+        becomes 0/0; the carry is h itself, not its logarithm.)
 
     At a glance: linear | minimal LSTM | Feng et al. 2024 | 3 H (D + 1) parameters.
 
     Named for `rnnx.expose`: `f`, `i`, `n`.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Reference: L. Feng et al., *Were RNNs all we needed?*, arXiv 2410.01201 (2024).
 

@@ -1,4 +1,4 @@
-"""The mLSTM: an LSTM with a matrix for a memory."""
+"""The mLSTM: an LSTM with a matrix memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rnnx.naming import named
 @exportable
 class MLSTMCarry(NamedTuple):
     """The state of an mLSTM: memory `c` `[batch, heads, K, V]`, normaliser `n` `[batch, heads, K]`, stabiliser `m`
-    `[batch, heads]`; the memory meant is `exp(m) c`, the normaliser `exp(m) n`."""
+    `[batch, heads]`. The unscaled memory is `exp(m) c`, and the unscaled normaliser `exp(m) n`."""
 
     c: jax.Array
     n: jax.Array
@@ -49,7 +49,7 @@ def mlstm(
     kernel_init: Initializer = default_kernel_init,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
-    r"""The mLSTM: a matrix memory with exponential gates, which read the input alone.
+    r"""The mLSTM: a matrix memory with exponential gates that read only the input.
 
     .. math::
         q, k, v, o &= W x_t + b, \qquad i, f = W_g x_t + b_g \\
@@ -58,22 +58,22 @@ def mlstm(
         C_t &= f' C_{t-1} + i' k v^\top / \sqrt{K}, \qquad n_t = f' n_{t-1} + i' k / \sqrt{K} \\
         y_t &= \sigma(o) \odot \frac{C_t^\top q}{\max(|n_t^\top q|,\, e^{-m_t})}
 
-    in each head by itself; i and f are one number for each head. The stabiliser m changes no output.
+    for each head separately; i and f are one number per head. The stabiliser m does not change the outputs.
 
     Args:
-        width: H, the number of outputs, and of values.
-        heads: into how many they fall.
-        key_width: of the keys of all heads together; default H.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x.
-        param_dtype: of all params, and so of the carry.
+        width: H, the number of outputs, and the total width of the values of all heads.
+        heads: the number of heads that the keys and values are split into.
+        key_width: the total width of the keys of all heads; default H.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The AssociativeCell. Params: `input_kernel` (D, 2K + 2H) and `bias` (2K + 2H,), zero at first, in the order q,
-        k, v, o; `gate_kernel` (D, 2 heads), zero at first, and `gate_bias` (2 heads,), first i, small normal numbers,
-        then f, from 3 to 6 over the heads, as in the authors' code: at first the gates do not look at the input, and
-        the heads remember over times of different length. One step takes x `(D,)` and `MLSTMCarry(c, n, m)`, `(heads,
-        K/heads, H/heads)`, `(heads, K/heads)`, `(heads,)`, zero at first, and gives y `(H,)`. The state is computed in
-        float32 or more.
+        The AssociativeCell. Params: `input_kernel` (D, 2K + 2H) and `bias` (2K + 2H,), initially zero, in the order q,
+        k, v, o; `gate_kernel` (D, 2 heads), initially zero, and `gate_bias` (2 heads,), first i, small normal numbers,
+        then f, from 3 to 6 over the heads, as in the authors' code: initially the gates ignore the input, and each
+        head remembers for a different time. One step takes x `(D,)` and `MLSTMCarry(c, n, m)`, `(heads, K/heads,
+        H/heads)`, `(heads, K/heads)`, `(heads,)`, initially zero, and returns y `(H,)`. The state is computed in
+        float32 or wider.
 
     At a glance: linear | matrix LSTM, in heads | Beck et al. 2024 | (4 H + 2) (D + 1) parameters.
 
@@ -81,7 +81,7 @@ def mlstm(
     are made.
 
     Raises:
-        ValueError: for a width below 1, heads that do not divide the widths, and (in `init`) for inputs which are not
+        ValueError: for a width below 1, heads that do not divide the widths, and (in `init`) for inputs that are not
             floating features.
 
     Other forms: the authors' block puts a causal convolution before q and k, computes i and f from q, k and v, and
@@ -143,7 +143,7 @@ def mlstm(
     def readout(w: Params, carry: MLSTMCarry, z: _Input) -> jax.Array:
         c, n, m = carry
         q = z.q.astype(c.dtype)
-        below = jnp.exp(-jnp.maximum(m, -80))  # beyond that y is zero in float32, and its gradient should be
+        below = jnp.exp(-jnp.maximum(m, -80))  # below m = -80, y is zero in float32, as its gradient should be
         scale = jnp.maximum(jnp.abs((q * n).sum(axis=-1)), below)
         h = jnp.einsum("hk,hkv->hv", q, c) / scale[:, None]
         (o,) = named(o=sigmoid(z.o))

@@ -26,29 +26,30 @@ def qrnn(
     bias_init: Initializer = zeros,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
-    r"""The quasi-recurrent network with fo-pooling (or f- or ifo-pooling), on what each step reads.
+    r"""The quasi-recurrent network with fo-pooling (or f- or ifo-pooling); the gates read only the current input.
 
     .. math::
         z, f, o &= W x_t + b \\
         c_t &= \sigma(f) \odot c_{t-1} + (1 - \sigma(f)) \odot \tanh(z) \\
         y_t &= \sigma(o) \odot c_t
 
-    The paper's gates are convolutions over the last k inputs. Those are `rnnx.window(k)`, so the whole is
-    `rnnx.stack(rnnx.window(2), rnnx.qrnn(H))`, with an `input_kernel` (k D, 3H): a convolution in time is a product
-    with the inputs side by side.
+    The paper's gates are convolutions over the last k inputs. For these, put `rnnx.window(k)` before the cell, as in
+    `rnnx.stack(rnnx.window(2), rnnx.qrnn(H))`. The `input_kernel` is then (k D, 3H): a convolution over time is a
+    product with the concatenated inputs.
 
     Args:
         width: H, the number of units.
-        output_gate: whether there is a gate o: fo-pooling. Without one (f-pooling) y is c.
-        input_gate: whether a gate i of its own takes the place of 1 - f: ifo-pooling.
-        kernel_init: of each gate's block of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        output_gate: whether there is an output gate o (fo-pooling). Without it (f-pooling), y is c.
+        input_gate: whether a separate gate i replaces 1 - f (ifo-pooling).
+        kernel_init: initialises each gate's block of `input_kernel`. LeCun normal preserves the variance of x
+            through each gate.
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The AssociativeCell. Params, with the gates in the order z, f, o, i, as many as there are (g): `input_kernel`
-        (D, gH), `bias` (gH,). One step takes x `(D,)` and the carry c `(H,)`, zero at first, and gives y `(H,)`.
-        The state is computed in float32 or more.
+        The AssociativeCell. Params, with the gates in the order z, f, o, i (g of them, those that exist):
+        `input_kernel` (D, gH), `bias` (gH,). One step takes x `(D,)` and the carry c `(H,)`, initially zero, and
+        returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | quasi-recurrent network: f-, fo-, ifo-pooling; filters with `rnnx.window` | Bradbury et al.
     2017 | 3 H (D + 1) parameters.
@@ -56,7 +57,7 @@ def qrnn(
     Named for `rnnx.expose`: `i`, `f`, `z`, `o` (o if there is an output gate).
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Reference: J. Bradbury, S. Merity, C. Xiong and R. Socher, *Quasi-recurrent neural networks*, ICLR 2017,
     arXiv 1611.01576.

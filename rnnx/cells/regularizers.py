@@ -19,18 +19,18 @@ from rnnx.sequences import split_key
 @interned
 @validated
 def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recurrent_kernel",)) -> AnyCell:
-    """Sets weights to zero with probability `rate`, once for each application, and scales the rest up.
+    """Sets weights to zero with probability `rate`, once per application, and scales up the rest.
 
     Args:
         inner: a Cell or AssociativeCell.
-        rate: between 0 and 1, below 1. Every weight is drawn by itself; all steps of all sequences share the draw.
-        kernels: which params, by name.
+        rate: in [0, 1). Weights are dropped independently; all steps of all sequences share the same mask.
+        kernels: the names of the params whose weights are dropped.
 
     Returns:
         The same type, with the same params and carry. Without a key nothing is dropped.
 
     Raises:
-        TypeError: for what is no cell.
+        TypeError: if `inner` is not a cell.
         ValueError: for a rate outside [0, 1), for no kernels, and (in `init`) for a name that is not among the params.
 
     References: L. Wan et al., *Regularization of neural networks using DropConnect*, ICML 2013; on recurrent weights:
@@ -68,7 +68,7 @@ def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recu
 
 @exportable
 class MaskedCarry(NamedTuple):
-    """The carry in `recurrent_dropout`: the mask `[batch, H]`, kept for the sequence, and the cell's own carry."""
+    """The carry of `recurrent_dropout`: the mask `[batch, H]`, fixed for a sequence, and the cell's own carry."""
 
     mask: jax.Array
     carry: Carry
@@ -77,27 +77,28 @@ class MaskedCarry(NamedTuple):
 @interned
 @validated
 def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kernel") -> Cell:
-    """Drops units of the state where the recurrent kernel reads them, the same ones at all steps of a sequence.
+    """Drops units of the state that the recurrent kernel reads, the same ones at all steps of a sequence.
 
-    The state itself stays whole: in an LSTM or GRU only what the gates and the candidate see of h is masked.
+    The state itself is not masked: in an LSTM or GRU, the mask applies only to the h that the gates and the candidate
+    read.
 
     Args:
         inner: a Cell that multiplies its state by a recurrent kernel `(H, ...)`, as `h @ kernel`.
-        rate: between 0 and 1, below 1. Every unit of every sequence is drawn once; the rest is scaled up.
-        kernel: the name of that kernel among the weights (the params, as `prepare` makes them).
+        rate: in [0, 1). Units are dropped independently, once per sequence; the rest are scaled up.
+        kernel: the name of that kernel in the weights (the params after `prepare`).
 
     Returns:
         The Cell, with the same params. Its carry is `MaskedCarry(mask, carry)`: the mask is drawn when the sequence
-        begins, is the same in all chunks that the carry is passed on to, and another after a reset. Without a key the
-        mask is all ones.
+        begins, stays the same in all chunks that the carry is passed on to, and is drawn again at a reset. Without a
+        key, the mask is all ones.
 
     Raises:
-        TypeError: for what is not a Cell.
-        ValueError: for a rate outside [0, 1), and (in `init`) when the kernel is not there or is not a matrix.
+        TypeError: if `inner` is not a Cell.
+        ValueError: for a rate outside [0, 1), and (in `init`) if the kernel is missing or is not a matrix.
 
     References: Y. Gal and Z. Ghahramani, *A theoretically grounded application of dropout in recurrent neural
     networks*, NeurIPS 2016, whose masks on the inputs are `rnnx.locked_dropout`. Keras's `recurrent_dropout` is the
-    same in an LSTM; in its GRU the mask falls on the state itself as well.
+    same in an LSTM; in its GRU, the mask also applies to the state itself.
 
     Example::
 
@@ -137,7 +138,7 @@ def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kerne
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _MaskedKernel:
-    """Stands in a cell's weights for a kernel: `h @ kernel` is `(h * mask) @ kernel`."""
+    """Replaces a kernel in a cell's weights: `h @ kernel` becomes `(h * mask) @ kernel`."""
 
     kernel: jax.Array
     mask: jax.Array
@@ -162,7 +163,7 @@ class _MaskedKernel:
 
 
 class Zoned(NamedTuple):
-    """What `zoneout` projects: the cell's own, and how much of each number of the carry is kept."""
+    """The output of `project` under `zoneout`: the cell's own, and how much of each number in the carry is kept."""
 
     z: PyTree
     kept: PyTree
@@ -170,26 +171,26 @@ class Zoned(NamedTuple):
 
 @interned
 def zoneout(inner: Cell, rate: PyTree) -> Cell:
-    r"""Lets numbers of the carry keep their old value, each step anew, with probability `rate`.
+    r"""Keeps each number in the carry at its previous value with probability `rate`, drawn anew at each step.
 
     .. math::
         s_t = d \odot s_{t-1} + (1 - d) \odot \mathrm{step}(s_{t-1}, x_t), \qquad d \sim \mathrm{Bernoulli}(rate)
 
-    for every floating leaf s of the carry. Without a key d is its mean, the rate, as in the paper.
+    for every floating leaf s of the carry. Without a key, d is its mean, the rate, as in the paper.
 
     Args:
         inner: the Cell.
-        rate: between 0 and 1: one number, or one for each leaf in the shape of the carry: for an LSTM
-            `rnnx.cells.LSTMCarry(h=0.05, c=0.5)`, the paper's values for characters.
+        rate: in [0, 1]: one number, or one for each leaf in the structure of the carry. For an LSTM, the paper's
+            values for character-level models are `rnnx.cells.LSTMCarry(h=0.05, c=0.5)`.
 
     Returns:
-        The Cell, with the same params and carry. Where the cell gives a part of its carry as y, the very same array (an
-        LSTM gives h), y is that part after zoneout; else, or where its step is itself under `jax.jit` or the like, it
-        is the cell's own y.
+        The Cell, with the same params and carry. If y is a part of the carry, as the same array object (h in an LSTM),
+        y becomes that part after zoneout. Otherwise, or if the step is itself under `jax.jit` or similar, y is the
+        cell's own y.
 
     Raises:
-        TypeError: for what is not a Cell.
-        ValueError: for a rate outside [0, 1]; when it runs, for rates in another structure than that of the carry.
+        TypeError: if `inner` is not a Cell.
+        ValueError: for a rate outside [0, 1]; when it runs, for rates whose structure is not that of the carry.
 
     Reference: D. Krueger et al., *Zoneout: regularizing RNNs by randomly preserving hidden activations*, ICLR 2017,
     arXiv 1606.01305.
@@ -219,7 +220,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
         except ValueError:
             raise ValueError(
                 f"zoneout: rate is {describe(rate)}, but it must be one number, or one for each leaf of the carry of "
-                f"{inner.spec.name} in its structure, {structure}"
+                f"{inner.spec.name}, in the structure {structure}"
             ) from None
 
         def kept(k: Key | None, rate: float, leaf: Any) -> jax.Array:
@@ -246,7 +247,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
 
 
 def dropout_mask(key: Key | None, rate: float, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-    """0 with probability `rate`, else 1 / (1 - rate); ones without a key. In float32 or more, so that its mean is 1."""
+    """0 with probability `rate`, else 1 / (1 - rate); ones without a key. In float32 or wider, so the mean is 1."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     if key is None:
         return jnp.ones(shape, dtype)

@@ -15,16 +15,16 @@ from rnnx.cells._kernels import features_of
 
 
 def _uniform(scale: float, shape: tuple[int, ...], *seed: int) -> np.ndarray:
-    # The weights are in no checkpoint, so the seed must bring back the same ones under every version of NumPy and
-    # JAX: of their generators, RandomState alone promises that. In float64 until the dtype of x is known.
+    # No checkpoint contains the weights, so the seed must reproduce them under every version of NumPy and JAX. Of
+    # their generators, only RandomState promises that. The weights are float64 until the dtype of x is known.
     return np.random.RandomState(seed).uniform(-scale, scale, shape)
 
 
 @functools.lru_cache(maxsize=8)
 def sparse_matrix(width: int, density: float, spectral_radius: float, seed: int) -> np.ndarray:
-    """A random (H, H) matrix, each column with the same share of numbers other than 0, of that spectral radius."""
+    """A random (H, H) matrix of that spectral radius, with the same number of nonzeros in each column."""
     weights = _uniform(1.0, (width, width), seed, 0)
-    # An equal number of connections into each unit: there is then always a cycle, so the radius is not 0.
+    # Each unit has the same number of incoming connections, so there is always a cycle, and the radius is not 0.
     into_each = max(1, round(density * width))
     kept = np.argsort(_uniform(1.0, (width, width), seed, 1), axis=0) < into_each
     weights = np.where(kept, weights, 0.0)
@@ -34,7 +34,7 @@ def sparse_matrix(width: int, density: float, spectral_radius: float, seed: int)
 @factory
 @validated
 def reservoir(
-    width: Annotated[int, Integer(1, 10_000, "the eigenvalues of so large a matrix take too long")],
+    width: Annotated[int, Integer(1, 10_000, "the eigenvalues of a larger matrix take too long")],
     *,
     leak: UnitInterval = 1.0,
     spectral_radius: NonNegative = 0.9,
@@ -45,44 +45,45 @@ def reservoir(
     seed: Annotated[int, Integer(0, why="a seed has 31 bits")] = 0,
     state_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The leaky echo-state network: a fixed random recurrent network, of which only a readout is to be trained.
+    r"""The leaky echo-state network: a fixed random recurrent network, for which only a readout is trained.
 
     .. math::
         h_t = (1 - a)\, h_{t-1} + a \tanh(W x_t + b + R h_{t-1}), \qquad y_t = h_t
 
-    W, b and R are drawn once, from `seed`. They are no params, so nothing trains or saves them: the same arguments
-    make the same reservoir again. As the outputs do not change, a linear readout of them can be had in closed
-    form, by ridge regression of the targets on `ys`. Gradients flow through the reservoir to what comes before it.
+    W, b and R are drawn once, from `seed`. They are not params, so they are neither trained nor saved: the same
+    arguments make the same reservoir again. As the outputs do not change, a linear readout can be computed in closed
+    form, by ridge regression of the targets on `ys`. Gradients flow through the reservoir to the layers before it.
 
     Args:
-        width: H, the number of units; hundreds or thousands, as they are not trained; 10000 at most.
-        leak: a, in (0, 1]: how fast the state follows. Small where the series changes slowly from step to step.
-        spectral_radius: of R, its largest absolute eigenvalue. Below 1 the influence of the past fades as a rule;
-            larger keeps it longer.
-        density: the share of all H units that each unit hears, at least one of them. The product with R is
-            computed as a dense one all the same.
-        input_scale: W is uniform between minus and plus this. Small keeps tanh near its linear part.
-        bias_scale: b is uniform between minus and plus this. With 0, minus x gives minus y.
+        width: H, the number of units, usually hundreds or thousands, as they are not trained; at most 10000.
+        leak: a, in (0, 1]: how fast the state follows the input. Use a small value if the series changes slowly from
+            step to step.
+        spectral_radius: the largest absolute eigenvalue of R. Below 1, the influence of the past usually fades; larger
+            values keep it longer.
+        density: the fraction of all H units that each unit reads, at least one of them. The product with R is still
+            computed as a dense one.
+        input_scale: W is uniform in [-input_scale, input_scale]. Small values keep tanh near its linear part.
+        bias_scale: b is uniform in [-bias_scale, bias_scale]. With 0, negating x negates y.
         activation: tanh, or any function of an array.
-        seed: of W, b and R; a whole number, 0 or more.
-        state_dtype: of the carry.
+        seed: the seed of W, b and R; a whole number, 0 or more.
+        state_dtype: the dtype of the carry.
 
     Returns:
-        The Cell. Params: none, an empty dict. One step takes x `(D,)` and the carry h `(H,)`, zero at first, and
-        gives y `(H,)`.
+        The Cell. Params: none, an empty dict. One step takes x `(D,)` and the carry h `(H,)`, initially zero, and
+        returns y `(H,)`.
 
     At a glance: structured | leaky echo-state network, frozen | Jaeger 2001 | 0 parameters.
 
     Raises:
         ValueError: for a width below 1, a leak or a density outside (0, 1], a negative radius or seed, or (in
-            `init`) inputs which are not floating features.
+            `init`) inputs that are not floating features.
 
-    Other libraries: reservoirpy has the same equation; it draws W from -1 and 1, R from a normal distribution, no
-    bias, and connects each unit at random to a tenth of the inputs by default.
+    Other libraries: reservoirpy has the same equation; it draws W from -1 and 1 and R from a normal distribution, has
+    no bias, and by default connects each unit at random to a tenth of the inputs.
 
     References: H. Jaeger, *The "echo state" approach to analysing and training recurrent neural networks*, GMD
     Report 148 (2001); M. Lukoševičius, *A practical guide to applying echo state networks*, in Neural Networks:
-    Tricks of the Trade (2012), whose choices these are: a leak, uniform weights, few connections.
+    Tricks of the Trade (2012), which recommends a leak, uniform weights and few connections.
 
     Example::
 

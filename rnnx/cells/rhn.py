@@ -32,7 +32,7 @@ def rhn(
     transform_bias: float = -2.0,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The recurrent highway network: several gated layers within one time step, carry and transform coupled.
+    r"""The recurrent highway network: several highway layers in each step, with coupled carry and transform gates.
 
     .. math::
         s_0 &= h_{t-1} \\
@@ -43,26 +43,26 @@ def rhn(
 
     Args:
         width: H, the number of units.
-        depth: L, the layers in each step; 1000 at most.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
-            shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`, before `transform_bias` is added.
-        transform_bias: added to the g parts of `bias` when they are initialised. Negative: at first most of
-            the state is handed on, through all the layers of all the steps. (The authors take -2 for words, -4 for
-            characters.)
-        param_dtype: of all params, and so of the carry.
+        depth: L, the number of layers in each step; at most 1000.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
+            the norm of the state that it reads (Saxe et al. 2014).
+        bias_init: initialises `bias`, before `transform_bias` is added.
+        transform_bias: added to the g parts of `bias` when they are initialised. With negative values, most
+            of the state initially passes through all layers of all steps. (The authors use -2 for word-level and -4
+            for character-level models.)
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order n, g: `input_kernel` (D, 2H), `recurrent_kernel` (L, H, 2H),
-        `bias` (L, 2H). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+        `bias` (L, 2H). One step takes x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: gated | recurrent highway network, depth 3 | Zilly et al. 2017 | 2 H D + 3 * 2 H (H + 1) parameters.
 
     Named for `rnnx.expose`: `g`, `n`, each (depth, H).
 
     Raises:
-        ValueError: for a width or a depth below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width or a depth below 1, or (in `init`) inputs that are not floating features.
 
     Reference: J. G. Zilly et al., *Recurrent highway networks*, ICML 2017, arXiv 1607.03474.
 

@@ -30,33 +30,33 @@ def s4d(
     step_max: Positive = 0.1,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
-    r"""The S4D layer: a diagonal state space of its own for every feature.
+    r"""The S4D layer: a separate diagonal state space model for each feature.
 
     .. math::
         \bar A &= e^{A \Delta}, \qquad \bar B = A^{-1}(\bar A - 1), \qquad A = -e^{\alpha} + i \omega \\
         h_t &= \bar A \odot h_{t-1} + \bar B x_t, \qquad y_t = 2\,\mathrm{Re}(C \cdot h_t) + D x_t
 
-    for each feature x by itself; the units stand for conjugate pairs, of which one half is kept: hence the 2.
-    Features are not mixed: put an `nn.Dense` after it.
+    for each feature x separately. The units represent conjugate pairs; only one of each pair is kept, which gives the
+    factor 2. Features are not mixed: put an `nn.Dense` after the layer.
 
     Args:
-        width: H, the number of features, of inputs and of outputs.
+        width: H, the number of input and output features.
         state: N, the size of each feature's state, even; N/2 complex units are kept.
-        step_min: the shortest time step \Delta at first.
-        step_max: the longest; \log\Delta, one for each feature, is spread evenly between the two.
-        param_dtype: of all params, and so of the carry.
+        step_min: the shortest initial time step \Delta.
+        step_max: the longest; \Delta, one for each feature, is initially log-uniform between the two.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params: `log_step` (H,), `log_decay` (\alpha) and `frequency` (\omega), (H, N/2),
-        `output_kernel_re`, `output_kernel_im` (H, N/2), `skip` (H,). A begins as -1/2 + i\pi n (S4D-Lin), which
-        the paper found as good as HiPPO's own values and simpler; C is complex normal of variance 1; D is standard
-        normal. One step takes x `(H,)` and the carry `(re, im)`, each `(H, N/2)`, zero at first, and gives y
-        `(H,)`. The state is computed in float32 or more.
+        `output_kernel_re`, `output_kernel_im` (H, N/2), `skip` (H,). A starts as -1/2 + i\pi n (S4D-Lin), which
+        the paper found as good as HiPPO's own values, and simpler; C is complex normal of variance 1; D is standard
+        normal. One step takes x `(H,)` and the carry `(re, im)`, each `(H, N/2)`, initially zero, and returns y
+        `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | diagonal state space for each feature | Gu et al. 2022 | 130 H parameters.
 
     Raises:
-        ValueError: for a width below 1, a state that is odd or below 2, and (in `init`) for inputs which are not H
+        ValueError: for a width below 1, a state that is odd or below 2, and (in `init`) for inputs that are not H
             floating features.
 
     Reference: A. Gu, A. Gupta, K. Goel and C. Ré, *On the parameterization and initialization of diagonal state

@@ -22,9 +22,6 @@ class _Input(NamedTuple):
     x: jax.Array
 
 
-BLOCK = Integer(1, 4096, "an eigenbasis of so many dimensions takes too long to find; give more blocks")
-
-
 @factory
 @validated
 def s5(
@@ -36,39 +33,39 @@ def s5(
     step_max: Positive = 0.1,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
-    r"""The S5 layer: one diagonal state space of many inputs and outputs, discretised by zero-order hold.
+    r"""The S5 layer: one diagonal state space model with many inputs and outputs, discretised by zero-order hold.
 
     .. math::
         \bar\Lambda &= e^{\Lambda \Delta}, \qquad \bar B = \Lambda^{-1}(\bar\Lambda - I) B \\
         h_t &= \bar\Lambda h_{t-1} + \bar B x_t, \qquad y_t = 2\,\mathrm{Re}(C h_t) + D \odot x_t
 
-    The units stand for conjugate pairs, of which one half is kept: hence the 2.
+    The units represent conjugate pairs; only one of each pair is kept, which gives the factor 2.
 
     Args:
-        width: H, the number of features, of inputs and of outputs.
+        width: H, the number of input and output features.
         state: P, the size of the state, even; P/2 complex units are kept.
-        blocks: how many equal HiPPO matrices the state matrix begins with; 2 * blocks must divide P, and P / blocks be
-            4096 at most.
-        step_min: the shortest time step \Delta at first.
-        step_max: the longest; \log\Delta, one for each unit, is spread evenly between the two.
-        param_dtype: of all params, and so of the carry.
+        blocks: the number of equal HiPPO matrices that initialise the state matrix; 2 * blocks must divide P, and
+            P / blocks must be at most 4096.
+        step_min: the shortest initial time step \Delta.
+        step_max: the longest; \Delta, one for each unit, is initially log-uniform between the two.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params: `rate_re`, `rate_im` (the two parts of \Lambda) and `log_step` (P/2,),
         `input_kernel_re`, `input_kernel_im` (H, P/2), `output_kernel_re`, `output_kernel_im` (P/2, H), `skip`
-        (H,). \Lambda begins with the eigenvalues of the normal part of HiPPO-LegS, whose state is an approximation
-        of the past; B and C are LeCun normal and then brought into the basis of its eigenvectors; D is standard
-        normal. One step takes x `(H,)` and the carry `(re, im)`, each `(P/2,)`, zero at first, and gives y `(H,)`.
-        The state is computed in float32 or more.
+        (H,). \Lambda starts as the eigenvalues of the normal part of HiPPO-LegS, whose state approximates the past; B
+        and C are LeCun normal, then transformed to the basis of its eigenvectors; D is standard normal. One step
+        takes x `(H,)` and the carry `(re, im)`, each `(P/2,)`, initially zero, and returns y `(H,)`. The state is
+        computed in float32 or wider.
 
     At a glance: linear | diagonal state space, zero-order hold | Smith et al. 2023 | 129 H + 96 parameters.
 
     Raises:
-        ValueError: for a width below 1, a state that 2 * blocks does not divide, and (in `init`) for inputs which
+        ValueError: for a width below 1, a state that 2 * blocks does not divide, and (in `init`) for inputs that
             are not H floating features.
 
-    The real part of \Lambda is kept at -1e-4 or below, so that the state cannot grow; in the authors' code that is an
-    option. There B, too, has the variance 1/P at first; here it is 1/H, H being the number of inputs it reads.
+    The real part of \Lambda is kept at -1e-4 or below, so that the state cannot grow; in the authors' code, this is an
+    option. In their code, B also has the initial variance 1/P; here it is 1/H, since B reads H inputs.
 
     Reference: J. Smith, A. Warrington and S. Linderman, *Simplified state space layers for sequence modeling*,
     ICLR 2023, arXiv 2208.04933.
@@ -85,7 +82,7 @@ def s5(
     ascending("s5", step_min=step_min, step_max=step_max)
     if state % (2 * blocks):
         raise ValueError(f"s5: the state is {state}, but it must be a multiple of 2 * blocks = {2 * blocks}")
-    Integer(1, 4096, "an eigenbasis of so many dimensions takes too long; give more blocks")(
+    Integer(1, 4096, "a larger eigenbasis takes too long to compute; use more blocks")(
         "s5: state / blocks", state // blocks
     )
     units = state // 2
@@ -140,7 +137,7 @@ def _hippo_normal(n: int) -> tuple[np.ndarray, np.ndarray]:
     p = np.sqrt(2 * np.arange(n) + 1)
     legs = -(np.tril(np.outer(p, p)) - np.diag(np.arange(n)))
     q = np.sqrt(np.arange(n) + 0.5)
-    normal = legs + np.outer(q, q)  # -1/2 on the diagonal, skew-symmetric beside it
+    normal = legs + np.outer(q, q)  # -1/2 on the diagonal, skew-symmetric off it
     imag, vectors = np.linalg.eigh(-1j * (normal - np.diag(np.diag(normal))))
     return (np.diag(normal).mean() + 1j * imag)[: n // 2], vectors[:, : n // 2]
 

@@ -36,39 +36,39 @@ def s6(
     kernel_init: Initializer = default_kernel_init,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> AssociativeCell:
-    r"""The S6 layer, Mamba's selective scan: a state space whose step, input and output depend on the input.
+    r"""The S6 layer, Mamba's selective scan: a state space model whose step, B and C depend on the input.
 
     .. math::
         \delta, B, C &= W x_t, \qquad \Delta = \mathrm{softplus}(W_\Delta \delta + b_\Delta) \\
         h_t &= e^{\Delta A} \odot h_{t-1} + (\Delta \odot x_t) B^\top, \qquad A = -e^\alpha \\
         y_t &= h_t C + D \odot x_t
 
-    with h a matrix (H, N), and \Delta and x across its rows. In a Mamba block a causal convolution stands before it
-    and a gate beside it: `rnnx.causal_conv`, `rnnx.parallel(..., merge=jnp.multiply)`.
+    where h is a matrix (H, N), and \Delta and x have one entry for each row. A Mamba block has a causal convolution
+    before it and a gate in parallel: `rnnx.causal_conv`, `rnnx.parallel(..., merge=jnp.multiply)`.
 
     Args:
-        width: H, the number of features, of inputs and of outputs.
+        width: H, the number of input and output features.
         state: N, the size of each feature's state.
-        rank: R, of the map from x to \Delta; default H/16, rounded up.
-        step_min: the shortest step \Delta at first, where the input says nothing.
-        step_max: the longest; its logarithm is spread evenly between the two.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x.
-        param_dtype: of all params, and so of the carry.
+        rank: R, the rank of the map from x to \Delta; default H/16, rounded up.
+        step_min: the shortest initial step \Delta, for a zero input.
+        step_max: the longest; \Delta is initially log-uniform between the two.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params: `input_kernel` (H, R + 2N), in the order \delta, B, C; `step_kernel` (R, H),
-        uniform within 1/sqrt(R), and `step_bias` (H,), at which softplus gives the steps above; `log_decay` (\alpha)
-        (H, N), at first log(1..N), the real part of S4D's frequencies; `skip` (D) (H,), ones. One step takes x `(H,)`
-        and the carry h `(H, N)`, zero at first, and gives y `(H,)`. The state is computed in float32 or more.
+        uniform within 1/sqrt(R), and `step_bias` (H,), whose softplus gives the steps above; `log_decay` (\alpha)
+        (H, N), initially log(1..N) (S4D-Real); `skip` (D) (H,), ones. One step takes x `(H,)` and the carry h
+        `(H, N)`, initially zero, and returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | selective state space of Mamba | Gu & Dao 2024 | H (2 * ceil(H / 16) + 50) parameters.
 
     Named for `rnnx.expose`: `delta`: :math:`\Delta`.
 
     Raises:
-        ValueError: for a width, state or rank below 1, and (in `init`) for inputs which are not H floating features.
+        ValueError: for a width, state or rank below 1, and (in `init`) for inputs that are not H floating features.
 
-    Note that A is discretised by zero-order hold, and B by Euler's rule, as in the authors' code.
+    A is discretised by zero-order hold, and B by Euler's rule, as in the authors' code.
 
     Reference: A. Gu and T. Dao, *Mamba: linear-time sequence modeling with selective state spaces*, COLM 2024,
     arXiv 2312.00752.

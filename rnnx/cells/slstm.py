@@ -54,25 +54,25 @@ def slstm(
         c_t &= f' \odot c_{t-1} + i' \odot \tanh(z), \qquad n_t = f' \odot n_{t-1} + i' \\
         h_t &= \sigma(o) \odot c_t / n_t, \qquad y_t = h_t
 
-    R is block-diagonal: units read only the state of their own head. The stabiliser m changes no output: it
-    cancels in c / n, and keeps both in range. Before anything is remembered, at n = 0, it is i alone.
+    R is block-diagonal: units read only the state of their own head. The stabiliser m does not change the outputs: it
+    cancels in c / n, and keeps both in range. Before anything is stored, at n = 0, m is i alone.
 
     Args:
         width: H, the number of units.
-        heads: into how many blocks they fall; it must divide H.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        recurrent_kernel_init: of each head's and gate's block of `recurrent_kernel`. Orthogonal: neither grows
-            nor shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`, before `forget_bias` is added.
-        forget_bias: added to the f part of `bias` when it is initialised: at first the memory forgets little,
-            which the input gate, unbounded, can always outweigh. (The authors spread it over each head's units,
-            from 5 down to -7 or from 3 up to 6, and start R at zero.)
-        param_dtype: of all params, and so of the carry.
+        heads: the number of blocks that the units are split into; it must divide H.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises the block of each head and gate in `recurrent_kernel`. Orthogonal: it
+            preserves the norm of the state that it reads (Saxe et al. 2014).
+        bias_init: initialises `bias`, before `forget_bias` is added.
+        forget_bias: added to the f part of `bias` when it is initialised. Initially the memory then forgets little;
+            the unbounded input gate can always outweigh it. (The authors spread it over each head's units, from 5
+            down to -7 or from 3 up to 6, and start R at zero.)
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order i, f, z, o: `input_kernel` (D, 4H), `recurrent_kernel`
         (heads, H/heads, 4H/heads), `bias` (4H,). One step takes x `(D,)` and `SLSTMCarry(h, c, n, m)`, each
-        `(H,)`, zero at first, and gives y `(H,)`.
+        `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: gated | scalar LSTM with exponential gates, in heads | Beck et al. 2024 | 4 H (D + H + 1) parameters.
 
@@ -80,11 +80,11 @@ def slstm(
     f' are made.
 
     Raises:
-        ValueError: for a width below 1, a number of heads that does not divide it, or (in `init`) inputs which
+        ValueError: for a width below 1, a number of heads that does not divide it, or (in `init`) inputs that
             are not floating features.
 
-    Other forms: f may be exponential too; this is the sigmoid form, which the authors' package xlstm has. There R
-    is transposed, (heads, 4H/heads, H/heads), and a convolution before and a norm after belong to the layer.
+    Other forms: f may be exponential too; this is the sigmoid form, as in the authors' package xlstm. In that package,
+    R is transposed, (heads, 4H/heads, H/heads), and the layer includes a convolution before the cell and a norm after.
 
     Reference: M. Beck et al., *xLSTM: extended long short-term memory*, NeurIPS 2024, arXiv 2405.04517.
 
@@ -122,7 +122,7 @@ def slstm(
         gates = gates.reshape(heads, 4, size).swapaxes(0, 1).reshape(4, width)
         i, f, z, o = x.reshape(4, width) + gates
         i, log_f = named(log_i=i.astype(m.dtype), log_f=log_sigmoid(f.astype(m.dtype)))
-        # Where nothing is remembered yet, i alone sets the scale: else a very small first i would leave n at 0.
+        # Where nothing is stored yet, i alone sets the scale: otherwise, a very small first i would leave n at 0.
         kept = jnp.where(n == 0, i, log_f + m)
         m_next = jnp.maximum(kept, i)
         i, f = jnp.exp(i - m_next), jnp.exp(kept - m_next)

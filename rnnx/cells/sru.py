@@ -41,30 +41,31 @@ def sru(
         c_t &= f \odot c_{t-1} + (1 - f) \odot n \\
         y_t &= r \odot g(c_t) + (1 - r) \odot x_t
 
-    Where the input has another width than H, `W_s x` takes the place of x in the last line.
+    If the input width is not H, `W_s x` replaces x in the last line.
 
     Args:
         width: H, the number of units.
         activation: g, tanh in the paper.
-        kernel_init: of each gate's block of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        bias_init: of `bias`.
-        param_dtype: of all params, and so of the carry.
+        kernel_init: initialises each gate's block of `input_kernel`. LeCun normal preserves the variance of x
+            through each gate.
+        bias_init: initialises `bias`.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params, in the order n, f, r: `input_kernel` (H, 3H), or (D, 4H) with W_s at the end
-        where D is not H; `bias` (2H,) of f and r. One step takes x `(D,)` and the carry c `(H,)`, zero at first, and
-        gives y `(H,)`. The state is computed in float32 or more.
+        if D is not H; `bias` (2H,) of f and r. One step takes x `(D,)` and the carry c `(H,)`, initially zero, and
+        returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | simple recurrent unit, version 1 | Lei & Zhang 2017 | 4 H D + 2 H parameters.
 
     Named for `rnnx.expose`: `f`, `n`, `r`.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Other forms: from version 2 of the paper on, the gates read c_{t-1} as well, which makes the recurrence nonlinear.
     The authors' package (`SRUCell(D, H, v1=True)`) has no g by default, and multiplies the x of the last line by
-    sqrt(3) where D is H (without `rescale`, it does not).
+    sqrt(3) if D is H (unless `rescale=False`).
 
     Reference: T. Lei and Y. Zhang, *Training RNNs as fast as CNNs*, arXiv 1709.02755, version 1 (2017).
 

@@ -31,7 +31,7 @@ def ugrnn(
     forget_bias: float = 1.0,
     param_dtype: jnp.dtype = jnp.float32,
 ) -> Cell:
-    r"""The update gate RNN: a simple recurrent network with one gate that holds the state.
+    r"""The update gate RNN: a simple recurrent network with one gate that keeps the state.
 
     .. math::
         g &= \sigma(W_g x_t + R_g h_{t-1} + b_g) \\
@@ -40,24 +40,24 @@ def ugrnn(
 
     Args:
         width: H, the number of units.
-        kernel_init: of `input_kernel`. LeCun normal keeps the variance of x through each gate.
-        recurrent_kernel_init: of each gate's block of `recurrent_kernel`. Orthogonal: neither grows nor
-            shrinks the state that it reads (Saxe et al. 2014).
-        bias_init: of `bias`, before `forget_bias` is added.
-        forget_bias: added to the g part of `bias` when it is initialised. With 1 the unit starts by
-            remembering, as in the LSTM.
-        param_dtype: of all params, and so of the carry.
+        kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
+            the norm of the state that it reads (Saxe et al. 2014).
+        bias_init: initialises `bias`, before `forget_bias` is added.
+        forget_bias: added to the g part of `bias` when it is initialised. With 1, the unit initially
+            forgets little, as in the LSTM.
+        param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order g, n: `input_kernel` (D, 2H), `recurrent_kernel` (H, 2H),
-        `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, zero at first, and gives y `(H,)`.
+        `bias` (2H,). One step takes x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: gated | update gate RNN | Collins et al. 2017 | 2 H (D + H + 1) parameters.
 
     Named for `rnnx.expose`: `g`, `n`.
 
     Raises:
-        ValueError: for a width below 1, or (in `init`) inputs which are not floating features.
+        ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
     Other libraries: TensorFlow's `UGRNNCell` adds the 1 to g at run time; torchrecurrent orders n, g.
 

@@ -80,7 +80,7 @@ CALLS = {
         ("rnnx.learned_carry(L)", TypeError, "learned_carry takes a Cell", "lstm(width=4)"),
         ("rnnx.weight_drop(L, 0.5)", TypeError, "weight_drop takes a Cell", "lstm(width=4)"),
         ("rnnx.expose(nn.LSTMCell(4), 'f')", TypeError, "expose takes a Cell", "LSTMCell"),
-        ("rnnx.weight_drop(CELL, 0.5, kernels=())", ValueError, "weight_drop: kernels is ()", "one name"),
+        ("rnnx.weight_drop(CELL, 0.5, kernels=())", ValueError, "weight_drop: kernels is ()", "one or more names"),
         (
             "rnnx.weight_drop(CELL, 0.5, kernels='recurrent_kernel')",
             ValueError,

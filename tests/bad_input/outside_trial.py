@@ -12,7 +12,7 @@ CALLS = {
             "run(rnnx.scan(rnnx.weight_drop(rnnx.cells.lstm(4), 0.5, kernels=())))",
             ValueError,
             "weight_drop: kernels is () (tuple)",
-            "a tuple of one name or more",
+            "a tuple of one or more names",
         ),
     ],
     "evaluators": [

@@ -1,4 +1,4 @@
-"""ConvLSTM and ConvGRU against Flax, Haiku, Keras and a NumPy transcription, in 1, 2 and 3 space dimensions."""
+"""ConvLSTM and ConvGRU against Flax, Haiku, Keras and a NumPy transcription, in 1, 2 and 3 spatial dimensions."""
 
 import itertools
 import os
@@ -238,8 +238,8 @@ def test_a_batch_is_one_convolution():
     ("options", "shape", "message"),
     [
         ({}, (8,), r"got float32\[8\] for one step"),
-        ({"kernel_size": (3, 3)}, (8, 2), r"kernel_size \(3, 3\) is for 2 space dimensions, but the inputs have 1"),
-        ({"strides": (2,)}, (8, 8, 2), r"strides \(2,\) is for 1 space dimensions, but the inputs have 2"),
+        ({"kernel_size": (3, 3)}, (8, 2), r"kernel_size \(3, 3\) is for 2 spatial dimensions, but the inputs have 1"),
+        ({"strides": (2,)}, (8, 8, 2), r"strides \(2,\) is for 1 spatial dimensions, but the inputs have 2"),
         ({"kernel_size": 9, "padding": "VALID"}, (8, 8, 2), "nothing is left"),
     ],
 )
