@@ -204,7 +204,7 @@ class Reader:
             if len(moving) == 1 and called.isidentifier() and not called.startswith("_"):
                 return [self.graph.add(Node(FUNCTIONS.get(called, called), "function"), moving)]
             return self.run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), reads)
-        if name == "split":
+        if name in ("split", "unstack"):
             return self.split(moving[0], len(eqn.outvars))
         if name in ("slice", "dynamic_slice"):
             return [self.slice(eqn, moving[0])]
