@@ -1,6 +1,6 @@
 """Validates the arguments of factories against the annotations of their parameters.
 
-`int` means a whole number, 1 or more; `float` a finite number; `bool` True or False; `jnp.dtype` a floating dtype. A
+`int` means a whole number, 1 or more; `float` a finite number; `bool` True or False; `DType` a floating dtype. A
 check in the annotation specifies other ranges, and functions: `Annotated[int, Integer(0)]`.
 """
 
@@ -20,6 +20,7 @@ from typing import Annotated, Any, ParamSpec, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -210,6 +211,8 @@ DEFAULT_CHECKS: dict[Any, Check] = {int: Integer(), float: Real(), bool: flag, n
 Positive = Annotated[float, Real(above=0)]
 NonNegative = Annotated[float, Real(low=0)]
 Rate = Annotated[float, Real(low=0, below=1)]
+DType = Annotated[DTypeLike, floating]
+"""A floating dtype: `jnp.bfloat16`, `"float32"`, ..."""
 UnitInterval = Annotated[float, Real(above=0, high=1)]
 UNROLLED = "each one is compiled separately"
 Layers = Annotated[int, Integer(1, 1000, UNROLLED)]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.arguments import NonNegative, Positive, Real, describe, validated
+from rnnx.arguments import DType, NonNegative, Positive, Real, describe, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, dot, features_of, per_gate
 
@@ -55,7 +55,7 @@ def alif(
     damping: NonNegative = 0.3,
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_kernel_init,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""A recurrent network of adaptive leaky integrate-and-fire units (LSNN), trained with a pseudo-derivative.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, zeros
 
-from rnnx.arguments import Integer, validated
+from rnnx.arguments import DType, Integer, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, features_of, rounded
 from rnnx.cells._linear import check_channels
@@ -25,7 +25,7 @@ def causal_conv(
     size: int = 4,
     kernel_init: Initializer = per_feature_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""A causal depthwise convolution over time, as used before the recurrence in Mamba and Griffin.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import glorot_uniform, zeros
 
-from rnnx.arguments import UNROLLED, Activation, Integer, validated
+from rnnx.arguments import UNROLLED, Activation, DType, Integer, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, affine, dot, per_gate, rounded
 from rnnx.cells.ltc import features_in_time
@@ -34,7 +34,7 @@ def cfc(
     activation: Activation = _lecun_tanh,
     kernel_init: Initializer = _glorot,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The closed-form continuous-time network, with a gate that depends on the time since the previous step.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._convolution import Padding, Sizes, biased, convolutional_init, convolve, space_after
 from rnnx.cells._kernels import Initializer, default_kernel_init, default_recurrent_init
@@ -26,7 +26,7 @@ def conv_gru(
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The GRU over images, with convolutions in place of its matrix products, in 1, 2 or 3 spatial dimensions.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import NonNegative, Positive, validated
+from rnnx.arguments import DType, NonNegative, Positive, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, affine, default_kernel_init, dot, features_of
 
@@ -32,7 +32,7 @@ def cornn(
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The coupled oscillatory RNN: damped oscillators, driven by the input and by each other.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import outer, rms_norm, unit, wide_dot
@@ -32,7 +32,7 @@ def delta_net(
     key_width: int | None = None,
     value_width: int | None = None,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""DeltaNet: an associative matrix memory. Each step corrects the value that its key retrieves.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import Activation, validated
+from rnnx.arguments import Activation, DType, validated
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -26,7 +26,7 @@ def elman(
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The simple recurrent network (Elman network).
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, silu, softplus
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import exp_of, inverse_softplus, log_uniform, outer, rms_norm, unit, upcast, wide_dot
@@ -34,7 +34,7 @@ def gated_delta_net(
     key_width: int | None = None,
     value_width: int | None = None,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""Gated DeltaNet: the delta rule on an associative matrix memory with an input-dependent decay.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, silu
 
-from rnnx.arguments import Positive, validated
+from rnnx.arguments import DType, Positive, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, dot, features_of, per_gate
 from rnnx.cells._linear import outer, rms_norm, upcast, wide_dot
@@ -35,7 +35,7 @@ def gla(
     rank: int = 16,
     temperature: Positive = 16.0,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""Gated linear attention: an associative matrix memory whose rows decay at input-dependent rates.
 

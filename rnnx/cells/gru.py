@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -29,7 +29,7 @@ def gru(
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The gated recurrent unit, with the reset gate after or before the recurrent product.
 

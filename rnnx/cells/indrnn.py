@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import uniform, zeros
 
-from rnnx.arguments import Activation, validated
+from rnnx.arguments import Activation, DType, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, affine, default_kernel_init, features_of, rounded
 
@@ -22,7 +22,7 @@ def indrnn(
     kernel_init: Initializer = default_kernel_init,
     recurrent_kernel_init: Initializer = unit_uniform,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The independently recurrent network: each unit reads only its own past.
 

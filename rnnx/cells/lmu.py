@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import glorot_normal, lecun_uniform, zeros
 
-from rnnx.arguments import Integer, Positive, validated
+from rnnx.arguments import DType, Integer, Positive, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import Initializer, dot, features_of, per_gate, rounded
 
@@ -60,7 +60,7 @@ def lmu(
     recurrent_kernel_init: Initializer = default_kernel_init,
     encoder_init: Initializer = default_encoder_init,
     memory_encoder_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The Legendre memory unit: d coefficients for the last theta steps of a scalar signal, and a hidden state.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import Positive, validated
+from rnnx.arguments import DType, Positive, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import dot, features_of
 from rnnx.cells._linear import check_channels, exp_of, exponential, wide_dot
@@ -29,7 +29,7 @@ def lru(
     r_min: float = 0.0,
     r_max: float = 1.0,
     max_phase: Positive = 2 * math.pi,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The linear recurrent unit: a diagonal complex recurrence, stable by its parametrisation.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import Cell, Key, LinearizedStep, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -57,7 +57,7 @@ def lstm(
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
     forget_bias: float = 1.0,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The LSTM with a forget gate, as in torch, Keras, Flax and Haiku, and four options.
 

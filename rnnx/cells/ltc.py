@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 
-from rnnx.arguments import Layers, validated
+from rnnx.arguments import DType, Layers, validated
 from rnnx.base import Cell, Key, Params, PyTree, Weights, cell, factory
 from rnnx.cells._kernels import features_of
 
 
 @factory
 @validated
-def ltc(width: int, *, unfolds: Layers = 6, param_dtype: jnp.dtype = jnp.float32) -> Cell:
+def ltc(width: int, *, unfolds: Layers = 6, param_dtype: DType = jnp.float32) -> Cell:
     r"""The liquid time-constant network: neurons with membranes and synapses, over time steps of any length.
 
     Neuron i has the membrane potential v_i. Each of its synapses, from a neuron or an input j, opens with the potential

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -30,7 +30,7 @@ def mgu(
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
     forget_bias: float = 1.0,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The minimal gated unit: a GRU whose one gate both resets and updates.
 

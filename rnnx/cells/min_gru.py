@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import Activation, validated
+from rnnx.arguments import Activation, DType, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
@@ -28,7 +28,7 @@ def min_gru(
     activation: Activation = positive,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The minGRU, in the form that the paper evaluates in log-space.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, associative_cell, exportable, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import outer, upcast, wide_affine, wide_dot
@@ -47,7 +47,7 @@ def mlstm(
     heads: int = 1,
     key_width: int | None = None,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The mLSTM: a matrix memory with exponential gates that read only the input.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, dot, features_of
 
@@ -32,7 +32,7 @@ def orthogonal(
     kernel_init: Initializer = default_kernel_init,
     skew_init: Initializer = rotations,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The orthogonal RNN, by a Cayley map: the recurrent matrix rotates the state and preserves its norm.
 

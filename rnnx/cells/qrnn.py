@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init
 from rnnx.cells._linear import input_gates_init, wide_affine
@@ -24,7 +24,7 @@ def qrnn(
     input_gate: bool = False,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The quasi-recurrent network with fo-pooling (or f- or ifo-pooling); the gates read only the current input.
 

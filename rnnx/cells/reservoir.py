@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnx.arguments import Activation, Integer, NonNegative, UnitInterval, validated
+from rnnx.arguments import Activation, DType, Integer, NonNegative, UnitInterval, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, factory
 from rnnx.cells._kernels import features_of
 
@@ -43,7 +43,7 @@ def reservoir(
     bias_scale: float = 1.0,
     activation: Activation = jnp.tanh,
     seed: Annotated[int, Integer(0, why="a seed has 31 bits")] = 0,
-    state_dtype: jnp.dtype = jnp.float32,
+    state_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The leaky echo-state network: a fixed random recurrent network, for which only a readout is trained.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid, softplus
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, check_heads, default_kernel_init, features_of
 from rnnx.cells._linear import check_channels, inverse_softplus, upcast
@@ -35,7 +35,7 @@ def rg_lru(
     a_max: float = 0.999,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The real-gated linear recurrent unit: the recurrence of Griffin and RecurrentGemma.
 

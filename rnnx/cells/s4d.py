@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnx.arguments import Positive, ascending, validated
+from rnnx.arguments import DType, Positive, ascending, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import features_of
 from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, upcast
@@ -28,7 +28,7 @@ def s4d(
     state: int = 64,
     step_min: Positive = 0.001,
     step_max: Positive = 0.1,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The S4D layer: a separate diagonal state space model for each feature.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import lecun_normal
 
-from rnnx.arguments import Integer, Positive, ascending, validated
+from rnnx.arguments import DType, Integer, Positive, ascending, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, Weights, factory
 from rnnx.cells._kernels import dot, features_of
 from rnnx.cells._linear import check_channels, exp_of, held, log_uniform, upcast, wide_dot
@@ -31,7 +31,7 @@ def s5(
     blocks: int = 1,
     step_min: Positive = 0.001,
     step_max: Positive = 0.1,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The S5 layer: one diagonal state space model with many inputs and outputs, discretised by zero-order hold.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import softplus
 
-from rnnx.arguments import Positive, ascending, validated
+from rnnx.arguments import DType, Positive, ascending, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import check_channels, exp_of, inverse_softplus, log_uniform, upcast, wide_dot
@@ -34,7 +34,7 @@ def s6(
     step_min: Positive = 0.001,
     step_max: Positive = 0.1,
     kernel_init: Initializer = default_kernel_init,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The S6 layer, Mamba's selective scan: a state space model whose step, B and C depend on the input.
 

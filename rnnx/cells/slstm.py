@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import validated
+from rnnx.arguments import DType, validated
 from rnnx.base import Cell, Key, Params, PyTree, cell, exportable, factory
 from rnnx.cells._kernels import (
     Initializer,
@@ -43,7 +43,7 @@ def slstm(
     recurrent_kernel_init: Initializer = default_recurrent_init,
     bias_init: Initializer = zeros,
     forget_bias: float = 3.0,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> Cell:
     r"""The sLSTM: an LSTM with an exponential input gate, a normaliser, and heads.
 

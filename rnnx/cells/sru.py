@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 from jax.nn.initializers import zeros
 
-from rnnx.arguments import Activation, validated
+from rnnx.arguments import Activation, DType, validated
 from rnnx.base import AssociativeCell, Key, Params, PyTree, factory
 from rnnx.cells._kernels import Initializer, default_kernel_init, features_of, per_gate
 from rnnx.cells._linear import upcast, wide_dot
@@ -32,7 +32,7 @@ def sru(
     activation: Activation = jnp.tanh,
     kernel_init: Initializer = default_kernel_init,
     bias_init: Initializer = zeros,
-    param_dtype: jnp.dtype = jnp.float32,
+    param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
     r"""The simple recurrent unit as first published, whose gates do not read the state.
 
