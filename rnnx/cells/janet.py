@@ -32,7 +32,7 @@ def janet(
     forget_bias: float = 1.0,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    r"""JANET: an LSTM with only the forget gate; it lets in a little more than it forgets.
+    r"""JANET: an LSTM with only a forget gate; it writes slightly more than it forgets.
 
     .. math::
         s &= W_f x_t + R_f h_{t-1} + b_f \\
@@ -41,10 +41,10 @@ def janet(
 
     Args:
         width: H, the number of units.
-        beta: :math:`\beta`, how much more is let in than forgotten; 1 in the authors' code.
+        beta: :math:`\beta`. If it is positive, the unit writes more than it forgets. 1 in the authors' code.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
-        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
-            the norm of the state that it reads (Saxe et al. 2014).
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. An orthogonal matrix
+            preserves the norm of the state that it multiplies (Saxe et al. 2014).
         bias_init: initialises `bias`, before `forget_bias` is added.
         forget_bias: added to the f part of `bias` when it is initialised. With 1, the unit initially forgets
             little. The authors use chrono initialisation instead: log(u), with u uniform between 1 and the longest

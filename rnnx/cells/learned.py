@@ -18,18 +18,19 @@ LEARNED = "initial_carry"
 
 @interned
 def learned_carry(inner: AnyCell) -> AnyCell:
-    """Makes the initial carry a parameter: every sequence starts with it, and a reset returns to it.
+    """Makes the initial carry a learned parameter: every sequence starts from it, and a reset returns to it.
 
     Args:
-        inner: a Cell or AssociativeCell whose params are a dict, and whose carry is made of floating numbers.
+        inner: a Cell or AssociativeCell whose params are a dict and whose carry contains only floating-point numbers.
 
     Returns:
-        The same type. Its params are those of the cell and `initial_carry`, a dict keyed by the names of the carry's
-        fields (a bare array if the carry is one), initialised with the cell's own initial carry.
+        A cell of the same type. Its params are those of the cell plus `initial_carry`: a dict keyed by the names of the
+        carry's fields, or a bare array if the carry is one. It is initialised with the cell's own initial carry.
 
     Raises:
-        TypeError: if `inner` is not a cell; in `init`, if the params are not a dict, or the carry holds anything but
-            floating numbers, or the mask of `recurrent_dropout`: apply that to the result instead.
+        TypeError: if `inner` is not a cell; in `init`, if the params are not a dict, or if the carry contains anything
+            other than floating-point numbers, or if it contains the mask of `recurrent_dropout`: apply that to the
+            result of `learned_carry` instead.
 
     Example::
 

@@ -24,7 +24,7 @@ from rnnx.naming import named
 
 @exportable
 class LEMCarry(NamedTuple):
-    """The state of a LEM: the output `y` and the memory `z` that it reads, each `[batch, H]` (in a cell: `(H,)`)."""
+    """The state of a LEM: the output `y` and the memory `z`, each `[batch, H]` (in a cell: `(H,)`)."""
 
     y: jax.Array
     z: jax.Array
@@ -41,7 +41,7 @@ def lem(
     bias_init: Initializer = zeros,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    r"""Long expressive memory: a multiscale system of two equations with learned time steps.
+    r"""Long expressive memory: two coupled equations with learned time steps, for signals with several time scales.
 
     .. math::
         a &= \Delta t\, \sigma(W_1 x_t + R_1 y_{t-1} + b_1), \qquad
@@ -51,17 +51,17 @@ def lem(
 
     Args:
         width: H, the number of units of each equation.
-        dt: :math:`\Delta t`, the longest time step; 1 by default in the authors' code.
+        dt: :math:`\Delta t`, the longest time step; the default in the authors' code is also 1.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
-        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
-            the norm of the state that it reads (Saxe et al. 2014).
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. An orthogonal matrix
+            preserves the norm of the state that it multiplies (Saxe et al. 2014).
         bias_init: initialises `bias`.
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The Cell. Params, with the gates in the order 1, 2, z, y: `input_kernel` (D, 4H), `recurrent_kernel`
-        (H, 4H), whose y block reads z, `bias` (4H,). One step takes x `(D,)` and `LEMCarry(y, z)`, each `(H,)`,
-        initially zero, and returns y `(H,)`.
+        (H, 4H), where the y block multiplies z, `bias` (4H,). One step takes x `(D,)` and `LEMCarry(y, z)`, each
+        `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: continuous time | long expressive memory | Rusch et al. 2022 | 4 H (D + H + 1) parameters.
 
@@ -70,8 +70,9 @@ def lem(
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other libraries: the authors' code orders 2, 1, then the input parts of y, z, and has a separate kernel to read z.
-    (In torchrecurrent 0.2.5, y reads the z of the previous step, which is a different model.)
+    Other libraries: in the authors' code, the order is 2, 1, then the input parts of y and z; the kernel that
+    multiplies z is a separate parameter. (In torchrecurrent 0.2.5, y reads the z of the previous step, which is a
+    different model.)
 
     Reference: T. K. Rusch et al., *Long expressive memory for sequence modeling*, ICLR 2022, arXiv 2110.04744.
 

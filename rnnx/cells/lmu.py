@@ -1,4 +1,4 @@
-"""The Legendre memory unit: a linear memory of a sliding window, read and written by a hidden state."""
+"""The Legendre memory unit: a hidden state that writes and reads a linear memory of a sliding window."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class LMUCarry(NamedTuple):
 
 
 def expm(a: np.ndarray) -> np.ndarray:
-    """The matrix exponential, in float64: the Taylor series of a scaled matrix, then repeated squaring."""
+    """Computes the matrix exponential in float64: the Taylor series of the scaled matrix, then repeated squaring."""
     squarings = max(0, int(np.ceil(np.log2(np.abs(a).sum(axis=0).max()))) + 1)
-    a = a / 2.0**squarings  # norm at most 1/2: after 16 terms, the remainder is below rounding
+    a = a / 2.0**squarings  # norm at most 1/2: after 16 terms, the remainder is below the rounding error
     result = term = np.eye(len(a))
     for k in range(1, 17):
         term = term @ a / k
@@ -45,7 +45,7 @@ def legendre_memory(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
     i, j = np.ogrid[:order, :order]
     a = (2 * i + 1) * np.where(i < j, -1.0, (-1.0) ** (i - j + 1))
     b = (2 * i + 1) * (-1.0) ** i
-    held = expm(np.block([[a, b], [np.zeros((1, order + 1))]]) / theta)  # the input as a constant state
+    held = expm(np.block([[a, b], [np.zeros((1, order + 1))]]) / theta)  # treats the input as a constant state
     return held[:order, :order], held[:order, order]
 
 
@@ -62,7 +62,7 @@ def lmu(
     memory_encoder_init: Initializer = zeros,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    r"""The Legendre memory unit: d coefficients for the last theta steps of a scalar signal, and a hidden state.
+    r"""The Legendre memory unit: a hidden state, and d coefficients for the last theta steps of a scalar signal.
 
     .. math::
         u_t &= e_x^\top x_t + e_h^\top h_{t-1} + e_m^\top m_{t-1} \\
@@ -72,15 +72,15 @@ def lmu(
     m holds the Legendre coefficients of u over the last theta steps:
     :math:`u_{t - \theta r} \approx \sum_i P_i(2 r - 1)\, m_i` for r from 0 to 1. Its dynamics
     :math:`\theta \dot m = A m + B u`, with :math:`A_{ij} = (2i + 1) (-1 \text{ if } i < j \text{ else }
-    (-1)^{i-j+1})` and :math:`B_i = (2i + 1)(-1)^i`, are fixed, not trained, and solved exactly for a u that is
-    constant during each step (zero-order hold).
+    (-1)^{i-j+1})` and :math:`B_i = (2i + 1)(-1)^i`, are fixed, not trained. They are solved exactly, with u
+    held constant during each step (zero-order hold).
 
     Args:
         width: H, the number of hidden units.
-        order: d, the number of coefficients in the memory; more of them resolve faster changes within the window.
-            At most 4096; default H.
-        theta: the length of the window in steps, not necessarily whole. Choose it for each task: the authors use the
-            length of the series.
+        order: d, the number of coefficients in the memory; with more, the memory resolves faster changes within the
+            window. At most 4096; default H.
+        theta: the length of the window in steps, not necessarily an integer. Choose it for each task: the authors use
+            the length of the sequence.
         kernel_init: initialises `input_kernel` and `memory_kernel`. Glorot normal, following the authors.
         recurrent_kernel_init: initialises `recurrent_kernel`. Glorot normal, following the authors.
         encoder_init: initialises `input_encoder` and `hidden_encoder`. LeCun uniform, following the authors.
@@ -144,7 +144,7 @@ def lmu(
         u_x, wx = z
         a, b = legendre_memory(order, theta)
         u = u_x + dot(h, w["hidden_encoder"], wx.dtype) + dot(m, w["memory_encoder"], wx.dtype)
-        # A long window needs more precision than a bfloat16 x has: the memory is at least as wide as the params.
+        # A long window needs more precision than bfloat16: compute the memory at least in the dtype of the params.
         dtype = jnp.promote_types(m.dtype, wx.dtype)
         m = m.astype(dtype) @ a.T.astype(dtype) + u.astype(dtype) * b.astype(dtype)
         h = jnp.tanh(wx + dot(h, w["recurrent_kernel"], wx.dtype) + dot(m, w["memory_kernel"], wx.dtype))

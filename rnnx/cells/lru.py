@@ -31,7 +31,7 @@ def lru(
     max_phase: Positive = 2 * math.pi,
     param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
-    r"""The linear recurrent unit: a diagonal complex recurrence, stable by its parametrisation.
+    r"""The linear recurrent unit: a diagonal complex recurrence, parametrised so that it is always stable.
 
     .. math::
         h_t &= \lambda \odot h_{t-1} + \gamma \odot B x_t, \qquad \lambda = \exp(-e^\nu + i e^\theta) \\
@@ -40,9 +40,9 @@ def lru(
     Args:
         width: H, the number of input and output features.
         state: N, the number of complex units; default H.
-        r_min: the smallest initial |\lambda|. Closer to 1, the memory is longer: use r_min 0.9 and r_max 0.999 for long
-            tasks.
-        r_max: the largest initial |\lambda|. \lambda is drawn uniformly from the ring between the two.
+        r_min: the smallest initial |\lambda|. The closer to 1, the longer the memory: for long sequences, use r_min 0.9
+            and r_max 0.999.
+        r_max: the largest initial |\lambda|. \lambda is drawn uniformly from the ring between the two radii.
         max_phase: the largest initial angle of \lambda; use a small one (\pi/10) for very long sequences.
         param_dtype: the dtype of all params, and so of the carry.
 
@@ -50,8 +50,8 @@ def lru(
         The AssociativeCell. Params: `nu`, `theta`, `log_gamma` (N,), `input_kernel_re` and `input_kernel_im`
         (H, N), `output_kernel_re` and `output_kernel_im` (N, H), `skip` (H,). B and C are normal with variance
         1/(2H) and 1/N, D is standard normal, and \gamma starts as sqrt(1 - |\lambda|^2), which keeps the variance of
-        the state near that of the input; all as in the paper's appendix. One step takes x `(H,)` and the carry
-        `(re, im)`, each `(N,)`, initially zero, and returns y `(H,)`. The state is computed in float32 or wider.
+        the state near that of the input. All these are as in the paper's appendix. One step takes x `(H,)` and the
+        carry `(re, im)`, each `(N,)`, initially zero, and returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | linear recurrent unit, complex diagonal | Orvieto et al. 2023 | 4 H (H + 1) parameters.
 

@@ -39,7 +39,7 @@ def layer_normalized(x: jax.Array, gain: jax.Array) -> jax.Array:
     """`gain * (x - mean) / standard deviation` over all features, computed in float32 or wider."""
     centered = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     centered = centered - centered.mean()
-    # The 1e-5 is from the authors' code: it prevents 0 / 0 where all features are equal (initially, those of R h).
+    # The 1e-5, as in the authors' code, prevents 0 / 0 when all features are equal (as those of R h initially are).
     scale = jax.lax.rsqrt((centered * centered).mean() + 1e-5)
     return (centered * scale).astype(x.dtype) * gain.astype(x.dtype)
 
@@ -59,14 +59,14 @@ def lstm(
     forget_bias: float = 1.0,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    r"""The LSTM with a forget gate, as in torch, Keras, Flax and Haiku, and four options.
+    r"""The LSTM with a forget gate, as in torch, Keras, Flax and Haiku, with four options.
 
     .. math::
         i, f, g, o &= W x_t + R h_{t-1} + b \\
         c_t &= \sigma(f) \odot c_{t-1} + \sigma(i) \odot \tanh(g) \\
         h_t &= \sigma(o) \odot \tanh(c_t), \qquad y_t = h_t
 
-    The options, in any combination:
+    The options, which can be combined freely:
 
     .. math::
         \text{peephole:}\quad & i + p_i \odot c_{t-1},\quad f + p_f \odot c_{t-1},\quad o + p_o \odot c_t
@@ -80,21 +80,21 @@ def lstm(
 
     Args:
         width: H, the number of units.
-        peephole: whether the gates also read the memory, each unit only its own, for tasks that depend on exact timing
+        peephole: whether the gates of each unit also read its memory. This helps in tasks that depend on exact timing
             (Gers and Schmidhuber 2000).
-        coupled: whether a unit forgets exactly as much as it lets in ("CIFG"): three gates instead of four, with
-            little loss in performance (Greff et al. 2017).
-        layer_norm: whether to normalise W x, R h, and the memory where the output reads it, which keeps the inputs of
-            the gates at the same scale (Ba et al. 2016). The memory that is carried on is not normalised.
-        projection: P, the number of features of h and y, usually less than H; with a large memory, this saves most of
-            the weights of R ("LSTMP", Sak et al. 2014).
+        coupled: whether a unit forgets exactly as much as it writes (coupled input and forget gates, "CIFG"). It then
+            has three gates instead of four, with little loss in performance (Greff et al. 2017).
+        layer_norm: whether to normalise W x, R h, and the memory that the output reads. This keeps the inputs of the
+            gates at the same scale (Ba et al. 2016). The memory in the carry is not normalised.
+        projection: P, the number of features of h and y, usually less than H. When H is large, this makes R much
+            smaller ("LSTMP", Sak et al. 2014).
         kernel_init: initialises `input_kernel` and `projection_kernel`. LeCun normal preserves the variance of x
             through each gate.
-        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
-            the norm of the state that it reads (Saxe et al. 2014).
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. An orthogonal matrix
+            preserves the norm of the state that it multiplies (Saxe et al. 2014).
         bias_init: initialises `bias`, before `forget_bias` is added.
         forget_bias: added to the f part of `bias` when it is initialised (never at run time). With 1, the
-            memory initially forgets little, so gradients reach far back from the first update on (Gers et al. 2000;
+            memory initially forgets little, so gradients reach far back from the very first update (Gers et al. 2000;
             Jozefowicz et al. 2015).
         param_dtype: the dtype of all params, and so of the carry.
 
@@ -118,10 +118,10 @@ def lstm(
         ValueError: for a width or a projection below 1, or (in `init`) inputs that are not floating features.
 
     Other libraries: torch has two biases (their sum is `bias`), the same gate order, and the projection as
-    `proj_size`; Flax returns the carry as (c, h); Haiku orders i, g, f, o and adds 1 to f at run time; Keras
-    writes c for g. The paper on layer normalisation also has shifts for W x and R h: only their sum with b matters,
-    and here b is that sum. TensorFlow Addons carries the normalised memory on as c, and tf.contrib's older cell also
-    normalises each gate separately, with x and h together: weights of neither can be used here.
+    `proj_size`; Flax returns the carry as (c, h); Haiku has the order i, g, f, o and adds 1 to f at run time; Keras
+    writes c for g. The layer normalisation paper also adds shifts to W x and R h; only their sum with b matters,
+    and here b is that sum. TensorFlow Addons keeps the normalised memory as c, and tf.contrib's older cell also
+    normalises each gate separately, with x and h together: the weights of neither can be used here.
 
     References: S. Hochreiter and J. Schmidhuber, *Long short-term memory*, Neural Computation 9 (1997);
     F. Gers, J. Schmidhuber and F. Cummins, *Learning to forget*, Neural Computation 12 (2000). Peepholes:
@@ -203,7 +203,7 @@ def _jvp(
 def _with_options(
     width: int, peephole: bool, coupled: bool, layer_norm: bool, projection: int | None
 ) -> tuple[Callable[..., jax.Array], Callable[..., tuple[LSTMCarry, jax.Array]]]:
-    """`project` and `step` with any of the options, differentiated by JAX."""
+    """Returns `project` and `step` with any of the options, differentiated by JAX."""
 
     def peek(w: Params, row: int, gate: jax.Array, c: jax.Array) -> jax.Array:
         return gate + (w["peephole"][row] * c).astype(gate.dtype) if peephole else gate

@@ -16,25 +16,26 @@ from rnnx.cells._kernels import features_of
 @factory
 @validated
 def ltc(width: int, *, unfolds: Layers = 6, param_dtype: DType = jnp.float32) -> Cell:
-    r"""The liquid time-constant network: neurons with membranes and synapses, over time steps of any length.
+    r"""The liquid time-constant network: neurons with membranes and synapses, and time steps of any length.
 
-    Neuron i has the membrane potential v_i. Each of its synapses, from a neuron or an input j, opens with the potential
-    of j and pulls v_i towards its reversal potential E_ji; so the inputs and the state set the time constant of v_i:
+    Neuron i has the membrane potential v_i. Each of its synapses comes from a neuron or an input j. The potential of j
+    opens the synapse, which then pulls v_i towards the reversal potential E_ji. The time constant of v_i therefore
+    depends on the inputs and the state:
 
     .. math::
         C_i \dot v_i &= g_i (V_i - v_i) + \sum_j s_{ji}(v_j) (E_{ji} - v_i) + \sum_k s'_{ki}(u_k) (E'_{ki} - v_i) \\
         s_{ji}(v_j) &= w_{ji}\, \sigma(\sigma_{ji} (v_j - \mu_{ji})), \qquad u = a \odot x_t + b, \qquad
         y_t = a' \odot v + b'
 
-    with C, g and w (also w') made positive by softplus. A step of length dt takes L substeps of
-    :math:`\delta = dt / L`, each implicit in v_i alone (the authors' fused solver; stable for any dt):
+    where softplus makes C, g, w and w' positive. A step of length dt takes L substeps of
+    :math:`\delta = dt / L`, each implicit only in v_i (the authors' fused solver, which is stable for any dt):
 
     .. math::
         v_i \leftarrow \frac{C_i v_i + \delta (g_i V_i + \sum_j s_{ji} E_{ji} + \sum_k s'_{ki} E'_{ki})}
         {C_i + \delta (g_i + \sum_j s_{ji} + \sum_k s'_{ki})}
 
-    This is the form of the authors' package `ncps`, fully connected. Algorithm 1 of the paper is more general: any
-    network may drive the conductances; here it is one sigmoid for each synapse.
+    This is the form in the authors' package `ncps`, fully connected. Algorithm 1 of the paper is more general: there,
+    any network may drive the conductances; here, each synapse has one sigmoid.
 
     Args:
         width: H, the number of neurons.
@@ -42,14 +43,15 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: DType = jnp.float32) ->
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The Cell. Params: `recurrent` (H, H) and `input` (D, H), each with `w`, `mu`, `sigma` and `erev` (E), from row
-        to column; `gleak` (g), `vleak` (V) and `cm` (C), each (H,); `input_w` and `input_b` (a, b), each (D,);
-        `output_w` and `output_b` (a', b'), each (H,). w, gleak and cm are stored before softplus. One step takes
-        `{"x": (D,), "dt": ()}` and the carry v `(H,)`, initially zero, and returns y `(H,)`.
+        The Cell. Params: `recurrent` (H, H) and `input` (D, H), each with `w`, `mu`, `sigma` and `erev` (E); row j,
+        column i belongs to the synapse from j to i; `gleak` (g), `vleak` (V) and `cm` (C), each (H,); `input_w` and
+        `input_b` (a, b), each (D,); `output_w` and `output_b` (a', b'), each (H,). w, gleak and cm are the
+        values before softplus. One step takes `{"x": (D,), "dt": ()}` and the carry v `(H,)`, initially zero, and
+        returns y `(H,)`.
 
-        All are initialised as in `ncps`, uniform in ranges where neurons are neither dead nor saturated for inputs of
-        about 0 to 1: w and gleak in [0.001, 1), mu in [0.3, 0.8), sigma in [3, 8), cm in [0.4, 0.6) (before
-        softplus), vleak in [-0.2, 0.2); erev is 1 with probability 2/3, else -1; the maps of input and output are the
+        All are initialised as in `ncps`: uniform, in ranges where neurons are neither dead nor saturated for inputs
+        between about 0 and 1: w and gleak in [0.001, 1), mu in [0.3, 0.8), sigma in [3, 8), cm in [0.4, 0.6) (before
+        softplus), vleak in [-0.2, 0.2); erev is 1 with probability 2/3, else -1; the input and output maps are the
         identity.
 
     At a glance: continuous time | liquid time constants, inputs `{"x", "dt"}` | Hasani et al. 2021 | 4 H (D + H) + 5 H
@@ -59,13 +61,13 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: DType = jnp.float32) ->
         ValueError: for a width or unfolds below 1, or (in `init`) inputs that are not a dict of floating features x
             and a floating dt.
 
-    `dt` is the time since the previous step; it must not be negative, and at 0, v does not change. Its unit matters:
-    with the initial params, v moves over a time of about 1. It may be float32 when x is bfloat16; the outputs are then
-    float32. A step costs O(L H (D + H)) in time and O(H (D + H)) in memory.
+    `dt` is the time since the previous step. It must not be negative; if it is 0, v does not change. Its unit matters:
+    with the initial params, v changes over a time of about 1. `dt` may be float32 when x is bfloat16; the outputs are
+    then float32. A step costs O(L H (D + H)) in time and O(H (D + H)) in memory.
 
     Other libraries: `ncps` divides by dt, so that dt = 0 gives NaN, and adds 1e-8 to the denominator, which is always
-    positive here. Its `LTCCell` without `implicit_param_constraints` needs w, gleak and cm clipped after each
-    update; its `LTC` has softplus by default, as here.
+    positive here. In its `LTCCell` without `implicit_param_constraints`, w, gleak and cm must be clipped after
+    each update; its `LTC` uses softplus by default, as here.
 
     References: R. Hasani, M. Lechner et al., *Liquid time-constant networks*, AAAI 2021, arXiv 2006.04439;
     M. Lechner et al., *Neural circuit policies enabling auditable autonomy*, Nature Machine Intelligence 2 (2020).
@@ -119,7 +121,7 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: DType = jnp.float32) ->
         return jnp.zeros((width,), w["cm"].dtype)
 
     def conductances(w: Weights, source: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The current into each neuron at v = 0, and its decrease per unit of v, both summed over the synapses."""
+        """Returns the current into each neuron at v = 0 and its decrease per unit of v, summed over the synapses."""
         w = jax.tree.map(lambda a: a.astype(source.dtype), w)
         s = w["w"] * sigmoid(w["sigma"] * (source[:, None] - w["mu"]))
         return (s * w["erev"]).sum(axis=0), s.sum(axis=0)
@@ -135,7 +137,7 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: DType = jnp.float32) ->
         cm = w["cm"]
         for _ in range(unfolds):
             flow, slope = conductances(w["recurrent"], v.astype(input_flow.dtype))
-            # Not with cm / delta, as in the authors' code: that is equivalent, but NaN where delta is 0.
+            # The authors' code divides cm by delta instead: that is equivalent, but gives NaN where delta is 0.
             v = (cm * v + delta * (flow + input_flow)) / (cm + delta * (slope + input_slope))
         return v, w["output_w"] * v + w["output_b"]
 
@@ -143,7 +145,9 @@ def ltc(width: int, *, unfolds: Layers = 6, param_dtype: DType = jnp.float32) ->
 
 
 def features_in_time(x: PyTree, name: str) -> int:
-    """The width D of one step's input `{"x": (D,), "dt": ()}`; raises an error that names the cell otherwise."""
+    """Returns the width D of one step's input `{"x": (D,), "dt": ()}`; for any other input, raises an error that names
+    the cell.
+    """
 
     def describe(x: PyTree) -> str:
         return f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"{type(x).__name__}"

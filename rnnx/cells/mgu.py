@@ -32,7 +32,7 @@ def mgu(
     forget_bias: float = 1.0,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    r"""The minimal gated unit: a GRU whose one gate both resets and updates.
+    r"""The minimal gated unit: a GRU with a single gate that both resets and updates.
 
     .. math::
         f &= \sigma(W_f x_t + R_f h_{t-1} + b_f) \\
@@ -44,16 +44,16 @@ def mgu(
 
     Args:
         width: H, the number of units.
-        reset_after: False as published: a small f keeps the state, and hides it from n. True as in Flax's `MGUCell`:
-            f resets after the recurrent product (with a bias of its own), and a large f keeps the state. Weights of
-            one form cannot be converted to the other.
+        reset_after: False for the published form: a small f keeps the state and hides it from n. True for the form in
+            Flax's `MGUCell`: f resets after the recurrent product (which has its own bias), and a large f keeps the
+            state. The weights of one form cannot be converted to the other.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
-        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
-            the norm of the state that it reads (Saxe et al. 2014).
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. An orthogonal matrix
+            preserves the norm of the state that it multiplies (Saxe et al. 2014).
         bias_init: initialises `bias`, before `forget_bias` is added, and `recurrent_bias`.
         forget_bias: added to the f part of `bias` when it is initialised. With 1, as in Flax, n initially reads most
-            of the state. In the published form, a large f also lets in the new value, so the unit starts closer to a
-            simple recurrent network than to one that keeps its state; with `reset_after`, it keeps its state.
+            of the state. In the published form, a large f also writes the new value, so the unit initially acts more
+            like a simple recurrent network than like one that keeps its state; with `reset_after`, it keeps its state.
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
@@ -69,8 +69,8 @@ def mgu(
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other libraries: Flax's `MGUCell` is the form with `reset_after`; memax, brainstate and torchrecurrent have the
-    other.
+    Other libraries: Flax's `MGUCell` has the form with `reset_after`; memax, brainstate and torchrecurrent have the
+    other form.
 
     Reference: G.-B. Zhou et al., *Minimal gated unit for recurrent neural networks*, International Journal
     of Automation and Computing 13 (2016), arXiv 1603.09420.

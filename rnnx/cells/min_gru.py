@@ -16,7 +16,7 @@ from rnnx.naming import named
 
 
 def positive(x: jax.Array) -> jax.Array:
-    r"""x + 1/2 for x >= 0, \sigma(x) below: a positive candidate, as the log-space forms need."""
+    r"""x + 1/2 for x >= 0, \sigma(x) below 0: makes the candidate positive, as the log-space forms require."""
     return jnp.where(x >= 0, x + 0.5, sigmoid(x))
 
 
@@ -48,8 +48,8 @@ def min_gru(
     Returns:
         The AssociativeCell. Params, with the gates in the order z, n: `input_kernel` (D, 2H), `bias` (2H,). One
         step takes x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`. The state is computed in
-        float32 or wider. (The values are those of the paper's log-space form; the carry is h itself, not its
-        logarithm, since a convex combination cannot overflow.)
+        float32 or wider. (The values equal those of the paper's log-space form, but the carry is h itself, not
+        its logarithm, since a convex combination cannot overflow.)
 
     At a glance: linear | minimal GRU | Feng et al. 2024 | 2 H (D + 1) parameters.
 

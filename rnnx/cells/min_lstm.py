@@ -45,8 +45,8 @@ def min_lstm(
     Returns:
         The AssociativeCell. Params, with the gates in the order f, i, n: `input_kernel` (D, 3H), `bias` (3H,). One
         step takes x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`. The state is computed in
-        float32 or wider. (f' and i' are computed from the difference of the gates' logarithms, so that neither
-        becomes 0/0; the carry is h itself, not its logarithm.)
+        float32 or wider. (f' and i' are computed from the difference of the gates' logarithms, so neither can
+        become 0/0; the carry is h itself, not its logarithm.)
 
     At a glance: linear | minimal LSTM | Feng et al. 2024 | 3 H (D + 1) parameters.
 

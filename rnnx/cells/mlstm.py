@@ -18,7 +18,7 @@ from rnnx.naming import named
 @exportable
 class MLSTMCarry(NamedTuple):
     """The state of an mLSTM: memory `c` `[batch, heads, K, V]`, normaliser `n` `[batch, heads, K]`, stabiliser `m`
-    `[batch, heads]`. The unscaled memory is `exp(m) c`, and the unscaled normaliser `exp(m) n`."""
+    `[batch, heads]`. The unscaled memory is `exp(m) c`, and the unscaled normaliser is `exp(m) n`."""
 
     c: jax.Array
     n: jax.Array
@@ -58,10 +58,10 @@ def mlstm(
         C_t &= f' C_{t-1} + i' k v^\top / \sqrt{K}, \qquad n_t = f' n_{t-1} + i' k / \sqrt{K} \\
         y_t &= \sigma(o) \odot \frac{C_t^\top q}{\max(|n_t^\top q|,\, e^{-m_t})}
 
-    for each head separately; i and f are one number per head. The stabiliser m does not change the outputs.
+    for each head separately; each head has one i and one f. The stabiliser m does not change the outputs.
 
     Args:
-        width: H, the number of outputs, and the total width of the values of all heads.
+        width: H, the number of output features, which is also the total width of the values of all heads.
         heads: the number of heads that the keys and values are split into.
         key_width: the total width of the keys of all heads; default H.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x.
@@ -69,11 +69,11 @@ def mlstm(
 
     Returns:
         The AssociativeCell. Params: `input_kernel` (D, 2K + 2H) and `bias` (2K + 2H,), initially zero, in the order q,
-        k, v, o; `gate_kernel` (D, 2 heads), initially zero, and `gate_bias` (2 heads,), first i, small normal numbers,
-        then f, from 3 to 6 over the heads, as in the authors' code: initially the gates ignore the input, and each
-        head remembers for a different time. One step takes x `(D,)` and `MLSTMCarry(c, n, m)`, `(heads, K/heads,
-        H/heads)`, `(heads, K/heads)`, `(heads,)`, initially zero, and returns y `(H,)`. The state is computed in
-        float32 or wider.
+        k, v, o; `gate_kernel` (D, 2 heads), initially zero; and `gate_bias` (2 heads,), with the i part first. As in
+        the authors' code, i starts as small normal random numbers, and f ranges from 3 to 6 over the heads: initially
+        the gates ignore the input, and each head remembers for a different length of time. One step takes x `(D,)` and
+        `MLSTMCarry(c, n, m)`, `(heads, K/heads, H/heads)`, `(heads, K/heads)`, `(heads,)`, initially zero, and returns
+        y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | matrix LSTM, in heads | Beck et al. 2024 | (4 H + 2) (D + 1) parameters.
 
@@ -143,7 +143,7 @@ def mlstm(
     def readout(w: Params, carry: MLSTMCarry, z: _Input) -> jax.Array:
         c, n, m = carry
         q = z.q.astype(c.dtype)
-        below = jnp.exp(-jnp.maximum(m, -80))  # below m = -80, y is zero in float32, as its gradient should be
+        below = jnp.exp(-jnp.maximum(m, -80))  # below m = -80, y is 0 in float32, and its gradient should be too
         scale = jnp.maximum(jnp.abs((q * n).sum(axis=-1)), below)
         h = jnp.einsum("hk,hkv->hv", q, c) / scale[:, None]
         (o,) = named(o=sigmoid(z.o))

@@ -20,7 +20,7 @@ def rotations(key: Key, shape: tuple[int, int], dtype: jnp.dtype) -> jax.Array:
 
 
 def modrelu(h: jax.Array, bias: jax.Array) -> jax.Array:
-    """`sign(h) relu(|h| + bias)`: keeps the sign, shifts the magnitude."""
+    """`sign(h) relu(|h| + bias)`: keeps the sign and shifts the magnitude."""
     return jnp.sign(h) * jax.nn.relu(jnp.abs(h) + bias)
 
 
@@ -34,25 +34,26 @@ def orthogonal(
     bias_init: Initializer = zeros,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    r"""The orthogonal RNN, by a Cayley map: the recurrent matrix rotates the state and preserves its norm.
+    r"""The orthogonal RNN with a Cayley map: the recurrent matrix rotates the state and preserves its norm.
 
     .. math::
         A = L - L^\top, \qquad Q = (I + A)^{-1} (I - A), \qquad
         h_t = \mathrm{modrelu}(W x_t + Q h_{t-1}, b), \qquad y_t = h_t
 
     with :math:`\mathrm{modrelu}(v, b) = \mathrm{sign}(v)\,\mathrm{relu}(|v| + b)`. L is the strict lower triangle
-    of a parameter. Q is orthogonal for every L, so any optimiser may be used. Q is computed once per application.
+    of a parameter. Q is orthogonal for every L, so any optimiser may be used. Q is computed once per call
+    of the layer, not once per step.
 
     Args:
         width: H, the number of units.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
         skew_init: initialises `skew`. By default, Q initially rotates pairs of units by angles uniform in
-            :math:`[0, \pi/2]`, as in the authors' code, so that it has memories of many periods.
+            :math:`[0, \pi/2]`, as in the authors' code, so the state oscillates with many different periods.
         bias_init: initialises `bias`. With zero, modrelu is the identity and the network is linear.
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The Cell. Params: `input_kernel` (D, H), `skew` (H, H), whose strict lower triangle alone is used,
+        The Cell. Params: `input_kernel` (D, H), `skew` (H, H), of which only the strict lower triangle is used,
         `bias` (H,). One step takes x `(D,)` and the carry h `(H,)`, initially zero, and returns y `(H,)`.
 
     At a glance: structured | orthogonal RNN by a Cayley map | Helfrich et al. 2018 | H (D + H + 1) parameters.
@@ -60,7 +61,7 @@ def orthogonal(
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other forms: the paper multiplies Q by a fixed diagonal of signs, to reach matrices with eigenvalue -1;
+    Other forms: the paper multiplies Q by a fixed diagonal matrix of signs, to reach matrices with eigenvalue -1;
     M. Lezcano-Casado and D. Martinez-Rubio (ICML 2019) use the matrix exponential instead of the Cayley map. torch's
     parametrization writes the Cayley map as :math:`(I - A'/2)^{-1} (I + A'/2)`, so :math:`A' = -2A`.
 
@@ -87,7 +88,7 @@ def orthogonal(
         }
 
     def prepare(params: Params, key: Key | None) -> Params:
-        dtype = jnp.promote_types(params["skew"].dtype, jnp.float32)  # solve supports nothing narrower
+        dtype = jnp.promote_types(params["skew"].dtype, jnp.float32)  # solve supports no narrower dtype
         lower, identity = jnp.tril(params["skew"].astype(dtype), -1), jnp.eye(width, dtype=dtype)
         skew = lower - lower.T
         return {**params, "recurrent_kernel": jnp.linalg.solve(identity + skew, identity - skew).T}

@@ -33,9 +33,9 @@ def qrnn(
         c_t &= \sigma(f) \odot c_{t-1} + (1 - \sigma(f)) \odot \tanh(z) \\
         y_t &= \sigma(o) \odot c_t
 
-    The paper's gates are convolutions over the last k inputs. For these, put `rnnx.window(k)` before the cell, as in
-    `rnnx.stack(rnnx.window(2), rnnx.qrnn(H))`. The `input_kernel` is then (k D, 3H): a convolution over time is a
-    product with the concatenated inputs.
+    The paper's gates are convolutions over the last k inputs. To get these, put `rnnx.window(k)` before the cell, as in
+    `rnnx.stack(rnnx.window(2), rnnx.qrnn(H))`. The `input_kernel` is then (k D, 3H), since a convolution over time is
+    a product with the concatenated inputs.
 
     Args:
         width: H, the number of units.
@@ -47,7 +47,7 @@ def qrnn(
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The AssociativeCell. Params, with the gates in the order z, f, o, i (g of them, those that exist):
+        The AssociativeCell. Params, with the gates that are used, g in number, in the order z, f, o, i:
         `input_kernel` (D, gH), `bias` (gH,). One step takes x `(D,)` and the carry c `(H,)`, initially zero, and
         returns y `(H,)`. The state is computed in float32 or wider.
 

@@ -19,7 +19,7 @@ from rnnx.sequences import split_key
 @interned
 @validated
 def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recurrent_kernel",)) -> AnyCell:
-    """Sets weights to zero with probability `rate`, once per application, and scales up the rest.
+    """Sets weights to zero with probability `rate`, once per call of the layer, and scales up the rest.
 
     Args:
         inner: a Cell or AssociativeCell.
@@ -27,11 +27,12 @@ def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recu
         kernels: the names of the params whose weights are dropped.
 
     Returns:
-        The same type, with the same params and carry. Without a key nothing is dropped.
+        A cell of the same type, with the same params and carry. Without a key, nothing is dropped.
 
     Raises:
         TypeError: if `inner` is not a cell.
-        ValueError: for a rate outside [0, 1), for no kernels, and (in `init`) for a name that is not among the params.
+        ValueError: for a rate outside [0, 1), for empty `kernels`, and (in `init`) for a name that is not among the
+            params.
 
     References: L. Wan et al., *Regularization of neural networks using DropConnect*, ICML 2013; on recurrent weights:
     S. Merity, N. Keskar and R. Socher, *Regularizing and optimizing LSTM language models*, arXiv 1708.02182.
@@ -68,7 +69,7 @@ def weight_drop(inner: AnyCell, rate: Rate, *, kernels: tuple[str, ...] = ("recu
 
 @exportable
 class MaskedCarry(NamedTuple):
-    """The carry of `recurrent_dropout`: the mask `[batch, H]`, fixed for a sequence, and the cell's own carry."""
+    """The carry of `recurrent_dropout`: the mask `[batch, H]`, fixed within a sequence, and the cell's own carry."""
 
     mask: jax.Array
     carry: Carry
@@ -77,20 +78,20 @@ class MaskedCarry(NamedTuple):
 @interned
 @validated
 def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kernel") -> Cell:
-    """Drops units of the state that the recurrent kernel reads, the same ones at all steps of a sequence.
+    """Drops units of the state where the recurrent kernel reads it: the same units at all steps of a sequence.
 
-    The state itself is not masked: in an LSTM or GRU, the mask applies only to the h that the gates and the candidate
-    read.
+    The state itself is not masked: in an LSTM or GRU, the mask applies only where the gates and the
+    candidate read h.
 
     Args:
         inner: a Cell that multiplies its state by a recurrent kernel `(H, ...)`, as `h @ kernel`.
         rate: in [0, 1). Units are dropped independently, once per sequence; the rest are scaled up.
-        kernel: the name of that kernel in the weights (the params after `prepare`).
+        kernel: the name of the recurrent kernel in the weights (the params after `prepare`).
 
     Returns:
         The Cell, with the same params. Its carry is `MaskedCarry(mask, carry)`: the mask is drawn when the sequence
-        begins, stays the same in all chunks that the carry is passed on to, and is drawn again at a reset. Without a
-        key, the mask is all ones.
+        begins, stays the same in all later chunks that receive the carry, and is drawn again at a reset. Without a key,
+        the mask is all ones.
 
     Raises:
         TypeError: if `inner` is not a Cell.
@@ -118,7 +119,7 @@ def recurrent_dropout(inner: Cell, rate: Rate, *, kernel: str = "recurrent_kerne
         if weights[kernel].ndim != 2:
             raise ValueError(
                 f"recurrent_dropout: {kernel} of {inner.spec.name} has shape {weights[kernel].shape}, but it must be "
-                "a matrix whose rows read one unit each; rnnx.zoneout takes any cell"
+                "a matrix with one row for each unit; rnnx.zoneout works with any cell"
             )
         return params
 
@@ -163,7 +164,7 @@ class _MaskedKernel:
 
 
 class Zoned(NamedTuple):
-    """The output of `project` under `zoneout`: the cell's own, and how much of each number in the carry is kept."""
+    """The output of `project` under `zoneout`: the cell's own `z`, and the fraction of each carry number to keep."""
 
     z: PyTree
     kept: PyTree
@@ -176,7 +177,7 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
     .. math::
         s_t = d \odot s_{t-1} + (1 - d) \odot \mathrm{step}(s_{t-1}, x_t), \qquad d \sim \mathrm{Bernoulli}(rate)
 
-    for every floating leaf s of the carry. Without a key, d is its mean, the rate, as in the paper.
+    for every floating leaf s of the carry. Without a key, d is replaced by its mean, `rate`, as in the paper.
 
     Args:
         inner: the Cell.
@@ -184,13 +185,13 @@ def zoneout(inner: Cell, rate: PyTree) -> Cell:
             values for character-level models are `rnnx.cells.LSTMCarry(h=0.05, c=0.5)`.
 
     Returns:
-        The Cell, with the same params and carry. If y is a part of the carry, as the same array object (h in an LSTM),
-        y becomes that part after zoneout. Otherwise, or if the step is itself under `jax.jit` or similar, y is the
-        cell's own y.
+        The Cell, with the same params and carry. If y is the same array object as a part of the carry (h in an
+        LSTM), y becomes that part after zoneout. Otherwise, or if the step itself is wrapped in `jax.jit` or similar,
+        y is the cell's own output, without zoneout.
 
     Raises:
         TypeError: if `inner` is not a Cell.
-        ValueError: for a rate outside [0, 1]; when it runs, for rates whose structure is not that of the carry.
+        ValueError: for a rate outside [0, 1]; at run time, for rates whose structure differs from that of the carry.
 
     Reference: D. Krueger et al., *Zoneout: regularizing RNNs by randomly preserving hidden activations*, ICLR 2017,
     arXiv 1606.01305.
@@ -255,6 +256,6 @@ def dropout_mask(key: Key | None, rate: float, shape: tuple[int, ...], dtype: jn
 
 
 def times_mask(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """`x * mask` in the dtype of x, rounded once."""
+    """Returns `x * mask` in the dtype of x, rounded once."""
     dtype = jnp.promote_types(x.dtype, mask.dtype)
     return (x.astype(dtype) * mask.astype(dtype)).astype(x.dtype)

@@ -15,14 +15,14 @@ from rnnx.cells._kernels import features_of
 
 
 def _uniform(scale: float, shape: tuple[int, ...], *seed: int) -> np.ndarray:
-    # No checkpoint contains the weights, so the seed must reproduce them under every version of NumPy and JAX. Of
-    # their generators, only RandomState promises that. The weights are float64 until the dtype of x is known.
+    # Checkpoints do not contain the weights, so the seed must reproduce them under every version of NumPy and JAX.
+    # Of their generators, only RandomState guarantees that. The weights are float64 until the dtype of x is known.
     return np.random.RandomState(seed).uniform(-scale, scale, shape)
 
 
 @functools.lru_cache(maxsize=8)
 def sparse_matrix(width: int, density: float, spectral_radius: float, seed: int) -> np.ndarray:
-    """A random (H, H) matrix of that spectral radius, with the same number of nonzeros in each column."""
+    """Draws an (H, H) matrix with the given spectral radius and the same number of nonzeros in each column."""
     weights = _uniform(1.0, (width, width), seed, 0)
     # Each unit has the same number of incoming connections, so there is always a cycle, and the radius is not 0.
     into_each = max(1, round(density * width))
@@ -45,27 +45,27 @@ def reservoir(
     seed: Annotated[int, Integer(0, why="a seed has 31 bits")] = 0,
     state_dtype: DType = jnp.float32,
 ) -> Cell:
-    r"""The leaky echo-state network: a fixed random recurrent network, for which only a readout is trained.
+    r"""The leaky echo-state network: a fixed random recurrent network; only a readout after it is trained.
 
     .. math::
         h_t = (1 - a)\, h_{t-1} + a \tanh(W x_t + b + R h_{t-1}), \qquad y_t = h_t
 
     W, b and R are drawn once, from `seed`. They are not params, so they are neither trained nor saved: the same
-    arguments make the same reservoir again. As the outputs do not change, a linear readout can be computed in closed
-    form, by ridge regression of the targets on `ys`. Gradients flow through the reservoir to the layers before it.
+    arguments always give the same reservoir. Since it is fixed, a linear readout can be computed in closed form, by
+    ridge regression of the targets on `ys`. Gradients flow through the reservoir to the layers before it.
 
     Args:
-        width: H, the number of units, usually hundreds or thousands, as they are not trained; at most 10000.
+        width: H, the number of units, usually hundreds or thousands, since they are not trained; at most 10000.
         leak: a, in (0, 1]: how fast the state follows the input. Use a small value if the series changes slowly from
             step to step.
         spectral_radius: the largest absolute eigenvalue of R. Below 1, the influence of the past usually fades; larger
             values keep it longer.
-        density: the fraction of all H units that each unit reads, at least one of them. The product with R is still
-            computed as a dense one.
+        density: the fraction of the H units that each unit reads; it reads at least one. R is still stored and
+            multiplied as a dense matrix.
         input_scale: W is uniform in [-input_scale, input_scale]. Small values keep tanh near its linear part.
-        bias_scale: b is uniform in [-bias_scale, bias_scale]. With 0, negating x negates y.
-        activation: tanh, or any function of an array.
-        seed: the seed of W, b and R; a whole number, 0 or more.
+        bias_scale: b is uniform in [-bias_scale, bias_scale]. With 0 (and tanh), negating x negates y.
+        activation: used in place of tanh; any function of an array.
+        seed: the seed of W, b and R; an integer, 0 or more.
         state_dtype: the dtype of the carry.
 
     Returns:
@@ -78,12 +78,12 @@ def reservoir(
         ValueError: for a width below 1, a leak or a density outside (0, 1], a negative radius or seed, or (in
             `init`) inputs that are not floating features.
 
-    Other libraries: reservoirpy has the same equation; it draws W from -1 and 1 and R from a normal distribution, has
-    no bias, and by default connects each unit at random to a tenth of the inputs.
+    Other libraries: reservoirpy has the same equation; it draws the entries of W from {-1, 1} and R from a normal
+    distribution, has no bias, and by default connects each unit at random to a tenth of the inputs.
 
     References: H. Jaeger, *The "echo state" approach to analysing and training recurrent neural networks*, GMD
     Report 148 (2001); M. Lukoševičius, *A practical guide to applying echo state networks*, in Neural Networks:
-    Tricks of the Trade (2012), which recommends a leak, uniform weights and few connections.
+    Tricks of the Trade (2012), which recommends leaky units, uniform weights and sparse connections.
 
     Example::
 

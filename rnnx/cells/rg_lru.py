@@ -46,19 +46,19 @@ def rg_lru(
 
     Args:
         width: H, the number of input and output features.
-        heads: the number of blocks that the features are split into; a gate reads only its own block. It must divide
-            H. 1 is the paper's equation; Griffin was run with more.
+        heads: the number of blocks that the features are split into; it must divide H. Each gate reads only its own
+            block. 1 gives the paper's equation; Griffin itself was run with more.
         a_min: the smallest initial a, at r = 1.
-        a_max: the largest. a^2 is drawn uniformly between a_min^2 and a_max^2, which gives memories of about 10 to 1000
-            steps.
+        a_max: the largest initial a, at r = 1. a^2 is drawn uniformly between a_min^2 and a_max^2; by default, the
+            units initially remember for about 10 to 1000 steps.
         kernel_init: initialises each block of the gates' kernels. LeCun normal preserves the variance of x.
         bias_init: initialises the gates' biases.
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The AssociativeCell. Params: `gate_kernel` (2, heads, H/heads, H/heads) and `gate_bias` (2, H), first r,
-        then i; `rate` (\Lambda) (H,). One step takes x `(H,)` and the carry h `(H,)`, initially zero, and returns y
-        `(H,)`. The state is computed in float32 or wider.
+        The AssociativeCell. Params: `gate_kernel` (2, heads, H/heads, H/heads) and `gate_bias` (2, H), both in
+        the order r, i; `rate` (\Lambda) (H,). One step takes x `(H,)` and the carry h `(H,)`, initially zero, and
+        returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | real-gated linear recurrent unit | De et al. 2024 | H (2 H + 3) parameters.
 
@@ -69,7 +69,7 @@ def rg_lru(
             floating features.
 
     Other forms: RecurrentGemma's code omits the square root at the first step of a sequence, and draws the eighth root
-    of a, not a, from the interval; here, every step follows the equation.
+    of a, not a, from the interval. Here, every step follows the equation.
 
     Reference: S. De et al., *Griffin: mixing gated linear recurrences with local attention for efficient language
     models*, arXiv 2402.19427 (2024).
@@ -113,7 +113,7 @@ def rg_lru(
         (r, i, x), rate = upcast(z), upcast(w["rate"])
         r, i = named(r=sigmoid(r), i=sigmoid(i))
         log_a = -DECAY * r * softplus(rate)
-        left = -jnp.expm1(2 * log_a)  # 1 - a^2; the next line keeps it above zero, so that the root has a gradient
+        left = -jnp.expm1(2 * log_a)  # 1 - a^2; the next line keeps it above zero, where the root has a finite gradient
         root = jnp.sqrt(jnp.maximum(left, jnp.finfo(left.dtype).tiny))
         (a,) = named(a=jnp.exp(log_a))
         return Affine(a, root * i * x)

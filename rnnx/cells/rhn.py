@@ -45,12 +45,12 @@ def rhn(
         width: H, the number of units.
         depth: L, the number of layers in each step; at most 1000.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
-        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
-            the norm of the state that it reads (Saxe et al. 2014).
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. An orthogonal matrix
+            preserves the norm of the state that it multiplies (Saxe et al. 2014).
         bias_init: initialises `bias`, before `transform_bias` is added.
         transform_bias: added to the g parts of `bias` when they are initialised. With negative values, most
-            of the state initially passes through all layers of all steps. (The authors use -2 for word-level and -4
-            for character-level models.)
+            of the state initially passes unchanged through all layers and steps. (The authors use -2 for word-level and
+            -4 for character-level models.)
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:

@@ -36,20 +36,20 @@ def s4d(
         \bar A &= e^{A \Delta}, \qquad \bar B = A^{-1}(\bar A - 1), \qquad A = -e^{\alpha} + i \omega \\
         h_t &= \bar A \odot h_{t-1} + \bar B x_t, \qquad y_t = 2\,\mathrm{Re}(C \cdot h_t) + D x_t
 
-    for each feature x separately. The units represent conjugate pairs; only one of each pair is kept, which gives the
-    factor 2. Features are not mixed: put an `nn.Dense` after the layer.
+    for each feature x separately. The units form conjugate pairs; only one unit of each pair is kept, which explains
+    the factor 2. Features are not mixed: put an `nn.Dense` after the layer.
 
     Args:
         width: H, the number of input and output features.
-        state: N, the size of each feature's state, even; N/2 complex units are kept.
+        state: N, the size of each feature's state; it must be even. N/2 complex units are kept.
         step_min: the shortest initial time step \Delta.
-        step_max: the longest; \Delta, one for each feature, is initially log-uniform between the two.
+        step_max: the longest initial time step. Each feature has its own \Delta, initially log-uniform between the two.
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params: `log_step` (H,), `log_decay` (\alpha) and `frequency` (\omega), (H, N/2),
         `output_kernel_re`, `output_kernel_im` (H, N/2), `skip` (H,). A starts as -1/2 + i\pi n (S4D-Lin), which
-        the paper found as good as HiPPO's own values, and simpler; C is complex normal of variance 1; D is standard
+        the paper found as good as the HiPPO values, and simpler; C is complex normal with variance 1; D is standard
         normal. One step takes x `(H,)` and the carry `(re, im)`, each `(H, N/2)`, initially zero, and returns y
         `(H,)`. The state is computed in float32 or wider.
 
@@ -92,7 +92,7 @@ def s4d(
     def prepare(params: Params, key: Key | None) -> Weights:
         rate = Complex(
             jnp.minimum(-exp_of(params["log_decay"]), -1e-9), upcast(params["frequency"])
-        )  # held divides by it
+        )  # `held` divides by the rate
         decay, scale = held(rate, exp_of(params["log_step"])[:, None])
         return {**params, "decay": decay, "scale": scale}
 

@@ -39,20 +39,20 @@ def s5(
         \bar\Lambda &= e^{\Lambda \Delta}, \qquad \bar B = \Lambda^{-1}(\bar\Lambda - I) B \\
         h_t &= \bar\Lambda h_{t-1} + \bar B x_t, \qquad y_t = 2\,\mathrm{Re}(C h_t) + D \odot x_t
 
-    The units represent conjugate pairs; only one of each pair is kept, which gives the factor 2.
+    The units form conjugate pairs; only one unit of each pair is kept, which explains the factor 2.
 
     Args:
         width: H, the number of input and output features.
-        state: P, the size of the state, even; P/2 complex units are kept.
-        blocks: the number of equal HiPPO matrices that initialise the state matrix; 2 * blocks must divide P, and
-            P / blocks must be at most 4096.
+        state: P, the size of the state; it must be even. P/2 complex units are kept.
+        blocks: the number of identical diagonal blocks, each a HiPPO matrix, that initialise the state matrix.
+            2 * blocks must divide P, and P / blocks must be at most 4096.
         step_min: the shortest initial time step \Delta.
-        step_max: the longest; \Delta, one for each unit, is initially log-uniform between the two.
+        step_max: the longest initial time step. Each unit has its own \Delta, initially log-uniform between the two.
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
-        The AssociativeCell. Params: `rate_re`, `rate_im` (the two parts of \Lambda) and `log_step` (P/2,),
-        `input_kernel_re`, `input_kernel_im` (H, P/2), `output_kernel_re`, `output_kernel_im` (P/2, H), `skip`
+        The AssociativeCell. Params: `rate_re`, `rate_im` (the real and imaginary parts of \Lambda) and `log_step`
+        (P/2,), `input_kernel_re`, `input_kernel_im` (H, P/2), `output_kernel_re`, `output_kernel_im` (P/2, H), `skip`
         (H,). \Lambda starts as the eigenvalues of the normal part of HiPPO-LegS, whose state approximates the past; B
         and C are LeCun normal, then transformed to the basis of its eigenvectors; D is standard normal. One step
         takes x `(H,)` and the carry `(re, im)`, each `(P/2,)`, initially zero, and returns y `(H,)`. The state is
@@ -64,8 +64,8 @@ def s5(
         ValueError: for a width below 1, a state that 2 * blocks does not divide, and (in `init`) for inputs that
             are not H floating features.
 
-    The real part of \Lambda is kept at -1e-4 or below, so that the state cannot grow; in the authors' code, this is an
-    option. In their code, B also has the initial variance 1/P; here it is 1/H, since B reads H inputs.
+    The real part of \Lambda is clipped to at most -1e-4, so that the state cannot grow; in the authors' code, this is
+    an option. Also, the initial variance of B is 1/P in their code, but 1/H here, since B reads H inputs.
 
     Reference: J. Smith, A. Warrington and S. Linderman, *Simplified state space layers for sequence modeling*,
     ICLR 2023, arXiv 2208.04933.
@@ -91,7 +91,7 @@ def s5(
         check_channels(features_of(x, "s5"), width, "s5")
         rate, basis = _hippo_normal(state // blocks)
         k_input, k_re, k_im, k_skip, k_step = jax.random.split(key, 5)
-        # Into the eigenbasis, block by block: V^* B and C V.
+        # Transform B and C to the eigenbasis, block by block: V^* B and C V.
         b = lecun_normal()(k_input, (width, state)).reshape(width, blocks, -1)
         c_re, c_im = (lecun_normal()(k, (state, width)).reshape(blocks, -1, width) for k in (k_re, k_im))
         v_re, v_im = jnp.asarray(basis.real, b.dtype), jnp.asarray(basis.imag, b.dtype)
@@ -133,7 +133,7 @@ def s5(
 
 @functools.lru_cache(maxsize=8)
 def _hippo_normal(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Half of the eigenvalues of HiPPO-LegS's normal part (n, n), and their eigenvectors, in columns."""
+    """Returns half of the eigenvalues of the normal part (n, n) of HiPPO-LegS, and their eigenvectors, as columns."""
     p = np.sqrt(2 * np.arange(n) + 1)
     legs = -(np.tril(np.outer(p, p)) - np.diag(np.arange(n)))
     q = np.sqrt(np.arange(n) + 0.5)

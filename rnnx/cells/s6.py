@@ -36,30 +36,30 @@ def s6(
     kernel_init: Initializer = default_kernel_init,
     param_dtype: DType = jnp.float32,
 ) -> AssociativeCell:
-    r"""The S6 layer, Mamba's selective scan: a state space model whose step, B and C depend on the input.
+    r"""The S6 layer, Mamba's selective scan: a state space model whose time step, B and C depend on the input.
 
     .. math::
         \delta, B, C &= W x_t, \qquad \Delta = \mathrm{softplus}(W_\Delta \delta + b_\Delta) \\
         h_t &= e^{\Delta A} \odot h_{t-1} + (\Delta \odot x_t) B^\top, \qquad A = -e^\alpha \\
         y_t &= h_t C + D \odot x_t
 
-    where h is a matrix (H, N), and \Delta and x have one entry for each row. A Mamba block has a causal convolution
-    before it and a gate in parallel: `rnnx.causal_conv`, `rnnx.parallel(..., merge=jnp.multiply)`.
+    where h is a matrix (H, N), and \Delta and x have one entry for each row. A Mamba block adds a causal convolution
+    before this layer and a gate in parallel: `rnnx.causal_conv` and `rnnx.parallel(..., merge=jnp.multiply)`.
 
     Args:
         width: H, the number of input and output features.
         state: N, the size of each feature's state.
         rank: R, the rank of the map from x to \Delta; default H/16, rounded up.
-        step_min: the shortest initial step \Delta, for a zero input.
-        step_max: the longest; \Delta is initially log-uniform between the two.
+        step_min: the shortest initial time step \Delta, for a zero input.
+        step_max: the longest initial time step. \Delta is initially log-uniform between the two.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x.
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
         The AssociativeCell. Params: `input_kernel` (H, R + 2N), in the order \delta, B, C; `step_kernel` (R, H),
-        uniform within 1/sqrt(R), and `step_bias` (H,), whose softplus gives the steps above; `log_decay` (\alpha)
-        (H, N), initially log(1..N) (S4D-Real); `skip` (D) (H,), ones. One step takes x `(H,)` and the carry h
-        `(H, N)`, initially zero, and returns y `(H,)`. The state is computed in float32 or wider.
+        uniform in [-1/sqrt(R), 1/sqrt(R)), and `step_bias` (H,), whose softplus gives the initial \Delta; `log_decay`
+        (\alpha) (H, N), initially log(1..N) (S4D-Real); `skip` (D) (H,), initially one. One step takes x `(H,)` and
+        the carry h `(H, N)`, initially zero, and returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | selective state space of Mamba | Gu & Dao 2024 | H (2 * ceil(H / 16) + 50) parameters.
 

@@ -55,18 +55,18 @@ def slstm(
         h_t &= \sigma(o) \odot c_t / n_t, \qquad y_t = h_t
 
     R is block-diagonal: units read only the state of their own head. The stabiliser m does not change the outputs: it
-    cancels in c / n, and keeps both in range. Before anything is stored, at n = 0, m is i alone.
+    cancels in c / n, and keeps c and n in range. While nothing is stored yet (n = 0), m is simply i.
 
     Args:
         width: H, the number of units.
         heads: the number of blocks that the units are split into; it must divide H.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
-        recurrent_kernel_init: initialises the block of each head and gate in `recurrent_kernel`. Orthogonal: it
-            preserves the norm of the state that it reads (Saxe et al. 2014).
+        recurrent_kernel_init: initialises each head's and gate's block of `recurrent_kernel`. An orthogonal matrix
+            preserves the norm of the state that it multiplies (Saxe et al. 2014).
         bias_init: initialises `bias`, before `forget_bias` is added.
-        forget_bias: added to the f part of `bias` when it is initialised. Initially the memory then forgets little;
-            the unbounded input gate can always outweigh it. (The authors spread it over each head's units, from 5
-            down to -7 or from 3 up to 6, and start R at zero.)
+        forget_bias: added to the f part of `bias` when it is initialised. With 3, the memory initially forgets
+            little; the unbounded input gate can still overwrite it. (The authors spread this bias over each head's
+            units, from 5 down to -7 or from 3 up to 6, and initialise R with zeros.)
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
@@ -84,7 +84,7 @@ def slstm(
             are not floating features.
 
     Other forms: f may be exponential too; this is the sigmoid form, as in the authors' package xlstm. In that package,
-    R is transposed, (heads, 4H/heads, H/heads), and the layer includes a convolution before the cell and a norm after.
+    R is transposed, (heads, 4H/heads, H/heads), and the layer adds a convolution before the cell and a norm after it.
 
     Reference: M. Beck et al., *xLSTM: extended long short-term memory*, NeurIPS 2024, arXiv 2405.04517.
 
@@ -122,7 +122,7 @@ def slstm(
         gates = gates.reshape(heads, 4, size).swapaxes(0, 1).reshape(4, width)
         i, f, z, o = x.reshape(4, width) + gates
         i, log_f = named(log_i=i.astype(m.dtype), log_f=log_sigmoid(f.astype(m.dtype)))
-        # Where nothing is stored yet, i alone sets the scale: otherwise, a very small first i would leave n at 0.
+        # Where nothing is stored yet, i alone sets the scale; otherwise, a very negative first i would leave n at 0.
         kept = jnp.where(n == 0, i, log_f + m)
         m_next = jnp.maximum(kept, i)
         i, f = jnp.exp(i - m_next), jnp.exp(kept - m_next)

@@ -53,7 +53,7 @@ def sru(
 
     Returns:
         The AssociativeCell. Params, in the order n, f, r: `input_kernel` (H, 3H), or (D, 4H) with W_s at the end
-        if D is not H; `bias` (2H,) of f and r. One step takes x `(D,)` and the carry c `(H,)`, initially zero, and
+        if D is not H; `bias` (2H,), for f and r. One step takes x `(D,)` and the carry c `(H,)`, initially zero, and
         returns y `(H,)`. The state is computed in float32 or wider.
 
     At a glance: linear | simple recurrent unit, version 1 | Lei & Zhang 2017 | 4 H D + 2 H parameters.
@@ -63,8 +63,8 @@ def sru(
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other forms: from version 2 of the paper on, the gates read c_{t-1} as well, which makes the recurrence nonlinear.
-    The authors' package (`SRUCell(D, H, v1=True)`) has no g by default, and multiplies the x of the last line by
+    Other forms: since version 2 of the paper, the gates also read c_{t-1}, which makes the recurrence nonlinear.
+    The authors' package (`SRUCell(D, H, v1=True)`) has no g by default, and multiplies x in the last line by
     sqrt(3) if D is H (unless `rescale=False`).
 
     Reference: T. Lei and Y. Zhang, *Training RNNs as fast as CNNs*, arXiv 1709.02755, version 1 (2017).

@@ -31,7 +31,7 @@ def ugrnn(
     forget_bias: float = 1.0,
     param_dtype: DType = jnp.float32,
 ) -> Cell:
-    r"""The update gate RNN: a simple recurrent network with one gate that keeps the state.
+    r"""The update gate RNN: a simple recurrent network with one gate, which controls how much of the state is kept.
 
     .. math::
         g &= \sigma(W_g x_t + R_g h_{t-1} + b_g) \\
@@ -41,11 +41,11 @@ def ugrnn(
     Args:
         width: H, the number of units.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
-        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
-            the norm of the state that it reads (Saxe et al. 2014).
+        recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. An orthogonal matrix
+            preserves the norm of the state that it multiplies (Saxe et al. 2014).
         bias_init: initialises `bias`, before `forget_bias` is added.
         forget_bias: added to the g part of `bias` when it is initialised. With 1, the unit initially
-            forgets little, as in the LSTM.
+            forgets little, like an LSTM.
         param_dtype: the dtype of all params, and so of the carry.
 
     Returns:
