@@ -2,9 +2,10 @@
 
 `rnnx` has Layers of the same names: `rnnx.lstm(512)` is the cell with its fastest evaluator.
 
-Making a cell raises a TypeError for an argument of the wrong type (True for a number, 4.0 or an array for a whole
-number, 1 for a flag), and a ValueError for one that is out of range (NaN, infinity). `layer.init` raises a ValueError
-if the params and carries do not fit into memory. Dtypes may be given by name: `param_dtype="bfloat16"`.
+Making a cell raises a TypeError for an argument of the wrong type (such as True for a number, 4.0 or an array
+for a whole number, 1 for a flag), and a ValueError for one that is out of range (such as NaN or infinity).
+`layer.init` raises a ValueError if the params and carries do not fit into memory. Dtypes may be given by name:
+`param_dtype="bfloat16"`.
 """
 
 from typing import Any

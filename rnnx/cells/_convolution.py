@@ -1,4 +1,4 @@
-"""Checks, initialisers and convolutions of the convolutional cells, for one unbatched image with channels last."""
+"""Checks, initialisers and convolutions for the convolutional cells. Each takes one unbatched image, channels last."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _padding(where: str, value: Any) -> str | tuple[tuple[int, int], ...]:
 
 
 Padding = Annotated[str | Sequence[tuple[int, int]], _padding]
-"""`"SAME"`, `"VALID"`, or the zeros (before, after) to add in each spatial dimension."""
+"""`"SAME"`, `"VALID"`, or for each spatial dimension the number of zeros to add, as a pair (before, after)."""
 
 Sizes = Annotated[int | Sequence[int], _sizes]
 """One whole number for all spatial dimensions, or one for each."""
@@ -137,7 +137,7 @@ def convolutional_init(
 
 
 def space_after(input_kernel: jax.Array, x: PyTree, strides: Sizes, padding: Padding) -> tuple[int, ...]:
-    """The spatial dimensions of the state, which are those of the convolved input."""
+    """The spatial size of the state, which is that of the convolved input."""
 
     def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return convolve(x, kernel, strides=strides, padding=padding)

@@ -72,7 +72,7 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
 
 
 def dot(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-    """`x @ kernel`, computed in `dtype` (default: that of `x`), whatever the dtype of the params."""
+    """`x @ kernel`, computed in `dtype` (default: that of `x`), regardless of the dtype of the params."""
     dtype = x.dtype if dtype is None else dtype
     return x.astype(dtype) @ kernel.astype(dtype)
 

@@ -1,4 +1,4 @@
-"""Helpers of the linear cells: products in float32 or wider for the state, discretisations, initialisers, norms."""
+"""Helpers for the linear cells: products in float32 or wider for the state, discretisations, initialisers, norms."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def exponential(x: Complex) -> Complex:
 
 
 def held(rate: Complex, step: jax.Array) -> tuple[Complex, Complex]:
-    """Zero-order hold of dh/dt = rate h + u over a time `step`: the factors of h and u."""
+    """Discretises dh/dt = rate h + u by zero-order hold over a time `step`; returns the factors of h and u."""
     z = Complex(rate.re * step, rate.im * step)
     a = exponential(z)
-    # a - 1 without cancellation: in float32 the plain difference loses four digits at a short step.
+    # a - 1 without cancellation: in float32 the plain difference loses four digits for a short step.
     less_one = Complex(jnp.expm1(z.re) * jnp.cos(z.im) - 2 * jnp.sin(z.im / 2) ** 2, a.im)
     size = rate.re**2 + rate.im**2
     return a, complex_product(less_one, Complex(rate.re / size, -rate.im / size))
@@ -94,7 +94,7 @@ def check_channels(features: int, width: int, name: str) -> None:
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Scales each head's vector to unit length, or slightly less, so that a zero vector has a gradient."""
+    """Scales each head's vector to unit length, or slightly less, so that the gradient at a zero vector is finite."""
     return x * jax.lax.rsqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)
 
 

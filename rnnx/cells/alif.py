@@ -66,19 +66,19 @@ def alif(
 
     The step function H is 1 above 0, else 0. Its derivative, which is 0 wherever it is defined, is replaced by
     :math:`\gamma \max(0, 1 - |\cdot|)`, in forward and in reverse mode; second derivatives differentiate this
-    replacement. These surrogate gradients are not gradients of the loss, but a direction that lowers it in practice.
-    Units have no self-connections: the diagonal of R is not used.
+    replacement. The resulting surrogate gradients are not the gradients of the loss, but following them lowers it in
+    practice. Units have no self-connections: the diagonal of R is not used.
 
     Args:
         width: H, the number of units.
         tau: the time constant of the voltage, in steps.
-        tau_adaptation: the time constant of the threshold, in steps. It sets how long a unit remembers that it
-            fired; choose it about as long as the task needs.
+        tau_adaptation: the time constant of the threshold, in steps. It sets how long a unit remembers its
+            spikes; choose roughly the length of memory that the task needs.
         threshold: :math:`\theta`, the voltage threshold of a unit that has not fired for a long time. A spike also
-            lowers the voltage by it.
+            lowers the voltage by this amount.
         beta: how much a spike raises the threshold: one number, or one for each unit. With 0, a unit does not
-            adapt; the authors mix both kinds. The default is their 1.7 (1 - rho) / (1 - alpha) at the default time
-            constants; recompute it for other time constants.
+            adapt; the authors mix both kinds. The default is the authors' 1.7, rescaled for the equations above:
+            1.7 (1 - rho) / (1 - alpha) at the default time constants. Recompute it for other time constants.
         damping: :math:`\gamma`, the height of the pseudo-derivative. Values below 1 keep gradients from exploding.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
         recurrent_kernel_init: initialises `recurrent_kernel`. LeCun normal, following the authors.
@@ -94,10 +94,11 @@ def alif(
         ValueError: for a width below 1, a time constant or a threshold not above 0, a number of betas other than
             1 or H, or (in `init`) inputs that are not floating features.
 
-    Other forms: this one is from the authors' e-prop paper. Their earlier code (LSNN) multiplies W x + R z by
-    :math:`1 - \alpha` and the z that raises a by :math:`1 - \rho`, and uses the raised threshold in all three places.
-    Their code can also keep a unit silent for some steps after a spike (a refractory period), and delay spikes; this
-    cell does neither. Other libraries for spiking networks (norse, snnTorch) have other pseudo-derivatives.
+    Other forms: the equations above are from the authors' e-prop paper. Their earlier code (LSNN) multiplies W x + R z
+    by :math:`1 - \alpha` and the z that raises a by :math:`1 - \rho`. It also uses the raised threshold in the reset
+    and the denominator. Their code can also keep a unit silent for some steps after a spike (a refractory period), and
+    delay spikes; this cell does neither. Other libraries for spiking networks (norse, snnTorch) have other
+    pseudo-derivatives.
 
     References: G. Bellec et al., *Long short-term memory and learning-to-learn in networks of spiking neurons*,
     NeurIPS 2018, arXiv 1803.09574; G. Bellec et al., *A solution to the learning dilemma for recurrent networks of

@@ -1,4 +1,4 @@
-"""A causal convolution over time, and a window of the last inputs; both carry these inputs."""
+"""A causal convolution over time, and a window of the last inputs. Both carry the last inputs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def causal_conv(
 
     Args:
         width: H, the number of input and output features.
-        size: k, the number of steps that it reads, including the current one.
+        size: k, the number of steps that one output reads, including the current one.
         kernel_init: initialises `kernel`. LeCun normal, with a fan-in of k, preserves the variance of x.
         bias_init: initialises `bias`.
         param_dtype: the dtype of all params, and so of the carry.

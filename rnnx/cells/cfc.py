@@ -45,14 +45,15 @@ def cfc(
         h_t &= (1 - s) \odot f + s \odot g \qquad\text{(gated)} \\
         h_t &= f + s \odot g \qquad\text{(not gated)}, \qquad y_t = h_t
 
-    It replaces the ODE solver of `rnnx.ltc` by an expression in dt that has the form of the solution; its parts are
-    networks with a shared trunk (the backbone).
+    An expression in dt, with the form of the solution, replaces the ODE solver of `rnnx.ltc`. Networks with a shared
+    trunk (the backbone) compute the parts of this expression.
 
     Args:
         width: H, the number of units.
         gated: False leaves out the factor 1 - s, as in the variant that the authors' package calls "no_gate".
         backbone_units: U, the width of the backbone.
-        backbone_layers: L, its depth; at most 1000. With 0, the heads (f, g, and the two in s) read x and h directly.
+        backbone_layers: L, the depth of the backbone; at most 1000. With 0, the heads (f, g, and the two
+            in s) read x and h directly.
         activation: :math:`\phi`, by default :math:`1.7159 \tanh(0.666\, u)`, as in the authors' package.
         kernel_init: initialises all kernels: each head's block separately, and `input_kernel` and `recurrent_kernel`
             together, as one kernel that reads x and h. Glorot uniform, as in the authors' package.
@@ -78,8 +79,8 @@ def cfc(
     kernel. It may be float32 when x is bfloat16; the outputs are then float32. The state changes even at dt = 0: h_t
     is a new function of x and h, not the end of a trajectory that starts at h.
 
-    Other libraries: the authors' `ncps` has a third mode, "pure", without a learned gate, masks for sparse wirings,
-    and dropout in the backbone; this cell has none of them. The torch version of `ncps` draws biases uniformly.
+    Other libraries: the authors' `ncps` also has a third mode ("pure", without a learned gate), masks for sparse
+    wirings, and dropout in the backbone. The torch version of `ncps` draws biases from a uniform distribution.
 
     Reference: R. Hasani, M. Lechner et al., *Closed-form continuous-time neural networks*, Nature Machine
     Intelligence 4 (2022), arXiv 2106.13898.

@@ -43,15 +43,16 @@ def conv_gru(
     Args:
         width: H, the number of output channels.
         kernel_size: the size of both kernels: one number for all spatial dimensions, or one for each.
-        strides: the strides of the convolution of x, likewise. Its output has the spatial size of the state.
+        strides: the strides of the convolution of x, in the same form. The state has the spatial size of the
+            output of this convolution.
         padding: the padding of x: "SAME", "VALID", or a pair (before, after) for each spatial dimension.
-        reset_after: True applies the reset gate after the convolution of h; False, as in the paper, before it.
-            True takes one convolution of h per step; False takes two, and the second depends on the first.
-        kernel_init: initialises `input_kernel`. LeCun normal, whose fan-in is the taps and channels that one output
-            of one gate reads, preserves the variance of x through each gate.
+        reset_after: True applies the reset gate after the convolution of h; False applies it before, as in
+            the paper. True takes one convolution of h per step; False takes two, and the second depends on the first.
+        kernel_init: initialises `input_kernel`. LeCun normal, whose fan-in is the number of inputs that one output of
+            one gate reads (taps times channels), preserves the variance of x through each gate.
         recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal (as a matrix with a
             row for every tap and channel): it preserves the variance of white noise, except at the edges. With
-            `jax.nn.initializers.delta_orthogonal`, where only the centre tap is not zero, the convolution as a whole
+            `jax.nn.initializers.delta_orthogonal`, where only the centre tap is nonzero, the convolution as a whole
             is orthogonal (Xiao et al. 2018).
         bias_init: initialises `bias` and `recurrent_bias`.
         param_dtype: the dtype of all params, and so of the carry.
@@ -60,7 +61,7 @@ def conv_gru(
         The Cell. Params, with the gates in the order r, z, n: `input_kernel` (*kernel_size, C, 3H),
         `recurrent_kernel` (*kernel_size, H, 3H), `bias` (3H,), and b'_n as `recurrent_bias` (H,) with
         `reset_after`. One step takes x `(*space, C)` and the carry h `(*space, H)`, initially zero, and returns y
-        `(*space, H)`; the space of h and y is that of the convolved x.
+        `(*space, H)`; h and y have the spatial size of the convolved x.
 
     At a glance: convolutional | ConvGRU over 1, 2 or 3 spatial dimensions (counted in 2) | Ballas et al. 2016 | 3 H
     (9 D + 9 H + 1) parameters.

@@ -54,20 +54,21 @@ def conv_lstm(
     Args:
         width: H, the number of output channels.
         kernel_size: the size of both kernels: one number for all spatial dimensions, or one for each.
-        strides: the strides of the convolution of x, likewise. Its output has the spatial size of the state.
+        strides: the strides of the convolution of x, in the same form. The state has the spatial size of the
+            output of this convolution.
         padding: the padding of x: "SAME", "VALID", or a pair (before, after) for each spatial dimension.
         peephole: whether the gates also read the memory, as in the paper. P has weights for every position in the
             image, so the params then fit only one image size.
-        kernel_init: initialises `input_kernel`. LeCun normal, whose fan-in is the taps and channels that one output
-            of one gate reads, preserves the variance of x through each gate.
+        kernel_init: initialises `input_kernel`. LeCun normal, whose fan-in is the number of inputs that one output of
+            one gate reads (taps times channels), preserves the variance of x through each gate.
         recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal (as a matrix with a
             row for every tap and channel): it preserves the variance of white noise, except at the edges. With
-            `jax.nn.initializers.delta_orthogonal`, where only the centre tap is not zero, the convolution as a whole
+            `jax.nn.initializers.delta_orthogonal`, where only the centre tap is nonzero, the convolution as a whole
             is orthogonal (Xiao et al. 2018).
         bias_init: initialises `bias`, before `forget_bias` is added.
-        peephole_init: initialises `peephole_kernel`. Zero: initially the gates work as without peepholes.
+        peephole_init: initialises `peephole_kernel`. Zero: initially, the peepholes have no effect.
         forget_bias: added to the f part of `bias` when it is initialised (never at run time). With 1, the
-            memory initially forgets little, so gradients reach far back from the first update on (Gers et al. 2000;
+            memory initially forgets little, so from the first update, gradients reach far back (Gers et al. 2000;
             Jozefowicz et al. 2015).
         param_dtype: the dtype of all params, and so of the carry.
 
@@ -75,7 +76,8 @@ def conv_lstm(
         The Cell. Params, with the gates in the order i, f, g, o: `input_kernel` (*kernel_size, C, 4H),
         `recurrent_kernel` (*kernel_size, H, 4H), `bias` (4H,), and with `peephole` also `peephole_kernel`
         (*space, 3H) in the order i, f, o. One step takes x `(*space, C)` and `ConvLSTMCarry(h, c)`, each
-        `(*space, H)`, initially zero, and returns y `(*space, H)`; the space of h, c and y is that of the convolved x.
+        `(*space, H)`, initially zero, and returns y `(*space, H)`; h, c and y have the spatial size of the
+        convolved x.
 
     At a glance: convolutional | ConvLSTM over 1, 2 or 3 spatial dimensions (counted in 2) | Shi et al. 2015 | 4 H
     (9 D + 9 H + 1) parameters.
@@ -89,9 +91,9 @@ def conv_lstm(
     On a CPU, XLA computes the gradient of a kernel far more slowly when the convolution is inside a loop. For short
     clips, unroll the loop: `rnnx.scan(rnnx.cells.conv_lstm(width), unroll=time)`.
 
-    Other libraries: Keras (ConvLSTM1D, 2D, 3D) has the same layout and writes c for g; there, `padding` is "valid"
-    by default. Flax and Haiku order i, g, f, o, add 1 to f at run time and have a second bias, in the
-    convolution of h. Flax also applies the strides to that convolution, so only strides of 1 work there. None of
+    Other libraries: Keras (ConvLSTM1D, 2D, 3D) has the same layout and writes c for g; its default
+    `padding` is "valid". Flax and Haiku use the order i, g, f, o, add 1 to f at run time and have a second bias, in
+    the convolution of h. Flax also applies the strides to that convolution, so only strides of 1 work there. None of
     these libraries has peepholes.
 
     References: X. Shi et al., *Convolutional LSTM network: a machine learning approach for precipitation

@@ -49,12 +49,12 @@ def cornn(
             :math:`0 < \Delta t^2 \gamma < 4 - 2 \Delta t\, \epsilon` and :math:`0 < \epsilon`.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
         recurrent_kernel_init: initialises both blocks of `recurrent_kernel` together. LeCun normal: damping bounds
-            the states that it reads, so it need not preserve their norm.
+            the states, so the kernel need not preserve their norm.
         bias_init: initialises `bias`.
         param_dtype: the dtype of all params, and so of the carry.
 
-    The defaults of dt, gamma and epsilon are those of the authors' code for digits read pixel by pixel. The authors
-    tune all three for each task, up to gamma = 66 and epsilon = 15.
+    The defaults of dt, gamma and epsilon are those of the authors' code for pixel-by-pixel digit classification. The
+    authors tune all three for each task, up to gamma = 66 and epsilon = 15.
 
     Returns:
         The Cell. Params: `input_kernel` (D, H), `recurrent_kernel` (2H, H), whose first H rows read y and whose
@@ -66,8 +66,8 @@ def cornn(
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other forms: the damping may instead use z at time t, which makes it implicit; the authors' code, like this cell,
-    is explicit. Their code has one kernel over x, z, y.
+    Other forms: the damping may instead use z at time t, which makes the step implicit; the authors' code, like this
+    cell, is explicit. Their code has one kernel for the concatenation of x, z, y.
 
     Reference: T. K. Rusch and S. Mishra, *Coupled oscillatory recurrent neural network (coRNN)*, ICLR 2021,
     arXiv 2010.00951.

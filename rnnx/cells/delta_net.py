@@ -42,7 +42,8 @@ def delta_net(
         S_t &= S_{t-1} + \beta k (v - S_{t-1}^\top k)^\top = (I - \beta k k^\top) S_{t-1} + \beta k v^\top \\
         y_t &= W_o\, \mathrm{rmsnorm}(S_t^\top q / \sqrt{K})
 
-    for each head separately, up to the norm, with S (K, V); \beta is one number per head; W_o reads all heads.
+    Everything up to the norm is computed for each head separately, with S (K, V) and one \beta per head. W_o
+    reads all heads.
 
     Args:
         width: H, the number of outputs.
@@ -56,7 +57,7 @@ def delta_net(
         The AssociativeCell. Params, with K and V the two widths: `input_kernel` (D, 2K + V + heads) in the order q, k,
         v, \beta; `norm_scale` (V/heads,), ones; `output_kernel` (V, H). One step takes x `(D,)` and the carry S
         `(heads, K/heads, V/heads)`, initially zero, and returns y `(H,)`. A step changes S by an outer product;
-        (K, K) matrices are formed only where steps are combined. The state is computed in float32 or wider.
+        (K, K) matrices are formed only when steps are combined. The state is computed in float32 or wider.
 
     At a glance: linear | linear attention by the delta rule, in heads | Yang et al. 2024 | D (3 H + 1) + H (H + 1)
     parameters.
@@ -67,10 +68,10 @@ def delta_net(
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
             inputs that are not floating features.
 
-    Other forms: the authors' layer puts a short causal convolution before each silu: `rnnx.causal_conv`.
+    Other forms: the authors' layer puts a short causal convolution (`rnnx.causal_conv`) before each silu.
 
     Reference: S. Yang et al., *Parallelizing linear transformers with the delta rule over sequence length*, NeurIPS
-    2024, arXiv 2406.06484; the rule: I. Schlag, K. Irie and J. Schmidhuber, ICML 2021.
+    2024, arXiv 2406.06484; for the delta rule: I. Schlag, K. Irie and J. Schmidhuber, ICML 2021.
 
     Example::
 

@@ -35,7 +35,7 @@ def elman(
 
     Args:
         width: H, the number of hidden units.
-        activation: tanh, or `jax.nn.relu`, or any function of an array.
+        activation: tanh, `jax.nn.relu`, or any other function of an array.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
         recurrent_kernel_init: initialises `recurrent_kernel`. Orthogonal: it preserves the norm of the state, so
             that gradients survive more steps (Saxe et al. 2014).
@@ -52,7 +52,7 @@ def elman(
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other libraries: the same equation in torch (`nn.RNN`, whose two biases add up), Keras and Flax.
+    Other libraries: the same equation in torch (`nn.RNN`, which adds two biases), Keras and Flax.
 
     Relu units whose R starts as the identity initially keep their state (the IRNN of Q. Le, N. Jaitly and
     G. Hinton 2015, arXiv 1504.00941)::

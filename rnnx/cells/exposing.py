@@ -18,7 +18,7 @@ Named = dict[str, list[jax.Array]]
 
 
 class _Projected(NamedTuple):
-    """The output of `project` under `expose`: the cell's own, and the arrays that were named inside it."""
+    """The output of `project` under `expose`: the cell's own output, and the arrays named inside `project`."""
 
     z: PyTree
     found: Named
@@ -35,16 +35,16 @@ def expose(inner: AnyCell, *names: str) -> AnyCell:
     Returns:
         The same type, with the same params and carry; y becomes a dict of "y", the cell's own output, and each name.
         (Like all outputs, they have the dtype of the inputs and are zero in padding.) Values that are named several
-        times in a step, such as the gates of `rnnx.rhn`, are stacked in that order along a new first axis.
+        times in a step, such as the gates of `rnnx.rhn`, are stacked along a new first axis, in the order of naming.
 
     Raises:
         TypeError: if `inner` is not a cell, or a name is not a string.
-        ValueError: if no name is given, a name is given twice, or (in `init` and when it runs) the cell does not have
-            a name; the message lists those that it has.
+        ValueError: if no name is given, a name is given twice, or (in `init` and when it runs) the cell does not
+            define a name; the message lists the names that it defines.
 
-    The equations are not duplicated, and a cell that is not exposed costs nothing, since names are not operations. An
-    exposed cell runs under every evaluator that takes the cell; autodiff replaces a hand-written derivative of its
-    step.
+    `expose` does not duplicate the equations. A cell that is not exposed has no overhead, because names are not
+    operations. An exposed cell runs under every evaluator that takes the original cell. If the step has a hand-written
+    derivative, autodiff replaces it.
 
     Example::
 

@@ -45,8 +45,8 @@ def gated_delta_net(
         S_t &= \alpha (I - \beta k k^\top) S_{t-1} + \beta k v^\top \\
         y_t &= W_o (\mathrm{rmsnorm}(S_t^\top q / \sqrt{K}) \odot \mathrm{silu}(r))
 
-    for each head separately, up to the norm, with S (K, V); \alpha and \beta are one number per head; W_o reads all
-    heads.
+    Everything up to the norm is computed for each head separately, with S (K, V) and one \alpha and one \beta
+    per head. W_o reads all heads.
 
     Args:
         width: H, the number of outputs.
@@ -61,9 +61,9 @@ def gated_delta_net(
         The AssociativeCell. Params, with K and V the two widths: `input_kernel` (D, 2K + 2V + 2 heads) in the order
         q, k, v, r, \beta, \delta; `log_rate` (a) and `step_bias` (b), each (heads,); `norm_scale` (V/heads,), ones;
         `output_kernel` (V, H). As in Mamba-2 and the authors' code, e^a is initially uniform in (0, 16), and
-        softplus(b) log-uniform between 0.001 and 0.1. One step takes x `(D,)` and the carry S `(heads, K/heads,
+        softplus(b) is log-uniform between 0.001 and 0.1. One step takes x `(D,)` and the carry S `(heads, K/heads,
         V/heads)`, initially zero, and returns y `(H,)`. A step decays S and changes it by an outer product; (K, K)
-        matrices are formed only where steps are combined. The state is computed in float32 or wider.
+        matrices are formed only when steps are combined. The state is computed in float32 or wider.
 
     At a glance: linear | delta rule with decay, in heads | Yang et al. 2025 | D (4 H + 2) + 2 + H (H + 1) parameters.
 
@@ -73,7 +73,7 @@ def gated_delta_net(
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
             inputs that are not floating features.
 
-    Other forms: the authors' layer puts a short causal convolution before each silu: `rnnx.causal_conv`.
+    Other forms: the authors' layer puts a short causal convolution (`rnnx.causal_conv`) before each silu.
 
     Reference: S. Yang, J. Kautz and A. Hatamizadeh, *Gated delta networks: improving Mamba2 with delta rule*, ICLR
     2025, arXiv 2412.06464.

@@ -44,7 +44,7 @@ def gla(
         S_t &= \mathrm{diag}(\alpha) S_{t-1} + k v^\top, \qquad o = S_t^\top q / \sqrt{K} \\
         y_t &= W_o (\mathrm{rmsnorm}(o) \odot \mathrm{silu}(r))
 
-    for each head separately, up to the norm, with S (K, V); W_o reads all heads.
+    Everything up to the norm is computed for each head separately, with S (K, V). W_o reads all heads.
 
     Args:
         width: H, the number of outputs.
@@ -72,8 +72,8 @@ def gla(
         ValueError: for a width below 1, heads that do not divide the widths of keys and values, and (in `init`) for
             inputs that are not floating features.
 
-    The norm is the RMS norm of the authors' code; other implementations also put short convolutions
-    (`rnnx.causal_conv`) before q, k and v.
+    The norm is the RMS norm of the authors' code; other implementations also apply short convolutions
+    (`rnnx.causal_conv`) to q, k and v.
 
     Reference: S. Yang et al., *Gated linear attention transformers with hardware-efficient training*, ICML 2024,
     arXiv 2312.06635.

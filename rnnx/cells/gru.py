@@ -42,9 +42,9 @@ def gru(
 
     Args:
         width: H, the number of units.
-        reset_after: True as in the paper's first version, torch, Flax, cuDNN and Keras's default: one product
-            with h per step. False as in the paper's later versions, Haiku and Keras with `reset_after=False`.
-            Weights of one form cannot be converted to the other.
+        reset_after: True is the form of the paper's first version, torch, Flax, cuDNN and Keras's default; it takes one
+            product with h per step. False is that of the paper's later versions, Haiku and Keras with
+            `reset_after=False`. Weights of one form cannot be converted to the other.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through each gate.
         recurrent_kernel_init: initialises each gate's block of `recurrent_kernel`. Orthogonal: it preserves
             the norm of the state that it reads (Saxe et al. 2014).
@@ -64,7 +64,7 @@ def gru(
     Raises:
         ValueError: for a width below 1, or (in `init`) inputs that are not floating features.
 
-    Other libraries: torch has two biases for r and z as well (their sums are used here); Keras orders z, r, h;
+    Other libraries: torch has two biases for r and z as well (their sums are used here); Keras uses the order z, r, h;
     Haiku swaps the roles of z and 1 - z.
 
     Reference: K. Cho et al., *Learning phrase representations using RNN encoder-decoder for statistical
@@ -156,6 +156,6 @@ RESET_BEFORE = LinearizedStep(_forward_before, _input_tangent_before, _jvp_befor
 
 
 def _candidate_apart(gates: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The part of r and z, and the part of n."""
+    """Splits off the candidate: returns the part for r and z, and the part for n."""
     rz = 2 * gates.shape[-1] // 3
     return gates[..., :rz], gates[..., rz:]

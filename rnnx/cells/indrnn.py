@@ -33,12 +33,12 @@ def indrnn(
 
     Args:
         width: H, the number of units.
-        activation: relu in the paper, for which gradients through time have size :math:`\prod u`.
+        activation: relu, as in the paper. With relu, gradients through time have size :math:`\prod u`.
         kernel_init: initialises `input_kernel`. LeCun normal preserves the variance of x through W.
         recurrent_kernel_init: initialises `recurrent_kernel`. Uniform in [0, 1), as in the authors' code: initially
-            the units have memories of all lengths, and no state grows by itself (for relu, :math:`|u|^T` bounds the
-            gradient over T steps). For tasks of T steps the authors go up to :math:`c^{1/T}`, where c is the largest
-            gradient allowed.
+            the units have memories of all lengths, and no state grows without input (for relu, :math:`|u|^T` bounds the
+            gradient over T steps). For tasks of T steps, the authors use weights up to :math:`c^{1/T}`, where c is the
+            largest gradient allowed.
         bias_init: initialises `bias`.
         param_dtype: the dtype of all params, and so of the carry.
 
